@@ -1,0 +1,342 @@
+"""The one interface between Reconbench and a reconstructor: what goes in, what comes out.
+
+Runs inside the environments of the systems under test: numpy and the standard library only, Python 3.9 syntax.
+
+Conventions: camera axes are OpenCV's (x right, y down, z forward); pixel centres lie at half-integers, so the
+top-left corner of an image is (0, 0) and its first pixel's centre (0.5, 0.5); a transform is named
+`target_from_source`, a 4x4 float64 matrix on column vectors; images are uint8 sRGB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Mapping, Optional, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONTRACT_VERSION = 1
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+U8 = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+
+FRAMES = ("first_camera", "world", "object")
+SCALES = ("metric", "arbitrary")
+CONFIDENCE_KINDS = ("probability", "exp_confidence", "inverse_variance", "photo_consistency", "track_length")
+
+
+class ContractError(ValueError):
+    """Data that breaks the contract; the message names the field, what was seen and what was wanted."""
+
+
+class Unsupported(Exception):
+    """Raised by an adapter for inputs it cannot take (too few views, say): status `unsupported`, not a crash."""
+
+
+class Unavailable(Exception):
+    """Raised by an adapter whose weights or packages are absent; the message says how to get them."""
+
+
+def _check(field: str, array: Any, shape: Tuple[Any, ...], dtype: Any, finite: bool = True) -> None:
+    """Raise ContractError unless `array` is an ndarray of `dtype` and `shape` (None = any length)."""
+    wanted = f"{np.dtype(dtype).name} {tuple('any' if s is None else s for s in shape)}"
+    if not isinstance(array, np.ndarray):
+        raise ContractError(f"{field}: {type(array).__name__} seen, ndarray {wanted} wanted")
+    if array.dtype != np.dtype(dtype):
+        raise ContractError(f"{field}: dtype {array.dtype} seen, {wanted} wanted")
+    if array.ndim != len(shape) or any(s is not None and s != a for s, a in zip(shape, array.shape)):
+        raise ContractError(f"{field}: shape {array.shape} seen, {wanted} wanted")
+    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise ContractError(f"{field}: {bad} of {array.size} numbers are not finite, all must be")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cameras:
+    """N pinhole cameras, each at the ORIGINAL resolution of its image."""
+
+    intrinsics: F64  # (N, 3, 3), pixels
+    camera_from_world: F64  # (N, 4, 4), rigid; translation in the world's unit
+
+    def __len__(self) -> int:
+        return len(self.intrinsics)
+
+    @property
+    def centres(self) -> F64:
+        """(N, 3) float64 camera centres in the world frame."""
+        R, t = self.camera_from_world[:, :3, :3], self.camera_from_world[:, :3, 3]
+        return np.asarray(-np.einsum("nji,nj->ni", R, t), np.float64)
+
+    def take(self, indices: Any) -> "Cameras":
+        """The cameras at `indices`, in that order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return Cameras(self.intrinsics[rows], self.camera_from_world[rows])
+
+    def project(self, index: int, points: NDArray[np.floating]) -> Tuple[F64, F64]:
+        """World `points` (M, 3) -> pixel coordinates (M, 2) and z-depth (M,), camera `index`, float64.
+
+        Points in or behind the camera plane get pixel coordinates of -1."""
+        pose = self.camera_from_world[index]
+        local = np.asarray(points, dtype=np.float64) @ pose[:3, :3].T + pose[:3, 3]
+        depth = local[:, 2]
+        front = depth > 1e-12
+        homogeneous = local[:, :2] / np.where(front, depth, 1.0)[:, None]
+        K = self.intrinsics[index]
+        pixel = np.stack(
+            [
+                K[0, 0] * homogeneous[:, 0] + K[0, 1] * homogeneous[:, 1] + K[0, 2],
+                K[1, 1] * homogeneous[:, 1] + K[1, 2],
+            ],
+            axis=1,
+        )
+        pixel[~front] = -1.0
+        return pixel, depth
+
+    def unproject(self, index: int, pixel: NDArray[np.floating], depth: NDArray[np.floating]) -> F64:
+        """Pixel coordinates (M, 2) with z-depth (M,), camera `index` -> world points (M, 3) float64."""
+        K, pose = self.intrinsics[index], self.camera_from_world[index]
+        rays = np.concatenate([np.asarray(pixel, np.float64), np.ones((len(pixel), 1))], axis=1) @ np.linalg.inv(K).T
+        return np.asarray((rays * np.asarray(depth, np.float64)[:, None] - pose[:3, 3]) @ pose[:3, :3], np.float64)
+
+    def validate(self, field: str, count: int, where: Optional[Bools] = None) -> None:
+        """Raise ContractError unless there are `count` cameras, valid where `where` (N,) is true (default: all)."""
+        _check(f"{field}.intrinsics", self.intrinsics, (count, 3, 3), np.float64, finite=where is None)
+        _check(f"{field}.camera_from_world", self.camera_from_world, (count, 4, 4), np.float64, finite=where is None)
+        rows = np.arange(count) if where is None else np.flatnonzero(where)
+        for i in rows:
+            R = self.camera_from_world[i, :3, :3]
+            if not np.isfinite(self.camera_from_world[i]).all() or not np.isfinite(self.intrinsics[i]).all():
+                raise ContractError(f"{field}[{i}]: not finite, but the view is registered")
+            if np.abs(R @ R.T - np.eye(3)).max() > 1e-4 or np.linalg.det(R) < 0:
+                raise ContractError(f"{field}.camera_from_world[{i}]: det {np.linalg.det(R):.4f}, wanted a rotation")
+            if self.intrinsics[i, 0, 0] <= 0 or self.intrinsics[i, 1, 1] <= 0:
+                raise ContractError(f"{field}.intrinsics[{i}]: focal lengths must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """A sampled ground-truth surface, handed to reference adapters only."""
+
+    points: F32  # (M, 3), world frame
+    normals: F32  # (M, 3), unit length, outward
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """What a reconstructor is given. Everything but the images is optional and present only when the trial gives it."""
+
+    images: Tuple[U8, ...]  # each (H, W, 3) sRGB, upright
+    names: Tuple[str, ...]  # anonymous, unique, one an image
+    masks: Optional[Tuple[Bools, ...]] = None  # each (H, W), true on the object
+    cameras: Optional[Cameras] = None  # N cameras
+    truth: Optional[Surface] = None  # reference adapters only; such rows are never ranked
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def validate(self) -> None:
+        """Raise ContractError naming the field at fault, the shape seen and the shape wanted."""
+        if not self.images:
+            raise ContractError("views.images: 0 images seen, at least 1 wanted")
+        for i, image in enumerate(self.images):
+            _check(f"views.images[{i}]", image, (None, None, 3), np.uint8)
+        if len(self.names) != len(self) or len(set(self.names)) != len(self):
+            raise ContractError(f"views.names: {len(set(self.names))} distinct names seen, {len(self)} wanted")
+        if self.masks is not None:
+            if len(self.masks) != len(self):
+                raise ContractError(f"views.masks: {len(self.masks)} masks seen, {len(self)} wanted")
+            for i, (mask, image) in enumerate(zip(self.masks, self.images)):
+                _check(f"views.masks[{i}]", mask, image.shape[:2], np.bool_)
+        if self.cameras is not None:
+            self.cameras.validate("views.cameras", len(self))
+
+    def save(self, path: Path) -> None:
+        """Write everything to one uncompressed `.npz`."""
+        arrays: "dict[str, NDArray[Any]]" = {f"image_{i}": image for i, image in enumerate(self.images)}
+        arrays["names"] = np.array(self.names)
+        if self.masks is not None:
+            arrays.update({f"mask_{i}": mask for i, mask in enumerate(self.masks)})
+        if self.cameras is not None:
+            arrays.update(intrinsics=self.cameras.intrinsics, camera_from_world=self.cameras.camera_from_world)
+        if self.truth is not None:
+            arrays.update(truth_points=self.truth.points, truth_normals=self.truth.normals)
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+
+    @staticmethod
+    def load(path: Path) -> "Views":
+        """Read what `save` wrote; validated."""
+        with np.load(path, allow_pickle=False) as file:
+            names = tuple(str(name) for name in file["names"])
+            count, has = len(names), set(file.files)
+            views = Views(
+                images=tuple(file[f"image_{i}"] for i in range(count)),
+                names=names,
+                masks=tuple(file[f"mask_{i}"] for i in range(count)) if "mask_0" in has else None,
+                cameras=Cameras(file["intrinsics"], file["camera_from_world"]) if "intrinsics" in has else None,
+                truth=Surface(file["truth_points"], file["truth_normals"]) if "truth_points" in has else None,
+            )
+        views.validate()
+        return views
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh in the prediction's own frame and scale."""
+
+    vertices: F32  # (V, 3)
+    faces: I32  # (F, 3), counter-clockwise seen from outside
+    colors: Optional[U8] = None  # (V, 3) sRGB
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """What a reconstructor returns. `points` may be empty only when a mesh is given."""
+
+    points: F32  # (M, 3), in the prediction's own frame and scale
+    frame: str  # "first_camera" | "world" (that of the cameras given) | "object"
+    scale: str  # "metric" | "arbitrary"
+    colors: Optional[U8] = None  # (M, 3) sRGB
+    confidence: Optional[F32] = None  # (M,), larger is surer
+    confidence_kind: Optional[str] = None  # what `confidence` means: one of CONFIDENCE_KINDS
+    view_index: Optional[I32] = None  # (M,), the view a point was seen in
+    pixel: Optional[F32] = None  # (M, 2), where in that view, x then y, original resolution
+    cameras: Optional[Cameras] = None  # N cameras, in the prediction's frame, original resolution
+    registered: Optional[Bools] = None  # (N,), views whose camera was found; required with cameras
+    depth: Optional[Tuple[F32, ...]] = None  # N maps (H, W) of z-depth at original resolution, 0 = none
+    mesh: Optional[Mesh] = None
+
+    def validate(self, views: Views) -> None:
+        """Raise ContractError naming the field at fault, the shape seen and the shape wanted."""
+        count = len(self.points)
+        _check("points", self.points, (None, 3), np.float32)
+        if self.mesh is not None:
+            _check("mesh.vertices", self.mesh.vertices, (None, 3), np.float32)
+            _check("mesh.faces", self.mesh.faces, (None, 3), np.int32)
+            if len(self.mesh.faces) == 0 or len(self.mesh.vertices) == 0:
+                raise ContractError("mesh: no face seen, at least one wanted (or no mesh)")
+            if self.mesh.faces.min() < 0 or self.mesh.faces.max() >= len(self.mesh.vertices):
+                raise ContractError(f"mesh.faces: indices outside 0..{len(self.mesh.vertices) - 1}")
+            if self.mesh.colors is not None:
+                _check("mesh.colors", self.mesh.colors, (len(self.mesh.vertices), 3), np.uint8)
+        elif count == 0:
+            raise ContractError("points: 0 points and no mesh seen, at least one point wanted")
+        if self.frame not in FRAMES:
+            raise ContractError(f"frame: {self.frame!r} seen, one of {', '.join(FRAMES)} wanted")
+        if self.scale not in SCALES:
+            raise ContractError(f"scale: {self.scale!r} seen, one of {', '.join(SCALES)} wanted")
+        if self.colors is not None:
+            _check("colors", self.colors, (count, 3), np.uint8)
+        if (self.confidence is None) != (self.confidence_kind is None):
+            raise ContractError("confidence and confidence_kind: give both or neither")
+        if self.confidence is not None:
+            _check("confidence", self.confidence, (count,), np.float32)
+            if self.confidence_kind not in CONFIDENCE_KINDS:
+                wanted = ", ".join(CONFIDENCE_KINDS)
+                raise ContractError(f"confidence_kind: {self.confidence_kind!r} seen, one of {wanted} wanted")
+        if (self.view_index is None) != (self.pixel is None):
+            raise ContractError("view_index and pixel: give both or neither")
+        if self.view_index is not None and self.pixel is not None:
+            _check("view_index", self.view_index, (count,), np.int32)
+            _check("pixel", self.pixel, (count, 2), np.float32)
+            if count and (self.view_index.min() < 0 or self.view_index.max() >= len(views)):
+                raise ContractError(f"view_index: values outside 0..{len(views) - 1}")
+            if count:
+                size = np.array([image.shape[1::-1] for image in views.images], np.float32)[self.view_index]
+                if (self.pixel < 0).any() or (self.pixel > size).any():
+                    raise ContractError("pixel: coordinates outside their image")
+        if (self.cameras is None) != (self.registered is None):
+            raise ContractError("cameras and registered: give both or neither")
+        if self.cameras is not None and self.registered is not None:
+            _check("registered", self.registered, (len(views),), np.bool_)
+            self.cameras.validate("cameras", len(views), where=self.registered)
+        if self.depth is not None:
+            if len(self.depth) != len(views):
+                raise ContractError(f"depth: {len(self.depth)} maps seen, {len(views)} wanted")
+            for i, (depth, image) in enumerate(zip(self.depth, views.images)):
+                _check(f"depth[{i}]", depth, image.shape[:2], np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write everything to one uncompressed `.npz`."""
+        np.savez(path, **self.arrays())  # type: ignore[arg-type]
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The fields as named arrays, without pickle; `from_arrays` reads them back."""
+        out: dict[str, NDArray[Any]] = {
+            "points": self.points,
+            "frame": np.array(self.frame),
+            "scale": np.array(self.scale),
+        }
+        for name in ("colors", "confidence", "view_index", "pixel", "registered"):
+            if getattr(self, name) is not None:
+                out[name] = getattr(self, name)
+        if self.confidence_kind is not None:
+            out["confidence_kind"] = np.array(self.confidence_kind)
+        if self.cameras is not None:
+            out.update(intrinsics=self.cameras.intrinsics, camera_from_world=self.cameras.camera_from_world)
+        if self.depth is not None:
+            out.update({f"depth_{i}": depth for i, depth in enumerate(self.depth)})
+        if self.mesh is not None:
+            out.update(mesh_vertices=self.mesh.vertices, mesh_faces=self.mesh.faces)
+            if self.mesh.colors is not None:
+                out["mesh_colors"] = self.mesh.colors
+        return out
+
+    @staticmethod
+    def load(path: Path) -> "Reconstruction":
+        """Read what `save` wrote; not validated, since the views are not at hand."""
+        with np.load(path, allow_pickle=False) as file:
+            return Reconstruction.from_arrays({name: file[name] for name in file.files})
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> "Reconstruction":
+        """The inverse of `arrays`."""
+        depths = sorted((name for name in arrays if name.startswith("depth_")), key=lambda name: int(name[6:]))
+        return Reconstruction(
+            points=arrays["points"],
+            frame=str(arrays["frame"]),
+            scale=str(arrays["scale"]),
+            colors=arrays.get("colors"),
+            confidence=arrays.get("confidence"),
+            confidence_kind=str(arrays["confidence_kind"]) if "confidence_kind" in arrays else None,
+            view_index=arrays.get("view_index"),
+            pixel=arrays.get("pixel"),
+            cameras=Cameras(arrays["intrinsics"], arrays["camera_from_world"]) if "intrinsics" in arrays else None,
+            registered=arrays.get("registered"),
+            depth=tuple(arrays[name] for name in depths) if depths else None,
+            mesh=Mesh(arrays["mesh_vertices"], arrays["mesh_faces"], arrays.get("mesh_colors"))
+            if "mesh_vertices" in arrays
+            else None,
+        )
+
+
+class Reconstructor:
+    """Base class of every adapter. An adapter module defines `class Adapter(Reconstructor)`.
+
+    Options are the keyword arguments of the class's constructor: an unknown option raises there.
+    `prepare`, `infer` and `finish` are timed apart; the device is synchronised around each.
+    """
+
+    def load(self, device: str, weights: Optional[Path], seed: int) -> None:
+        """Load the network on `device` ("cpu", "cuda:0"); `weights` is a local folder or file, or None."""
+
+    def prepare(self, views: Views) -> Any:
+        """Turn views into the network's inputs: resize, crop, normalise."""
+        return views
+
+    def infer(self, inputs: Any) -> Any:
+        """The reconstruction proper."""
+        raise NotImplementedError
+
+    def finish(self, outputs: Any, views: Views) -> Reconstruction:
+        """Turn raw outputs into a Reconstruction; restore intrinsics at the original resolution."""
+        if not isinstance(outputs, Reconstruction):
+            raise ContractError(f"finish: {type(outputs).__name__} seen, Reconstruction wanted")
+        return outputs
+
+    def predict(self, views: Views) -> Reconstruction:
+        """`prepare`, `infer` and `finish`, one after the other."""
+        return self.finish(self.infer(self.prepare(views)), views)

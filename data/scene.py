@@ -1,0 +1,246 @@
+"""A Scene directory: images, masks, and one or more ground truths, all as plain files.
+
+scene.json                      `SceneFile`
+images/NAME.jpg|png             upright sRGB
+masks/NAME.png                  optional, 255 on the object
+truth/KIND/truth.json           `TruthFile`; KIND is exact, colmap or scan
+truth/KIND/cameras.json         list of `CameraFile`: views without a pose are absent
+truth/KIND/points.npz           optional: points (M, 3) f32, normals (M, 3) f32, colors (M, 3) u8
+truth/KIND/mesh.ply             optional: the exact surface
+truth/KIND/depth/NAME.png       optional: z-depth, uint16 in units of `depth_unit`, 0 = none
+quality.json                    the ground truth's quality card, where COLMAP made it
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from PIL import Image
+
+from adapters.contract import U8, Bools, Cameras
+from data.images import DataError, read_image, read_mask
+from metrics.truth import Box, Truth
+
+FORMAT = 1
+SURFACE_SAMPLES = 200_000  # points drawn from a mesh truth, area-uniform
+T = TypeVar("T")
+TruthKind = Literal["exact", "colmap", "scan"]
+
+
+class ViewFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One view of a scene, paths relative to the scene's folder."""
+
+    name: str
+    image: str
+    mask: str | None = None
+    group: str = "a"  # views of one group share a focal length
+
+
+class SceneFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`scene.json`."""
+
+    format: int = FORMAT
+    name: str
+    title: str
+    licence: str
+    source: str
+    difficulty: str = "photos"  # textured | weak | glossy | thin | photos
+    views: list[ViewFile]
+
+
+class TruthFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`truth.json`."""
+
+    format: int = FORMAT
+    kind: TruthKind
+    made_by: list[str]  # e.g. ["colmap"]; [] where the surface is exact
+    diameter: float  # unit of length of every score
+    crop_low: tuple[float, float, float] | None = None
+    crop_high: tuple[float, float, float] | None = None
+    depth_unit: float = 1e-4
+    frame: str  # "exact" where the frame is the exact one, else the kind that defines it
+
+
+class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One pinhole camera of `cameras.json`, pixels at the image's full resolution, pixel centres at .5."""
+
+    view: str
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    camera_from_world: list[list[float]]  # 4x4, OpenCV axes
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An opened Scene directory; images and truths are read when asked for."""
+
+    path: Path
+    file: SceneFile
+
+    @staticmethod
+    def open(path: Path) -> Scene:
+        """Read `scene.json`; raises DataError naming the file at fault."""
+        file = path / "scene.json"
+        if not file.is_file():
+            raise DataError(f"{path}: no scene.json seen, a Scene directory wanted")
+        scene = _decode(file, SceneFile)
+        if scene.format != FORMAT:
+            raise DataError(f"{file}: format {scene.format} seen, {FORMAT} wanted")
+        names = [view.name for view in scene.views]
+        if len(set(names)) != len(names) or not names:
+            raise DataError(f"{file}: {len(set(names))} distinct view names seen for {len(names)} views")
+        for view in scene.views:
+            for relative in (view.image, view.mask):
+                if relative is not None and not (path / relative).resolve().is_relative_to(path.resolve()):
+                    raise DataError(f"{file}: view {view.name}: path {relative} leaves the scene's folder")
+        return Scene(path, scene)
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        return tuple(view.name for view in self.file.views)
+
+    def _view(self, name: str) -> ViewFile:
+        for view in self.file.views:
+            if view.name == name:
+                return view
+        raise DataError(f"{self.path}: view {name} seen, one of {', '.join(self.view_names)} wanted")
+
+    def image(self, name: str) -> U8:
+        """(H, W, 3) uint8 sRGB, upright."""
+        return read_image(self.path / self._view(name).image)
+
+    def mask(self, name: str) -> Bools:
+        """(H, W) bool, true on the object; DataError where the view has none."""
+        view = self._view(name)
+        if view.mask is None:
+            raise DataError(f"{self.path}: view {name} has no mask")
+        return read_mask(self.path / view.mask)
+
+    @property
+    def has_masks(self) -> bool:
+        return all(view.mask is not None for view in self.file.views)
+
+    @cached_property
+    def truth_kinds(self) -> tuple[str, ...]:
+        """The kinds of truth present, in the order exact, colmap, scan."""
+        return tuple(k for k in ("exact", "colmap", "scan") if (self.path / "truth" / k / "truth.json").is_file())
+
+    def truth(self, kind: str) -> Truth:
+        """Read one ground truth whole; raises DataError where it is absent or broken."""
+        folder = self.path / "truth" / kind
+        if not (folder / "truth.json").is_file():
+            have = ", ".join(self.truth_kinds) or "none"
+            raise DataError(
+                f"{self.path}: no {kind} ground truth (present: {have}); `reconbench groundtruth` makes one"
+            )
+        return read_truth(self, folder)
+
+
+def read_truth(scene: Scene, folder: Path) -> Truth:
+    """The Truth in `folder` (`truth/KIND` of `scene`)."""
+    file = _decode(folder / "truth.json", TruthFile)
+    cameras = _decode(folder / "cameras.json", list[CameraFile])
+    known = {view.name: view for view in scene.file.views}
+    for camera in cameras:
+        if camera.view not in known:
+            raise DataError(f"{folder / 'cameras.json'}: view {camera.view} is not a view of the scene")
+    depth_paths = [folder / "depth" / f"{camera.view}.png" for camera in cameras]
+    vertices = faces = None
+    if (folder / "mesh.ply").is_file():
+        mesh = trimesh.load_mesh(folder / "mesh.ply", process=False)
+        vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32)
+        samples, index = trimesh.sample.sample_surface(mesh, SURFACE_SAMPLES, seed=0)
+        points, normals = np.asarray(samples, np.float32), np.asarray(mesh.face_normals[index], np.float32)
+    elif (folder / "points.npz").is_file():
+        with np.load(folder / "points.npz", allow_pickle=False) as arrays:
+            points, normals = arrays["points"].astype(np.float32), arrays["normals"].astype(np.float32)
+    else:
+        raise DataError(f"{folder}: neither mesh.ply nor points.npz seen, one wanted")
+    masks = [known[camera.view].mask for camera in cameras]
+    return Truth(
+        kind=file.kind,
+        id=truth_id(folder),
+        made_by=tuple(file.made_by),
+        points=points,
+        normals=normals,
+        diameter=file.diameter,
+        view_names=tuple(camera.view for camera in cameras),
+        cameras=Cameras(
+            np.array([[[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]] for c in cameras], np.float64).reshape(-1, 3, 3),
+            np.array([c.camera_from_world for c in cameras], np.float64).reshape(-1, 4, 4),
+        ),
+        sizes=np.array([[c.width, c.height] for c in cameras], np.int32).reshape(-1, 2),
+        depth=tuple(_read_depth(path, file.depth_unit) for path in depth_paths)
+        if all(path.is_file() for path in depth_paths)
+        else None,
+        masks=tuple(read_mask(scene.path / mask) for mask in masks if mask is not None) if all(masks) else None,
+        vertices=vertices,
+        faces=faces,
+        crop=Box(file.crop_low, file.crop_high) if file.crop_low is not None and file.crop_high is not None else None,
+    )
+
+
+def truth_id(folder: Path) -> str:
+    """Hash of every file of a truth folder: 16 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def write_scene(path: Path, scene: SceneFile) -> None:
+    """Write `scene.json`."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "scene.json").write_bytes(msgspec.json.format(msgspec.json.encode(scene), indent=1))
+
+
+def write_truth(
+    scene_path: Path,
+    truth: TruthFile,
+    cameras: list[CameraFile],
+    points: dict[str, NDArray[np.generic]] | None = None,
+    depth: dict[str, NDArray[np.floating]] | None = None,
+) -> Path:
+    """Write `truth/KIND`; `depth` maps view names to z-depth maps (0 = none). Returns the folder."""
+    folder = scene_path / "truth" / truth.kind
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "truth.json").write_bytes(msgspec.json.format(msgspec.json.encode(truth), indent=1))
+    (folder / "cameras.json").write_bytes(msgspec.json.format(msgspec.json.encode(cameras), indent=1))
+    if points is not None:
+        np.savez_compressed(folder / "points.npz", **points)  # type: ignore[arg-type]
+    for name, depths in (depth or {}).items():
+        (folder / "depth").mkdir(exist_ok=True)
+        coded = np.round(np.asarray(depths, np.float64) / truth.depth_unit)
+        if coded.max(initial=0) > 65535:
+            raise DataError(f"depth of view {name}: {coded.max():.0f} units seen, at most 65535 wanted")
+        Image.fromarray(coded.astype(np.uint16)).save(folder / "depth" / f"{name}.png", optimize=True)
+    return folder
+
+
+def _read_depth(path: Path, unit: float) -> NDArray[np.float32]:
+    with Image.open(path) as image:
+        return np.asarray(np.asarray(image, np.float64) * unit, np.float32)
+
+
+def _decode(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, OSError) as error:
+        raise DataError(f"{path}: {error}") from error
