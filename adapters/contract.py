@@ -123,6 +123,7 @@ class Surface:
 
     points: F32  # (M, 3), world frame
     normals: F32  # (M, 3), unit length, outward
+    diameter: float  # the scene's unit of length, in the world's unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +165,7 @@ class Views:
             arrays.update(intrinsics=self.cameras.intrinsics, camera_from_world=self.cameras.camera_from_world)
         if self.truth is not None:
             arrays.update(truth_points=self.truth.points, truth_normals=self.truth.normals)
+            arrays["truth_diameter"] = np.array(self.truth.diameter)
         np.savez(path, **arrays)  # type: ignore[arg-type]
 
     @staticmethod
@@ -177,7 +179,9 @@ class Views:
                 names=names,
                 masks=tuple(file[f"mask_{i}"] for i in range(count)) if "mask_0" in has else None,
                 cameras=Cameras(file["intrinsics"], file["camera_from_world"]) if "intrinsics" in has else None,
-                truth=Surface(file["truth_points"], file["truth_normals"]) if "truth_points" in has else None,
+                truth=Surface(file["truth_points"], file["truth_normals"], float(file["truth_diameter"]))
+                if "truth_points" in has
+                else None,
             )
         views.validate()
         return views

@@ -1,0 +1,197 @@
+"""Adapter cards and the registry: what systems exist, found without importing any of them."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+import adapters
+from data.images import DataError
+
+ENTRY_POINT_GROUP = "reconbench.adapters"
+BUILT_IN = Path(adapters.__file__).parent
+Given = Literal["masks", "cameras", "truth"]
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a system's own code lives."""
+
+    url: str
+    commit: str = ""
+
+
+class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Published weights: a hub id at a revision, or a url; each file with its sha256."""
+
+    hub: str = ""
+    revision: str = ""
+    url: str = ""
+    sha256: dict[str, str] = {}
+
+
+class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the adapter's own environment holds; no requirements means Reconbench's own environment serves."""
+
+    python: str = ">=3.11"
+    requirements: list[str] = []
+    build: list[str] = []
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`adapter.toml`: what a reconstructor is, takes and gives."""
+
+    name: str
+    title: str
+    description: str = ""
+    paper: str = ""
+    upstream: Upstream | None = None
+    licence_code: str
+    licence_weights: str = ""
+    weights: Weights | None = None
+    environment: EnvironmentSpec = msgspec.field(default_factory=EnvironmentSpec)
+    accepts: list[Given] = []  # what it can use beside images
+    requires: list[Given] = []  # what it cannot do without
+    scope: Literal["scene", "object"]  # what its output covers
+    min_views: int = 1
+    max_views: int | None = None
+    resize: str = "none"  # how images are brought to the network's size
+    parameters: int = 0
+    kin: list[str] = []  # makers of ground truth it shares method or code with
+    training: list[str] = []  # datasets it was trained on, for contamination flags
+    deterministic: bool = True  # same input and seed, same output to the last bit
+    reference: bool = False  # given the truth, or a test object: shown, never ranked
+    estimate_seconds: tuple[float, float] = (1.0, 0.0)  # rough a + b * views on two cores, to plan with
+
+    def check(self, where: Path) -> None:
+        """Raise DataError where fields contradict each other."""
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise DataError(f"{where}: name {self.name!r} seen, lower-case words joined by '-' wanted")
+        if missing := [given for given in self.requires if given not in self.accepts]:
+            raise DataError(f"{where}: requires {', '.join(missing)}, which accepts does not list")
+        if "truth" in self.accepts and not self.reference:
+            raise DataError(f"{where}: accepts truth, so reference = true is wanted")
+        if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):
+            raise DataError(
+                f"{where}: min_views {self.min_views}, max_views {self.max_views} seen, 1 <= min <= max wanted"
+            )
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A registered adapter: a folder with `adapter.toml` and `adapter.py`."""
+
+    name: str
+    folder: Path
+    origin: str  # "built-in", "plugin NAME VERSION" or "folder"
+
+    @cached_property
+    def card(self) -> Card:
+        """The parsed card; DataError naming the file and field where it is malformed."""
+        return read_card(self.folder / "adapter.toml")
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits over the adapter's folder and the shared modules that it imports."""
+        digest = hashlib.sha256()
+        for root in (self.folder, *_shared_imports(self.folder)):
+            for path in _source_files(root):
+                digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the adapter's module inside a staged tree."""
+        return f"adapters.{self.folder.name}.adapter"
+
+
+def read_card(path: Path) -> Card:
+    """Parse and check one `adapter.toml`."""
+    try:
+        card = msgspec.toml.decode(path.read_bytes(), type=Card)
+    except OSError as error:
+        raise DataError(f"{path}: no adapter.toml seen, a folder with one wanted") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    card.check(path)
+    return card
+
+
+def find_adapters() -> dict[str, Adapter]:
+    """Every built-in and plugin adapter by name, built-ins first; nothing is imported."""
+    found: dict[str, Adapter] = {}
+    for file in sorted(BUILT_IN.glob("*/adapter.toml")):
+        name = file.parent.name.replace("_", "-")
+        found[name] = Adapter(name, file.parent, "built-in")
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        folder = _package_folder(point.value)
+        if folder is not None and point.name not in found:
+            origin = f"plugin {point.dist.name} {point.dist.version}" if point.dist else "plugin"
+            found[point.name] = Adapter(point.name, folder, origin)
+    return found
+
+
+def get_adapter(name: str) -> Adapter:
+    """The adapter called `name`, or in the folder `name`; DataError with the nearest names otherwise."""
+    if "/" in name or (Path(name) / "adapter.toml").is_file():
+        folder = Path(name).resolve()
+        return Adapter(read_card(folder / "adapter.toml").name, folder, "folder")
+    found = find_adapters()
+    if name in found:
+        return found[name]
+    near = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(found)}"
+    raise DataError(f"adapter {name!r} is not known; {hint}")
+
+
+def _package_folder(dotted: str) -> Path | None:
+    """Folder of package `dotted` from its top-level spec, which imports nothing."""
+    top, *rest = dotted.split(":")[0].split(".")
+    spec = importlib.util.find_spec(top)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(location, *rest)
+        if (folder / "adapter.toml").is_file():
+            return folder
+    return None
+
+
+def _source_files(root: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    yield from sorted(p for p in root.rglob("*") if p.suffix in (".py", ".toml") and "__pycache__" not in p.parts)
+
+
+def _shared_imports(folder: Path) -> list[Path]:
+    """Shared modules under `adapters/` (the stereo and SfM leaves) that the code in `folder` imports, transitively."""
+    seen: dict[Path, None] = {}
+    queue = [folder]
+    while queue:
+        for path in _source_files(queue.pop()):
+            if path.suffix != ".py":
+                continue
+            for name in re.findall(r"adapters\.(\w+)", " ".join(_imports(path))):
+                for shared in (BUILT_IN / name, BUILT_IN / f"{name}.py"):
+                    # The contract is hashed by its version, which is part of every trial's key.
+                    if shared.exists() and name != "contract" and shared != folder and shared not in seen:
+                        seen[shared] = None
+                        queue.append(shared)
+    return sorted(seen)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
