@@ -1,0 +1,94 @@
+"""Exact nearest neighbours in 3D, and the distances between two clouds that every score is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from adapters.contract import F64
+from metrics.points import checked_faces, checked_points
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest point of a cloud to each of Q queries."""
+
+    distance: F64  # (Q,) Euclidean, in the clouds' unit
+    index: I64  # (Q,) which point; one of them where several are equally near
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far each point of either cloud is from the other cloud, in the clouds' unit."""
+
+    to_truth: F64  # (M,) from each predicted point to the truth: accuracy, precision
+    to_pred: F64  # (K,) from each truth point to the prediction: completeness, recall
+
+
+def nearest(queries: ArrayLike, points: ArrayLike) -> Nearest:
+    """The nearest of `points` (M, 3) to each of `queries` (Q, 3), both in one frame and unit.
+
+    Distances are those of an exhaustive search in float64. Raises ValueError, naming the argument, for a shape other
+    than (., 3), an empty cloud or numbers that are not finite."""
+    return _search(checked_points("queries", queries), checked_points("points", points))
+
+
+def distances(
+    pred: ArrayLike, truth: ArrayLike, *, vertices: ArrayLike | None = None, faces: ArrayLike | None = None
+) -> Distances:
+    """Both directions of nearest distance between `pred` (M, 3) and `truth` (K, 3), in one frame and unit.
+
+    Where the truth's surface is a mesh, give its `vertices` (V, 3) and `faces` (F, 3): predicted points are then
+    measured to the surface itself rather than to the nearest of its samples `truth`. Errors as in `nearest`."""
+    if (vertices is None) != (faces is None):
+        raise ValueError(f"{'faces' if faces is None else 'vertices'}: None seen, give vertices and faces together")
+    cloud, samples = checked_points("pred", pred), checked_points("truth", truth)
+    if vertices is not None and faces is not None:
+        return Distances(surface_distance(cloud, vertices, faces), _search(samples, cloud).distance)
+    return Distances(_search(cloud, samples).distance, _search(samples, cloud).distance)
+
+
+def surface_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> F64:
+    """(M,) distances from `points` (M, 3) to the triangle mesh `vertices` (V, 3), `faces` (F, 3) int.
+
+    The nearest triangle is found in single precision; the distance to it is computed in double."""
+    import point_cloud_utils
+
+    cloud, corners = checked_points("points", points), checked_points("vertices", vertices)
+    triangles = checked_faces("faces", faces, len(corners))
+    centre = (corners.min(axis=0) + corners.max(axis=0)) / 2  # single precision is spent on the mesh, not its offset
+    _, face, _ = point_cloud_utils.closest_points_on_mesh(cloud - centre, corners - centre, triangles)
+    return _triangle_distance(cloud, *(corners[triangles[face, k]] for k in range(3)))
+
+
+def _search(queries: F64, points: F64) -> Nearest:
+    from scipy.spatial import cKDTree
+
+    distance, index = cKDTree(points).query(queries, workers=1 if len(queries) < 30_000 else -1)
+    return Nearest(np.asarray(distance, np.float64), np.asarray(index, np.int64))
+
+
+def _triangle_distance(p: F64, a: F64, b: F64, c: F64) -> F64:
+    """(M,) distances from points `p` to triangles `a`, `b`, `c`, all (M, 3): the face where the foot of the
+    perpendicular lies inside it, else the nearest edge. Degenerate triangles count as their edges."""
+    out = np.minimum(np.minimum(_segment_distance(p, a, b), _segment_distance(p, b, c)), _segment_distance(p, c, a))
+    normal = np.cross(b - a, c - a)
+    inside = np.ones(len(p), np.bool_)
+    for start, end in ((a, b), (b, c), (c, a)):
+        inside &= np.einsum("mi,mi->m", np.cross(end - start, p - start), normal) >= 0
+    area = np.linalg.norm(normal, axis=1)
+    inside &= area > 0
+    height = np.abs(np.einsum("mi,mi->m", p - a, normal))
+    return np.where(inside, np.minimum(out, height / np.where(inside, area, 1.0)), out)
+
+
+def _segment_distance(p: F64, a: F64, b: F64) -> F64:
+    """(M,) distances from points `p` to segments `a`-`b`, all (M, 3)."""
+    along = b - a
+    squared = np.einsum("mi,mi->m", along, along)
+    share = np.einsum("mi,mi->m", p - a, along) / np.where(squared > 0, squared, 1.0)
+    return np.asarray(np.linalg.norm(p - a - np.clip(share, 0, 1)[:, None] * along, axis=1), np.float64)
