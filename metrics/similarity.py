@@ -92,8 +92,9 @@ def rotation_angle(rotation: NDArray[np.floating]) -> F64:
 def spread(points: F64, weights: F64 | None = None) -> F64:
     """(3,) standard deviations of `points` (M, 3) along their principal axes, largest first."""
     centred = points - np.average(points, axis=0, weights=weights)
-    shares = np.full(len(points), 1 / len(points)) if weights is None else weights / weights.sum()
-    return np.asarray(np.linalg.svd(centred * np.sqrt(shares)[:, None], compute_uv=False), np.float64)
+    weighted = centred if weights is None else centred * weights[:, None]
+    covariance = weighted.T @ centred / (len(points) if weights is None else weights.sum())
+    return np.asarray(np.sqrt(np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0)), np.float64)
 
 
 def umeyama(source: ArrayLike, target: ArrayLike, weights: ArrayLike | None = None, with_scale: bool = True) -> F64:

@@ -1,6 +1,69 @@
-"""Registration of a predicted cloud to the true one."""
+"""Registration of a predicted cloud to the true one: from pixel correspondences, from cameras, or from shape alone."""
 
-from metrics.register.icp import icp
-from metrics.register.stages import Registration, Stage
+from __future__ import annotations
 
-__all__ = ["Registration", "Stage", "icp"]
+import numpy as np
+from numpy.typing import ArrayLike
+
+from adapters.contract import Cameras
+from metrics.cameras import align_cameras
+from metrics.register.icp import cloud, icp
+from metrics.register.stages import Matcher, Registration, Stage
+from metrics.similarity import AlignmentError, robust_umeyama, scale_of
+
+__all__ = ["AlignmentError", "Registration", "Stage", "icp", "register"]
+
+POOR_FIT = 0.5  # score below which the clouds are unlike, whatever the pose
+
+
+def register(
+    pred: ArrayLike,
+    truth: ArrayLike,
+    cameras: tuple[Cameras, Cameras] | None = None,
+    correspondences: tuple[ArrayLike, ArrayLike] | None = None,
+    seed: int = 0,
+    truth_normals: ArrayLike | None = None,
+    refine: bool = True,
+) -> Registration:
+    """Find the similarity that brings `pred` (M, 3) onto `truth` (K, 3).
+
+    The pose comes from `correspondences`, pairs of points (P, 3) of pred and of truth (robust Umeyama); else from
+    `cameras`, pred's and truth's of the same views, each in its own world (`align_cameras`); else from a global
+    search over shape alone, which needs no start and bears floaters, noise and missing parts. With `refine`, `icp`
+    follows. `truth_normals` (K, 3) serve the refinement and are estimated where not given.
+
+    Every stage's transform, residual and gain are kept. `margin` and `ambiguous` speak of a search only: elsewhere
+    the cameras or the pairs have settled the pose. `poor_fit` speaks of the final pose: the mean Geman-McClure weight
+    of the distances, over both directions, is below one half, at a width fitted to the noise. Deterministic for a
+    seed.
+
+    Raises AlignmentError where the inputs do not determine a similarity.
+    """
+    x, y = cloud("pred", pred), cloud("truth", truth)
+    if cameras is not None and correspondences is not None:
+        raise ValueError("correspondences: seen together with cameras, one of the two wanted")
+    matcher = Matcher(x, y, 5000, seed)
+    margin, ambiguous = None, False
+    if correspondences is not None:
+        name, transform = "correspondences", robust_umeyama(*correspondences, seed=seed).target_from_source
+    elif cameras is not None:
+        name, transform = "cameras", align_cameras(*cameras).truth_from_pred
+    else:
+        from metrics.register.search import search  # compiled code: not at import
+
+        found = search(x, y, seed)
+        name, transform, margin, ambiguous = "search", found.target_from_source, found.margin, found.ambiguous
+    before, after = matcher.residual(np.eye(4)), matcher.residual(transform)
+    stages = [Stage(name, transform, after, before - after)]
+    if refine:
+        stages.append(icp(x, y, truth_normals, transform, seed=seed))
+    last = stages[-1]
+    return Registration(
+        target_from_source=last.transform,
+        scale=scale_of(last.transform),
+        stages=tuple(stages),
+        residual=last.residual,
+        margin=margin,
+        ambiguous=ambiguous,
+        poor_fit=matcher.score(last.transform) < POOR_FIT,
+    )

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from adapters.contract import F64
-from metrics.similarity import apply, invert, scale_of
+from adapters.contract import F64, I32
+from metrics.similarity import apply, invert, scale_of, spread
 
 MOST = 60_000  # points of a cloud that a search tree holds
 
@@ -42,7 +42,7 @@ class Pairs:
     """Nearest-neighbour pairs of two clouds, those found for pred's samples first; truth's frame and unit."""
 
     moved: F64  # (M, 3) pred's points under the transform
-    rows: NDArray[np.intp]  # (M,) their partners, rows of `Matcher.truth`
+    rows: I32  # (M,) their partners, rows of `Matcher.truth`
     distance: F64  # (M,)
     forward: int  # how many were found for samples of pred; the rest for samples of truth
 
@@ -67,7 +67,7 @@ class Matcher:
         back, source = self._pred_tree.query(apply(invert(transform), self.truth[self._truth_sample]))
         return Pairs(
             moved=np.concatenate([moved, apply(transform, self.pred[source])]),
-            rows=np.concatenate([partner, self._truth_sample]),
+            rows=np.concatenate([partner, self._truth_sample]).astype(np.int32),
             distance=np.concatenate([ahead, back * scale_of(transform)]),
             forward=len(moved),
         )
@@ -75,6 +75,16 @@ class Matcher:
     def residual(self, transform: F64) -> float:
         """The `residual` of a Stage that ends at `transform`."""
         return float(np.median(self.pairs(transform).distance))
+
+    def score(self, transform: F64) -> float:
+        """Agreement 0..1 under `transform`: mean Geman-McClure weight t^2 / (t^2 + d^2), averaged over both directions.
+
+        The width t is fitted to the noise of pred's better part, between 3% and 12% of truth's radius."""
+        pairs = self.pairs(transform)
+        ahead, back = pairs.distance[: pairs.forward], pairs.distance[pairs.forward :]
+        radius = float(np.linalg.norm(spread(self.truth)))
+        width = float(np.clip(2.5 * np.quantile(ahead, 0.3), 0.03 * radius, 0.12 * radius))
+        return float(sum((width**2 / (width**2 + d**2)).mean() for d in (ahead, back)) / 2)
 
 
 def _some(count: int, most: int, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -1,0 +1,278 @@
+"""Global search for the similarity between two clouds, from any start.
+
+One score judges everything: the mean Geman-McClure weight t^2 / (t^2 + d^2) of nearest-neighbour distances, averaged
+over both directions. (Pred to truth alone rewards shrinking onto a dense spot, truth to pred alone swelling.) Both
+clouds are brought to radius 1, then many starts climb through ever finer, ever costlier refinement while only the
+best and distinct ones survive:
+
+1. Starts: rotations spread over SO(3) times scales, refined point to point with a wide kernel, then point to plane.
+2. Variants: the leaders rescaled about their centre and the corners of their box, and shifted along the axes. Partial
+   overlap hides in valleys of joint scale and translation that no descent leaves.
+3. Twins: the winner turned about truth's centre by many rotations: finds the poses that a symmetry makes as good.
+4. Where the winner leaves more than a tenth of either cloud unexplained, all of it again with more starts, among them
+   ones whose centre is off: the centroid of half an object is some .6 radii from that of the whole.
+5. The kernel's last width is fitted to the noise.
+
+Everything from the seed; single-threaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from adapters.contract import F64, I32
+from metrics.register.icp import LEAST_POINTS, NEIGHBOURS, cloud, surface_normals
+from metrics.register.kernels import Grid, fill_cells, pair_up, refine
+from metrics.similarity import apply, invert, rotation_angle, similarity, spread
+
+MOST = 10_000  # points of either cloud the search works on
+STRAY = 2.5  # points whose neighbours are farther than this many medians are dropped from pred
+VOXELS = 48
+EXPLAINED = 0.9  # share of either cloud below which the search goes on
+FEW_SCALES = (0.72, 0.92, 1.18)  # relative to the ratio of the radii
+MANY_SCALES = (0.62, 0.78, 0.98, 1.23)
+OFF_CENTRE_SCALES = (0.7, 0.88)
+OFF_CENTRE = 0.6  # radii
+AMBIGUOUS_MARGIN = 0.012
+AMBIGUOUS_Z = 2.0  # standard errors by which the winner must lead the runner-up
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of a search."""
+
+    target_from_source: F64  # (4, 4), truth from pred
+    score: float  # two-sided agreement, 0..1
+    margin: float  # lead over the best clearly different pose, relative to the score
+    ambiguous: bool
+    explained: tuple[float, float]  # shares of pred, of truth, that have a counterpart
+    width: float  # last width of the kernel, radii of the truth
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidate poses and what they cost; lower is better."""
+
+    cost: F64  # (K,)
+    pose: F64  # (K, 4, 4)
+
+    def take(self, rows: NDArray[np.intp] | list[int]) -> Pool:
+        return Pool(self.cost[rows], self.pose[rows])
+
+    def best(self, count: int) -> Pool:
+        """The `count` cheapest, in order."""
+        return self.take(np.argsort(self.cost, kind="stable")[:count])
+
+    def half(self) -> Pool:
+        return self.best(len(self.cost) // 2)
+
+    def distinct(self, count: int, apart: float) -> Pool:
+        """The `count` cheapest of which no two move the cloud alike: root mean square displacement above `apart`."""
+        flat = np.concatenate([self.pose[:, :3, :3].reshape(-1, 9) / np.sqrt(3), self.pose[:, :3, 3]], axis=1)
+        scale = np.sqrt((self.pose[:, :3, :3] ** 2).sum(axis=(1, 2)) / 3)
+        keep: list[int] = []
+        for i in np.argsort(self.cost, kind="stable"):
+            if keep and (((flat[keep] - flat[i]) ** 2).sum(axis=1) < (apart * scale[i]) ** 2).any():
+                continue
+            keep.append(int(i))
+            if len(keep) == count:
+                break
+        return self.take(keep)
+
+    def __add__(self, other: Pool) -> Pool:
+        return Pool(np.concatenate([self.cost, other.cost]), np.concatenate([self.pose, other.pose]))
+
+
+def search(pred: F64, truth: F64, seed: int = 0) -> Found:
+    """The similarity that best brings `pred` (M, 3) onto `truth` (K, 3); see this module's docstring.
+
+    Raises AlignmentError where a cloud has fewer than 50 distinct points or lies on a line."""
+    rng = np.random.default_rng(seed)
+    source, target = _usable("pred", pred, rng), _usable("truth", truth, rng)
+    near = np.asarray(cKDTree(source).query(source, k=min(9, len(source)))[0])[:, 1:].mean(axis=1)
+    kept = source[near <= STRAY * np.median(near)]
+    source = kept if len(kept) >= LEAST_POINTS else source
+    unit_pred, unit_truth = _to_unit(source), _to_unit(target)
+    climb = _Climb(apply(unit_pred, source), apply(unit_truth, target), rng)
+    pool = climb.climb(climb.starts(300, FEW_SCALES), 60, 5)
+    pool = pool + climb.twins(pool)
+    final = climb.finish(pool)
+    if min(final.explained) < EXPLAINED:
+        more = climb.climb(climb.starts(700, MANY_SCALES) + climb.off_centre_starts(450, 1500), 90, 8)
+        pool = pool + more + final.pool
+        pool = pool + climb.twins(pool)
+        final = climb.finish(pool)
+    margin, z = climb.lead(final)
+    return Found(
+        target_from_source=invert(unit_truth) @ final.pool.pose[0] @ unit_pred,
+        score=1 - float(final.pool.cost[0]) / 2,
+        margin=margin,
+        ambiguous=margin < AMBIGUOUS_MARGIN or z < AMBIGUOUS_Z,
+        explained=final.explained,
+        width=final.width,
+    )
+
+
+@dataclass(frozen=True)
+class _Final:
+    """The sharpened leaders, best first, the kernel width they were judged at, and the samples that judged them."""
+
+    pool: Pool
+    width: float
+    pred: F64
+    truth_rows: I32
+    explained: tuple[float, float]
+
+
+class _Climb:
+    """The search's steps on two clouds of radius 1 about their centroids."""
+
+    def __init__(self, pred: F64, truth: F64, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.pred, self.pred_spacing = _grid(pred)
+        self.truth, truth_spacing = _grid(truth)
+        self.normals = surface_normals(truth, cKDTree(truth))
+        self.floor = 1.5 * max(self.pred_spacing, truth_spacing)
+
+    def _samples(self, count: int) -> tuple[F64, I32]:
+        pred = self.pred.points[self.rng.permutation(len(self.pred.points))[:count]]
+        return np.ascontiguousarray(pred), self.rng.permutation(len(self.truth.points))[:count].astype(np.int32)
+
+    def _refine(
+        self, pool: Pool, samples: int, steps: int, wide: float, narrow: float, hops: int = 0, share: float = 0.3
+    ) -> Pool:
+        """Refine every pose; kernel widths are never finer than the spacing of the points allows."""
+        wide, narrow = max(wide, self.floor), max(narrow, self.floor)
+        pose = np.ascontiguousarray(pool.pose)
+        a, b = self._samples(samples)
+        return Pool(*refine(pose, a, b, self.pred, self.truth, self.normals, steps, wide, narrow, hops, share))
+
+    def starts(self, rotations: int, scales: tuple[float, ...]) -> Pool:
+        """Every scale with evenly spread rotations, centroid on centroid."""
+        turn = even_rotations(rotations) @ Rotation.random(random_state=int(self.rng.integers(1 << 30))).as_matrix()
+        pose = np.tile(np.eye(4), (len(scales) * rotations, 1, 1))
+        pose[:, :3, :3] = (np.array(scales)[:, None, None, None] * turn).reshape(-1, 3, 3)
+        return Pool(np.zeros(len(pose)), pose)
+
+    def off_centre_starts(self, rotations: int, keep: int) -> Pool:
+        """Starts with pred's centroid moved towards the faces and corners of a cube, screened with few points."""
+        base = self.starts(rotations, OFF_CENTRE_SCALES).pose
+        grid = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        ways = grid[np.isin(np.abs(grid).sum(axis=1), (1, 3))].astype(np.float64)
+        ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+        ways = OFF_CENTRE * ways @ Rotation.random(random_state=int(self.rng.integers(1 << 30))).as_matrix()
+        pose = np.repeat(base, len(ways), axis=0)
+        pose[:, :3, 3] = np.tile(ways, (len(base), 1))
+        return self._refine(Pool(np.zeros(len(pose)), pose), 60, 3, 0.5, 0.35, share=1).best(keep)
+
+    def climb(self, pool: Pool, basins: int, leaders: int) -> Pool:
+        """From raw starts to sharp, distinct poses."""
+        pool = self._refine(pool, 150, 6, 0.5, 0.3, share=1).half()
+        pool = self._refine(pool, 200, 8, 0.3, 0.15, share=1)
+        pool = self._refine(pool.distinct(basins, 0.17), 500, 15, 0.2, 0.07)
+        poses = np.concatenate([self._variants(pose) for pose in pool.distinct(leaders, 0.12).pose])
+        varied = self._refine(Pool(np.zeros(len(poses)), poses), 250, 8, 0.15, 0.07)
+        pool = pool.distinct(32, 0.06) + varied.distinct(32, 0.06)
+        return self._refine(pool.distinct(40, 0.06), 800, 6, 0.1, 0.05, 3)
+
+    def _variants(self, pose: F64) -> F64:
+        """(42, 4, 4): `pose` rescaled about pred's centre and the corners of its box, and shifted along its axes."""
+        low, high = np.quantile(self.pred.points, (0.02, 0.98), axis=0)
+        corners = [np.where([b & 1, b & 2, b & 4], low, high) for b in range(8)]
+        out = [
+            pose @ similarity(factor, np.eye(3), (1 - factor) * anchor)
+            for anchor in (np.zeros(3), *corners)
+            for factor in (0.8, 0.9, 1.1, 1.25)
+        ]
+        out += [pose @ similarity(1, np.eye(3), 0.3 * way) for way in np.concatenate([np.eye(3), -np.eye(3)])]
+        return np.stack(out)
+
+    def twins(self, pool: Pool) -> Pool:
+        """The winner of `pool` turned about truth's centroid, refined: the poses a symmetry would make as good."""
+        pose = np.tile(pool.best(1).pose, (300, 1, 1))
+        turn = np.tile(np.eye(4), (300, 1, 1))
+        turn[:, :3, :3] = even_rotations(300)
+        turned = self._refine(Pool(np.zeros(300), turn @ pose), 150, 5, 0.3, 0.15, share=1).half()
+        turned = self._refine(turned, 150, 3, 0.15, 0.1)
+        return self._refine(turned.distinct(30, 0.17), 800, 8, 0.12, 0.05, 3)
+
+    def finish(self, pool: Pool) -> _Final:
+        """Sharpen the leaders, and others far from them, with a kernel fitted to the noise."""
+        pool = self._refine(pool.distinct(12, 0.05) + pool.distinct(6, 0.3), 1200, 8, 0.08, 0.05, 10, 0.1)
+        pred, truth_rows = self._samples(2500)
+        ahead, _ = self._distances(pool.best(1).pose[0], pred, truth_rows)
+        width = float(np.clip(2.5 * np.quantile(ahead, 0.3), max(0.03, self.floor), max(0.12, self.floor)))
+        leaders = np.ascontiguousarray((pool.distinct(6, 0.05) + pool.distinct(5, 0.3)).pose)
+        wide = max(0.08, width)
+        cost, pose = refine(leaders, pred, truth_rows, self.pred, self.truth, self.normals, 12, wide, width, 20, 0.1)
+        final = Pool(cost, pose).best(len(cost))
+        ahead, back = self._distances(final.pose[0], pred, truth_rows)
+        explained = float((ahead < 2.5 * width).mean()), float((back < 2.5 * width).mean())
+        return _Final(final, width, pred, truth_rows, explained)
+
+    def _distances(self, pose: F64, pred: F64, truth_rows: I32) -> tuple[F64, F64]:
+        """Distances (A,) from pred's samples and (B,) from truth's, truth's unit."""
+        total = len(pred) + len(truth_rows)
+        squared = np.empty(total)
+        moved, rows = np.empty((total, 3)), np.empty(total, np.int32)
+        pair_up(np.ascontiguousarray(pose), pred, truth_rows, self.pred, self.truth, 20, moved, rows, squared)
+        distance = np.sqrt(squared)
+        return distance[: len(pred)], distance[len(pred) :]
+
+    def lead(self, final: _Final) -> tuple[float, float]:
+        """Margin and z-value of the winner over the best pose more than 15 degrees or a quarter radius from it."""
+        pose = final.pool.pose
+        scale = np.sqrt((pose[:, :3, :3] ** 2).sum(axis=(1, 2)) / 3)
+        rotation = pose[:, :3, :3] / scale[:, None, None]
+        shift = np.linalg.norm(pose[:, :3, 3] - pose[0, :3, 3], axis=1) / scale[0]
+        other = (rotation_angle(rotation @ rotation[0].T) > 15) | (np.hypot(scale / scale[0] - 1, shift) > 0.25)
+        if not other.any():
+            return 1.0, np.inf
+        rival = int(np.argmax(other))
+        weights = [
+            1 / (1 + (np.concatenate(self._distances(p, final.pred, final.truth_rows)) / final.width) ** 2)
+            for p in (pose[0], pose[rival])
+        ]
+        lead = weights[0] - weights[1]
+        score = 1 - final.pool.cost[0] / 2
+        margin = float((final.pool.cost[rival] - final.pool.cost[0]) / 2 / score)
+        return margin, float(lead.mean() / (lead.std() / np.sqrt(len(lead)) + 1e-12))
+
+
+def even_rotations(count: int) -> F64:
+    """(count, 3, 3) rotations spread evenly over SO(3): the super-Fibonacci spiral (Alexa 2022)."""
+    i = np.arange(count) + 0.5
+    a, b = 2 * np.pi * i / np.sqrt(2), 2 * np.pi * i / 1.533751168755204288118041
+    r, q = np.sqrt(i / count), np.sqrt(1 - i / count)
+    quaternions = np.stack([r * np.sin(a), r * np.cos(a), q * np.sin(b), q * np.cos(b)], axis=1)
+    return np.asarray(Rotation.from_quat(quaternions).as_matrix(), np.float64)
+
+
+def _usable(name: str, points: F64, rng: np.random.Generator) -> F64:
+    """At most MOST distinct points, in random order."""
+    some = points[rng.permutation(len(points))[: 2 * MOST]]
+    distinct = np.unique(some, axis=0)
+    return cloud(name, distinct[rng.permutation(len(distinct))[:MOST]])
+
+
+def _to_unit(points: F64) -> F64:
+    """The (4, 4) similarity that brings `points` to centroid 0 and root mean square radius 1."""
+    radius = float(np.linalg.norm(spread(points)))
+    return similarity(1 / radius, np.eye(3), -points.mean(axis=0) / radius)
+
+
+def _grid(points: F64) -> tuple[Grid, float]:
+    """`points` (M, 3) as a Grid with a margin around, and their median spacing."""
+    found = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points)))
+    distance, rows = np.asarray(found[0]), np.asarray(found[1])
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = float((high - low).max())
+    corner, cell = (low + high) / 2 - 0.85 * side, 1.7 * side / VOXELS
+    cells = fill_cells(np.ascontiguousarray(points), corner, cell, VOXELS)
+    neighbours = np.ascontiguousarray(rows[:, 1:].astype(np.int32))
+    return Grid(np.ascontiguousarray(points), neighbours, cells, corner, cell), float(np.median(distance[:, 1]))
