@@ -1,0 +1,63 @@
+"""Numbers as people read them. Files for machines keep every digit; these are for pages and papers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MISSING = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` at `digits` significant digits, without an exponent where it stays short."""
+    if value is None:
+        return MISSING
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    if not 1e-4 <= magnitude < 1e5:
+        return f"{value:.{digits - 1}e}"
+    rounded = float(f"{value:.{digits}g}")
+    decimals = max(0, digits - 1 - int(f"{rounded:e}".partition("e")[2]))
+    return f"{rounded:.{decimals}f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration, its unit beside it."""
+    if value is None:
+        return MISSING
+    if value < 0.9995:
+        return f"{number(value * 1000)} ms"
+    if value < 99.95:
+        return f"{number(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def count(value: float | None) -> str:
+    """A large count in thousands, millions or billions: 12.3 k, 1.2 B."""
+    return _scaled(value, 1000.0, ("", " k", " M", " B", " T"))
+
+
+def size(value: float | None) -> str:
+    """Bytes in binary units."""
+    return _scaled(value, 1024.0, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def _scaled(value: float | None, step: float, units: tuple[str, ...]) -> str:
+    if value is None:
+        return MISSING
+    power = 0
+    while abs(value) >= step * 0.9995 and power < len(units) - 1:
+        value, power = value / step, power + 1
+    return (f"{value:.0f}" if power == 0 or abs(value) >= 100 else number(value)) + units[power]
+
+
+def kinds(failures: Mapping[str, int]) -> str:
+    """Failures by kind: `oom 2, timeout 1`; empty where there are none."""
+    return ", ".join(f"{kind.replace('_', ' ')} {times}" for kind, times in failures.items())
+
+
+def metric_name(metric: str, unit: str, better: str) -> str:
+    """A column's head: the metric, its unit and an arrow towards good."""
+    return f"{metric}{'' if unit == 'ratio' else f' [{unit}]'} {'↓' if better == 'lower' else '↑'}"

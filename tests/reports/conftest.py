@@ -1,0 +1,258 @@
+"""A made-up run: seven systems, four scenes, four view counts, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reports.tables import ALIGNMENTS, CLOUDS, LEFT_OUT, SCENES, SCORES, TRIALS, RunInfo, Tables, frame
+
+SCENE_NAMES = ("toy", "vase", "skull", "plant")
+HOSTILE = "<script>alert('x')</script> & \"q\" | $x_1$ {y} \\ %"
+
+
+@dataclass(frozen=True)
+class System:
+    """How a made-up system behaves."""
+
+    name: str
+    title: str
+    inputs: str = "images"
+    scope: str = "scene"
+    error: float = 2.0  # % of the diameter at one view
+    seconds: float = 1.0
+    kin: str = ""
+    reference: bool = False
+    external: bool = False
+    weights: str = "pretrained"
+    parameters: int | None = None
+    fails: tuple[tuple[str, int, str], ...] = ()  # scene, views, status
+
+
+SYSTEMS = (
+    System("colmap", "COLMAP", error=1.2, seconds=6.0, kin="colmap", weights="none"),
+    System(
+        "densestereo",
+        "Dense stereo",
+        error=1.8,
+        seconds=9.0,
+        weights="none",
+        fails=(("plant", 8, "timeout"), ("vase", 1, "unsupported"), ("toy", 1, "unsupported")),
+    ),
+    System("grid3r", "Grid3R", error=1.5, seconds=2.5, parameters=571_000_000, fails=(("skull", 8, "oom"),)),
+    System("swiftrecon", "SwiftRecon", error=2.4, seconds=0.4, parameters=48_000_000),
+    System("onepass", "OnePass large", error=2.1, seconds=1.4, parameters=1_200_000_000, weights="random"),
+    System("elsewhere", "Made elsewhere", error=1.0, external=True),
+    System("visual-hull", "Visual hull", inputs="images+masks+cameras", scope="object", error=4.0, weights="none"),
+    System("carver", "Carver", inputs="images+masks+cameras", scope="object", error=3.0, weights="none"),
+    System("oracle", "Oracle", inputs="images+truth", error=0.2, reference=True, weights="none"),
+    System("noisy-oracle", "Noisy oracle", inputs="images+truth", error=0.8, reference=True, weights="none"),
+)
+METRICS = (
+    ("accuracy", "%", "lower", 1.0),
+    ("completeness-visible", "%", "lower", 1.3),
+    ("completeness-given", "%", "lower", 1.1),
+    ("chamfer-l1-sum", "%", "lower", 2.3),
+    ("chamfer-l2sq-mean", "%", "lower", 0.4),
+    ("fscore@1%", "ratio", "higher", 0.0),
+    ("emd", "%", "lower", 1.7),
+    ("auc@30", "ratio", "higher", 0.0),
+)
+
+
+def build(
+    folder: Path,
+    systems: Sequence[System] = SYSTEMS,
+    scenes: Sequence[str] = SCENE_NAMES,
+    views: Sequence[int] = (1, 2, 4, 8),
+    cloud_points: int = 0,
+    clouds: int = 1000,
+    images: int = 0,
+) -> Tables:
+    """Tables of a run of `systems`, files (clouds, images) in `folder`."""
+    rng = np.random.default_rng(7)
+    folder.mkdir(parents=True, exist_ok=True)
+    trials, scores, alignments, cloud_rows, scene_rows = [], [], [], [], []
+    hard = {scene: 1 + 0.35 * i for i, scene in enumerate(scenes)}
+    for scene in scenes:
+        paths = {}
+        for i in range(images):
+            shade = rng.integers(40, 220, size=(48, 48, 3), dtype=np.uint8)
+            path = folder / f"{scene}-{i:02d}.png"
+            Image.fromarray(shade).resize((518, 518)).save(path)
+            paths[f"v{i:02d}"] = str(path)
+        truths = {"colmap": {"id": f"c-{scene}", "diameter": 1.7, "verdict": "good"}}
+        truths["colmap"] |= {"error_accuracy": 0.31 * hard[scene], "error_completeness": 0.44 * hard[scene]}
+        truths["exact"] = {"id": f"e-{scene}", "diameter": 1.7, "verdict": "exact"}
+        row = {"scene": scene, "title": scene.capitalize(), "images": json.dumps(paths), "truths": json.dumps(truths)}
+        scene_rows.append(row)
+    for system in systems:
+        for count in views:
+            for scene in scenes:
+                key = f"{system.name}-{scene}-{count}"
+                status = next((s for name, n, s in system.fails if (name, n) == (scene, count)), "ok")
+                ok = status == "ok"
+                seconds = system.seconds * count**1.2 * float(rng.uniform(0.95, 1.05))
+                shared = {"key": key, "adapter": system.name, "inputs": system.inputs, "scope": system.scope}
+                shared |= {"scene": scene, "views": count, "repeat": 0}
+                trials.append(
+                    shared
+                    | {
+                        "title": system.title,
+                        "view_ids": " ".join(f"v{i:02d}" for i in range(count)),
+                        "device": "cpu",
+                        "status": status,
+                        "message": "" if ok else f"{system.name} gave up on {scene}",
+                        "log_tail": "loading\nreconstructing\n" + ("done" if ok else "Killed"),
+                        "load_seconds": 0.8 if ok else None,
+                        "cold_seconds": seconds * 1.6 if ok else None,
+                        "warm_seconds": seconds if ok and not system.external else None,
+                        "warm_iqr": seconds * 0.03 if ok and not system.external else None,
+                        "warm_n": 5 if ok and not system.external else None,
+                        "prepare_seconds": seconds * 0.1 if ok else None,
+                        "infer_seconds": seconds * 0.8 if ok else None,
+                        "finish_seconds": seconds * 0.1 if ok else None,
+                        "peak_rss_bytes": int((300 + 90 * count * system.seconds) * 2**20) if ok else None,
+                        "device_peak_bytes": None,
+                        "parameters": system.parameters,
+                        "kin": system.kin,
+                        "reference": system.reference,
+                        "external": system.external,
+                        "weights": system.weights,
+                        "options": "{}",
+                        "environment": "9f31c2",
+                        "adapter_hash": "77aa01",
+                        "hardware": "2 x Xeon, 24 GiB",
+                        "busy": False,
+                        "command": f"reconbench run --adapters {system.name} --scenes {scene} --views {count}",
+                        "prediction": f"p-{key}" if ok else "",
+                        "prediction_path": str(folder / "predictions" / key) if ok else "",
+                        "points": 20_000 * count if ok else None,
+                        "finished": "2026-05-04T10:00:00+00:00",
+                    }
+                )
+                if not ok or system.weights == "random":
+                    continue
+                for truth, offset in (("colmap", 0.25), ("exact", 0.0)):
+                    error = (system.error + offset) * hard[scene] / count**0.45 * float(rng.uniform(0.97, 1.03))
+                    for metric, unit, better, factor in METRICS:
+                        value = error * factor if better == "lower" else float(np.exp(-error / 2))
+                        scores.append(
+                            shared
+                            | {
+                                "truth": truth,
+                                "truth_id": f"{truth[0]}-{scene}",
+                                "truth_made_by": "colmap" if truth == "colmap" else "",
+                                "protocol": "standard",
+                                "protocol_hash": "5e1f00",
+                                "metric": metric,
+                                "unit": unit,
+                                "better": better,
+                                "value": value,
+                                "low": value * 0.99,
+                                "high": value * 1.01,
+                                "floor": 0.12 if better == "lower" else 0.99,
+                                "before_icp": value * 1.2 if better == "lower" else value * 0.9,
+                                "status": "ok",
+                                "note": "",
+                            }
+                        )
+                    for stage, residual, gain in (("umeyama", error * 1.2, None), ("icp", error, error * 0.2)):
+                        alignments.append(
+                            {
+                                "key": key,
+                                "truth": truth,
+                                "protocol": "standard",
+                                "stage": stage,
+                                "residual": residual,
+                                "gain": gain,
+                                "scale": 1.37,
+                                "transform": json.dumps(np.eye(4).tolist()),
+                            }
+                        )
+                if cloud_points and len(cloud_rows) < clouds:
+                    path = folder / f"{key}.npz"
+                    write_cloud(path, rng, cloud_points, error, scene)
+                    cloud_rows.append({"key": key, "truth": "exact", "path": str(path)})
+    return Tables(
+        trials=frame(TRIALS, trials),
+        scores=frame(SCORES, scores),
+        alignments=frame(ALIGNMENTS, alignments),
+        clouds=frame(CLOUDS, cloud_rows),
+        scenes=frame(SCENES, scene_rows),
+        left_out=frame(
+            LEFT_OUT, [{"adapter": "carver", "scene": "plant", "views": 16, "reason": "over the budget of 600 s"}]
+        ),
+        run=RunInfo(
+            version="0.1.0",
+            created="2026-05-04T10:00:00+00:00",
+            commands=("reconbench run --suite standard --store runs/store",),
+            protocols={"5e1f00": "version = 1\nname = 'standard'\nvoxel = 0.2\n"},
+            hardware="2 x Xeon, 24 GiB",
+            overhead_seconds=0.006,
+            rank_metric="chamfer-l1-sum",
+            rank_truth="colmap",
+        ),
+    )
+
+
+def write_cloud(path: Path, rng: np.random.Generator, count: int, error: float, scene: str) -> None:
+    """A bumpy knot, and the same with noise that grows to one side."""
+    t, u = rng.uniform(0, 2 * np.pi, size=(2, 2 * count))
+    lobes = 2 + len(scene) % 3
+    ring = 1 + 0.35 * np.cos(lobes * t) + 0.28 * np.cos(u)
+    surface = np.stack([ring * np.cos(t), 0.28 * np.sin(u) + 0.3 * np.sin(lobes * t), ring * np.sin(t)], axis=1)
+    truth, found = surface[:count].astype(np.float32), surface[count:]
+    share = error * 0.02 * (0.2 + np.clip(found[:, 0], 0, None))
+    noise = rng.normal(size=found.shape) * share[:, None]
+    shade = (127 + 120 * np.sin(3 * t)).astype(np.uint8)
+    colors = np.stack([shade, 255 - shade, np.full_like(shade, 140)], axis=1)
+    np.savez(
+        path,
+        pred=(found + noise).astype(np.float32),
+        error=(np.linalg.norm(noise, axis=1) * 30).astype(np.float32),
+        pred_colors=colors[count:],
+        truth=truth,
+        truth_colors=colors[:count],
+    )
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """The whole made-up run, without clouds or images."""
+    return build(tmp_path / "run")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Tables]:
+    """`build` in a folder of the test's own."""
+    return lambda **options: build(tmp_path / "made", **options)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Tables:
+    """A run where every name is an attack."""
+    plain = build(tmp_path / "hostile", views=(2, 4), cloud_points=50, images=1)
+    text = {
+        "trials": ("title", "message", "log_tail", "device", "options", "hardware", "command", "environment"),
+        "scores": ("note", "protocol"),
+        "alignments": ("stage", "protocol"),
+        "scenes": ("title",),
+        "left_out": ("adapter", "scene", "reason"),
+    }
+    changed = {}
+    for name, columns in text.items():
+        table = getattr(plain, name).copy()
+        for column in columns:
+            table[column] = table[column].map(lambda value: f"{value}{HOSTILE}")
+        changed[name] = table
+    changed["trials"]["adapter"] += HOSTILE
+    changed["scores"]["adapter"] += HOSTILE
+    run = replace(plain.run, version=HOSTILE, hardware=HOSTILE, commands=(HOSTILE,), protocols={"5e1f00": HOSTILE})
+    return replace(plain, run=run, **changed)

@@ -1,0 +1,251 @@
+"""What is ranked, what is not, and that nothing is lost on the way to the files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.curves import curves, curves_csv
+from reports.leaderboard import latex, leaderboard_csv, markdown, scores_csv
+from reports.report import write_report
+from reports.standings import Leaderboard, Row, leaderboard
+from reports.tables import Tables, checked
+
+
+def made(tables: Tables) -> Leaderboard:
+    return leaderboard(checked(tables))
+
+
+def row(board: Leaderboard, system: str, views: int, inputs: str | None = None) -> Row:
+    found = [r for r in board.rows if (r.system, r.views) == (system, views) and inputs in (None, r.board.inputs)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_rows_of_different_tables_never_meet(tables: Tables) -> None:
+    board = made(tables)
+    assert len(board.boards) == 3
+    for group in board.groups:
+        assert {r.board for r in group.rows} == {group.board}
+        assert {r.views for r in group.rows} == {group.views}
+        for found in group.comparisons.values():
+            assert set(found.systems) <= {r.system for r in group.rows}
+
+
+@pytest.mark.parametrize(
+    ("system", "truth", "reason"),
+    [
+        ("colmap", "colmap", "kin of this truth (colmap)"),
+        ("colmap", "exact", ""),
+        ("elsewhere", "colmap", "external prediction"),
+        ("elsewhere", "exact", "external prediction"),
+        ("oracle", "colmap", "reference: given the truth"),
+        ("oracle", "exact", "reference: given the truth"),
+    ],
+)
+def test_who_is_never_ranked(tables: Tables, system: str, truth: str, reason: str) -> None:
+    standing = row(made(tables), system, 4).standings[truth]
+    assert standing.reason == reason
+    assert (standing.rank is None) == bool(reason)
+
+
+def test_random_weights_are_shown_with_their_time_only(tables: Tables) -> None:
+    found = row(made(tables), "onepass", 4)
+    assert found.standings["exact"].reason == "random weights: timed only"
+    assert found.scores == {}
+    assert found.seconds("warm_seconds") is not None
+
+
+def test_an_excellent_outsider_changes_nobodys_rank(tables: Tables, make: Callable[..., Tables]) -> None:
+    ranked = {r.system: r.standings["colmap"].rank for r in made(tables).rows if r.views == 4}
+    alone = replace(
+        tables,
+        **{
+            name: getattr(tables, name)[
+                ~getattr(tables, name)["key"].str.startswith(("elsewhere", "colmap-", "onepass"))
+            ]
+            for name in ("trials", "scores", "alignments")
+        },
+    )
+    without = {r.system: r.standings["colmap"].rank for r in made(alone).rows if r.views == 4}
+    assert {name: ranked[name] for name in without} == without
+
+
+def test_a_failure_is_counted_by_kind_and_never_averaged(tables: Tables) -> None:
+    found = row(made(tables), "densestereo", 8)
+    score = found.scores["colmap", "chamfer-l1-sum"]
+    assert (len(score.good), len(score.cells), score.status) == (3, 4, "partial")
+    assert found.failures("colmap", "chamfer-l1-sum") == {"timeout": 1}
+    values = tables.scores.query("adapter == 'densestereo' and views == 8 and truth == 'colmap'")
+    values = values[values["metric"] == "chamfer-l1-sum"]["value"]
+    assert score.value == pytest.approx(values.mean())
+    assert score.floor == pytest.approx(0.12)
+
+
+def test_a_system_without_a_result_has_no_rank_and_keeps_its_row(tables: Tables) -> None:
+    trials, scores = tables.trials.copy(), tables.scores
+    gone = (trials["adapter"] == "grid3r") & (trials["views"] == 2)
+    trials.loc[gone, "status"] = "oom"
+    kept = replace(tables, trials=trials, scores=scores[~scores["key"].isin(trials.loc[gone, "key"])])
+    found = row(made(kept), "grid3r", 2)
+    assert found.standings["colmap"].rank is None
+    assert found.standings["colmap"].reason == "no result (oom)"
+    assert found.failures("colmap", "chamfer-l1-sum") == {"oom": 4}
+
+
+def test_cells_not_run_and_not_scored_are_in_the_coverage(tables: Tables) -> None:
+    absent = tables.trials["key"] == "grid3r-toy-2"
+    unscored = tables.scores["key"] == "grid3r-vase-2"
+    gone = tables.scores["key"] == "grid3r-toy-2"
+    kept = replace(
+        tables,
+        trials=tables.trials[~absent],
+        scores=tables.scores[~unscored & ~gone],
+        alignments=tables.alignments[tables.alignments["key"] != "grid3r-toy-2"],
+    )
+    found = row(made(kept), "grid3r", 2)
+    assert found.failures("colmap", "chamfer-l1-sum") == {"not_run": 1, "unscored": 1}
+    assert len(found.scores["colmap", "chamfer-l1-sum"].cells) == 4
+
+
+def test_repeats_are_one_cell_that_fails_when_any_of_them_does(tables: Tables) -> None:
+    one = tables.trials["key"] == "grid3r-toy-2"
+    again = tables.trials[one].assign(key="grid3r-toy-2-again", repeat=1)
+    more = tables.scores[tables.scores["key"] == "grid3r-toy-2"].assign(key="grid3r-toy-2-again", repeat=1)
+    more["value"] += 1.0
+    more["high"] += 1.0
+    both = replace(tables, trials=pd.concat([tables.trials, again]), scores=pd.concat([tables.scores, more]))
+    cell = next(c for c in row(made(both), "grid3r", 2).scores["exact", "accuracy"].cells if c.scene == "toy")
+    alone = next(c for c in row(made(tables), "grid3r", 2).scores["exact", "accuracy"].cells if c.scene == "toy")
+    assert cell.value is not None and alone.value is not None
+    assert cell.value == pytest.approx(alone.value + 0.5)
+    assert cell.low == alone.low
+    assert cell.high is not None and alone.high is not None
+    assert cell.high == pytest.approx(alone.high + 1)
+    failed = replace(tables, trials=pd.concat([tables.trials, again.assign(status="crash")]))
+    assert row(made(failed), "grid3r", 2).failures("exact", "accuracy") == {"crash": 1}
+
+
+def test_variants_of_one_adapter_are_told_apart(tables: Tables) -> None:
+    trials = tables.trials.copy()
+    trials.loc[(trials["adapter"] == "grid3r") & (trials["scene"] == "toy"), "device"] = "cuda:0"
+    board = made(replace(tables, trials=trials))
+    names = {r.system for r in board.rows if r.first.adapter == "grid3r"}
+    assert names == {"grid3r [device cpu]", "grid3r [device cuda:0]"}
+    assert row(board, "grid3r [device cuda:0]", 2).failures("exact", "accuracy") == {"not_run": 3}
+
+
+def test_times_of_two_machines_are_never_mixed(tables: Tables) -> None:
+    trials = tables.trials.copy()
+    trials.loc[trials["key"] == "grid3r-toy-2", "hardware"] = "another machine"
+    board = made(replace(tables, trials=trials))
+    assert row(board, "grid3r", 2).seconds("warm_seconds") is None
+    table = leaderboard_csv(board, tables.run).query("adapter == 'grid3r' and views == 2")
+    assert table["timing_status"].item() == "several machines"
+    assert table["warm_seconds"].isna().all()
+
+
+def test_the_mean_has_an_interval_over_scenes_only_with_enough_of_them(make: Callable[..., Tables]) -> None:
+    few = row(made(make(scenes=tuple(f"s{i}" for i in range(4)))), "swiftrecon", 4).scores["exact", "accuracy"]
+    many = row(made(make(scenes=tuple(f"s{i}" for i in range(9)))), "swiftrecon", 4).scores["exact", "accuracy"]
+    assert not few.over_scenes and many.over_scenes
+    assert few.value and many.value and few.bounds and many.bounds
+    assert few.bounds == pytest.approx((few.value * 0.99, few.value * 1.01))
+    assert many.bounds[1] - many.bounds[0] > 0.1 * many.value
+
+
+def test_the_judge_is_judged_on_shared_scenes(tables: Tables) -> None:
+    groups = {(g.board.inputs, g.views): g for g in made(tables).groups}
+    found = groups["images", 4].agreement
+    assert found is not None
+    assert (found.systems, found.tau) == (3, 1.0)  # kin is not ranked under COLMAP's truth
+    nobody = groups["images+truth", 4].agreement
+    assert nobody is not None
+    assert (nobody.systems, nobody.tau) == (0, None)
+    only = replace(tables, scores=tables.scores[tables.scores["truth"] == "colmap"])
+    assert all(g.agreement is None for g in made(only).groups)
+
+
+def test_leaderboard_csv_is_whole(tables: Tables) -> None:
+    table = leaderboard_csv(made(tables), tables.run)
+    assert len(table) == 10 * 4
+    assert not table.duplicated(["adapter", "inputs", "scope", "views"]).any()
+    found = table.query("adapter == 'grid3r' and views == 8").iloc[0]
+    assert found["rank"] == 1
+    assert found["failures"] == "oom 1"
+    assert found["colmap.chamfer-l1-sum.cells"] == "3 of 4"
+    assert found["colmap.truth_id"].split()[0] == "plant=c-plant"
+    assert found["protocol_hash"] == "5e1f00"
+    assert found["peak_rss_bytes"] > 0 and found["parameters"] == 571_000_000
+    for name in table.columns:
+        if name.endswith(".status"):
+            value = table[name.removesuffix(".status")]
+            assert (value.notna() == table[name].isin(["ok", "partial"])).all(), name
+
+
+def test_scores_csv_keeps_every_trial_and_every_digit(tables: Tables, tmp_path: Path) -> None:
+    table = scores_csv(checked(tables))
+    assert set(table["key"]) == set(tables.trials["key"])
+    assert len(table) == len(tables.scores) + 3 + 1 + 16  # failed trials; the sixteen of random weights
+    write_report(tables, tmp_path / "out")
+    back = pd.read_csv(tmp_path / "out" / "scores.csv")
+    merged = back.merge(tables.scores, on=["key", "truth", "metric"])
+    assert len(merged) == len(tables.scores)
+    assert np.array_equal(merged["value_x"], merged["value_y"])
+    assert set(back.loc[back["value"].isna(), "status"]) == {"oom", "timeout", "unsupported", "timed only"}
+
+
+def test_curves_have_gaps_where_there_is_no_result(tables: Tables) -> None:
+    found = curves(made(tables))
+    table = curves_csv(found)
+    assert set(table["quantity"]) >= {"accuracy", "warm_seconds", "peak_rss_bytes"}
+    assert "device_peak_bytes" not in set(table["quantity"])
+    line = table.query("system == 'densestereo' and quantity == 'accuracy' and truth == 'exact'")
+    assert line["views"].tolist() == [1, 2, 4, 8]
+    assert line["cells_ok"].tolist() == [2, 4, 4, 3]
+    assert table.query("truth != ''")["system"].ne("onepass").all()
+
+
+def test_markdown_and_latex_survive_hostile_names(hostile: Tables) -> None:
+    board = made(hostile)
+    text = markdown(board, hostile.run)
+    assert "<script>" not in text
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    for block in tables:
+        lines = block.strip().splitlines()
+        bars = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in lines]
+        assert len(set(bars)) == 1
+    tex = latex(board, hostile.run)
+    for line in tex.splitlines():
+        if line.endswith(r"\\"):
+            plain = line.replace(r"\&", "").replace(r"\$", "").replace(r"\_", "").replace(r"\%", "")
+            plain = plain.replace(r"$\downarrow$", "").replace(r"$\uparrow$", "")
+            assert plain.count("&") == 10
+            assert "$" not in plain and "_" not in plain and "%" not in plain
+
+
+def test_reports_are_deterministic(tables: Tables, tmp_path: Path) -> None:
+    shuffled = replace(tables, trials=tables.trials.sample(frac=1, random_state=1), scores=tables.scores[::-1])
+    first = write_report(tables, tmp_path / "a")
+    second = write_report(shuffled, tmp_path / "b")
+    assert [path.name for path in first] == [path.name for path in second]
+    assert len(set(first)) == len(first)
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+
+
+def test_an_empty_run_makes_an_empty_report(tables: Tables, tmp_path: Path) -> None:
+    names = ("trials", "scores", "alignments", "clouds", "left_out")
+    empty = replace(tables, **{name: getattr(tables, name).head(0) for name in names})
+    for path in write_report(empty, tmp_path / "out"):
+        assert path.is_file()
+    with (tmp_path / "out" / "scores.csv").open() as file:
+        assert next(csv.reader(file))[0] == "key"
+    assert len(pd.read_csv(io.StringIO((tmp_path / "out" / "leaderboard.csv").read_text()))) == 0

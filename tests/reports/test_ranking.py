@@ -1,0 +1,165 @@
+"""Rankings in cases small enough to know the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reports.ranking import ENOUGH_SCENES, Agreement, Cell, Comparisons, agreement, compare, interval, ranks
+
+
+def cells(*values: float | str, spread: float = 0.0, scenes: list[str] | None = None) -> list[Cell]:
+    """One cell a value; a text is a status instead."""
+    out = []
+    for i, value in enumerate(values):
+        scene = scenes[i] if scenes else f"s{i:02d}"
+        if isinstance(value, str):
+            out.append(Cell(scene, f"v{i}", value))
+        else:
+            out.append(Cell(scene, f"v{i}", "ok", value, value - spread, value + spread))
+    return out
+
+
+def at(found: Comparisons, matrix: str, first: str, second: str) -> float:
+    return getattr(found, matrix)[found.systems.index(first), found.systems.index(second)].item()
+
+
+def test_few_scenes_count_clear_wins() -> None:
+    found = compare({"a": cells(1, 1, 5), "b": cells(2, 2, 4)}, "lower")
+    assert at(found, "wins", "a", "b") == 2
+    assert at(found, "wins", "b", "a") == 1
+    assert at(found, "gain", "a", "b") == pytest.approx(1 / 3)
+    assert np.isnan(at(found, "low", "a", "b"))
+    assert ranks(found) == {"a": 1, "b": 2}
+
+
+def test_overlapping_draws_are_no_win() -> None:
+    close = compare({"a": cells(1.0, 1.0, spread=0.3), "b": cells(1.5, 1.5, spread=0.3)}, "lower")
+    assert ranks(close) == {"a": 1, "b": 1}
+    apart = compare({"a": cells(1.0, 1.0, spread=0.2), "b": cells(1.5, 1.5, spread=0.2)}, "lower")
+    assert ranks(apart) == {"a": 1, "b": 2}
+
+
+def test_higher_can_be_better() -> None:
+    found = compare({"a": cells(0.9, 0.8, spread=0.01), "b": cells(0.5, 0.4, spread=0.01)}, "higher")
+    assert ranks(found) == {"a": 1, "b": 2}
+    assert at(found, "gain", "a", "b") == pytest.approx(0.4)
+
+
+def test_a_failed_cell_loses() -> None:
+    found = compare({"a": cells(1.0, "oom", "oom"), "b": cells(2.0, 2.0, 2.0)}, "lower")
+    assert ranks(found) == {"a": 2, "b": 1}
+    assert at(found, "gain", "a", "b") == pytest.approx(1.0)  # the mean is over the common cell only
+    assert at(found, "common", "a", "b") == 1
+
+
+def test_both_failed_is_a_tie_and_unknown_cells_do_not_count() -> None:
+    found = compare({"a": cells("oom", "not_run", 1.0), "b": cells("crash", 1.0, "unscored")}, "lower")
+    assert at(found, "wins", "a", "b") == at(found, "wins", "b", "a") == 0
+    assert at(found, "scenes", "a", "b") == 1
+    assert ranks(found) == {"a": 1, "b": 1}
+
+
+def test_means_only_over_common_cells() -> None:
+    """A system that skips the hard scene must not look better for it."""
+    found = compare({"a": cells(1.0, 9.0), "b": cells(1.5, "not_run")}, "lower")
+    assert at(found, "gain", "a", "b") == pytest.approx(0.5)
+
+
+def test_scenes_weigh_the_same_however_many_cells_they_have() -> None:
+    scenes = ["s", "s", "s", "t"]
+    found = compare({"a": cells(1, 1, 1, 1, scenes=scenes), "b": cells(2, 2, 2, 5, scenes=scenes)}, "lower")
+    assert at(found, "gain", "a", "b") == pytest.approx((1 + 4) / 2)
+
+
+def test_enough_scenes_need_an_interval_clear_of_zero() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.uniform(1, 2, size=12)
+    noisy = compare({"a": cells(*base), "b": cells(*(base + rng.normal(0.02, 1.0, size=12)))}, "lower")
+    assert ranks(noisy) == {"a": 1, "b": 1}
+    sure = compare({"a": cells(*base), "b": cells(*(base + rng.normal(0.5, 0.1, size=12)))}, "lower")
+    assert ranks(sure) == {"a": 1, "b": 2}
+    assert at(sure, "low", "a", "b") > 0
+    assert at(sure, "low", "a", "b") == pytest.approx(-at(sure, "high", "b", "a"))
+
+
+def test_one_scene_more_or_less_changes_the_rule() -> None:
+    """Seven small losses and one large win: wins decide below the limit, the interval from it on."""
+    losses, win = [1.0] * (ENOUGH_SCENES - 1), [9.0]
+    a, b = [1.1] * (ENOUGH_SCENES - 1), [0.0]
+    assert ranks(compare({"a": cells(*a[:-1], *b), "b": cells(*losses[:-1], *win)}, "lower"))["b"] == 1
+    assert ranks(compare({"a": cells(*a[:-1], *b), "b": cells(*losses[:-1], *win)}, "lower"))["a"] == 2
+    assert ranks(compare({"a": cells(*a, *b), "b": cells(*losses, *win)}, "lower")) == {"a": 1, "b": 1}
+
+
+def test_failures_lose_over_enough_scenes_too() -> None:
+    same = [1.0 + 0.01 * i for i in range(10)]
+    found = compare({"a": cells(*same), "b": cells(*same[:3], *["timeout"] * 7)}, "lower")
+    assert ranks(found) == {"a": 1, "b": 2}
+    assert at(found, "gain", "a", "b") == 0
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(11)
+    hits = 0
+    for _ in range(300):
+        low, high = interval(rng.normal(1.0, 1.0, size=30))
+        hits += low <= 1.0 <= high
+    assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_too_few_scenes_have_no_interval() -> None:
+    assert np.isnan(interval(np.ones(ENOUGH_SCENES - 1))).all()
+    assert interval(np.ones(ENOUGH_SCENES)) == (1.0, 1.0)
+
+
+VALUES = st.lists(st.one_of(st.floats(0.1, 9), st.sampled_from(["oom", "not_run"])), min_size=9, max_size=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(VALUES, min_size=2, max_size=5), st.sampled_from([3, 9]))
+def test_comparisons_are_antisymmetric_and_others_do_not_matter(table: list[list[float | str]], count: int) -> None:
+    systems = {f"m{i}": cells(*row[:count]) for i, row in enumerate(table)}
+    found = compare(systems, "lower")
+    assert not (found.better & found.better.T).any()
+    assert np.array_equal(found.gain, -found.gain.T, equal_nan=True)
+    pair = compare({name: systems[name] for name in ("m0", "m1")}, "lower")
+    assert bool(pair.better[0, 1]) == bool(found.better[0, 1])
+    assert max(ranks(found).values()) <= len(systems)
+    assert 1 in ranks(found).values() or found.better.any()
+    flipped = {
+        name: [
+            Cell(
+                c.scene,
+                c.view_ids,
+                c.status,
+                None if c.value is None else -c.value,
+                None if c.low is None else -c.low,
+                None if c.high is None else -c.high,
+            )
+            for c in row
+        ]
+        for name, row in systems.items()
+    }
+    assert ranks(compare(flipped, "higher")) == ranks(found)
+
+
+def test_agreement_has_known_values() -> None:
+    assert agreement({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 3}) == Agreement(3, 1.0)
+    assert agreement({"a": 1, "b": 2, "c": 3}, {"a": 3, "b": 2, "c": 1}) == Agreement(3, -1.0)
+    found = agreement({"a": 1, "b": 2, "c": 3, "d": 4}, {"a": 1, "b": 3, "c": 2, "e": 1})
+    assert found == Agreement(3, pytest.approx(1 / 3))  # a, b, c: two of three pairs agree
+    assert agreement({"a": 1, "b": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}).tau == pytest.approx(2 / np.sqrt(2 * 3))
+
+
+def test_agreement_is_null_where_there_is_nothing_to_agree_on() -> None:
+    assert agreement({"a": 1}, {"a": 1}) == Agreement(1, None)
+    assert agreement({"a": 1, "b": 1}, {"a": 1, "b": 2}) == Agreement(2, None)
+    assert agreement({}, {}) == Agreement(0, None)
+
+
+def test_no_system_is_no_comparison() -> None:
+    assert ranks(compare({}, "lower")) == {}
+    assert ranks(compare({"a": cells(1.0)}, "lower")) == {"a": 1}
