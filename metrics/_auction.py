@@ -140,6 +140,7 @@ def _raise_bounds(leaves: F64, blocks: F64, place: I64, shift: F64, leaf: int) -
 def _phase(
     persons: F64, held: I64, owner: I64, seen: I64, eps: float, stop: int,
     leaves: F64, blocks: F64, place: I64, child: I64, shift: F64,
+    values: F64,
 ) -> int:  # fmt: skip
     """Bid, first in first out, until at most `stop` persons lack an object; the number of bids made.
 
@@ -151,7 +152,7 @@ def _phase(
         if held[i] < 0:
             queue[count] = i
             count += 1
-    todo, todo_v, values = np.empty(STACK, np.int64), np.empty(STACK), np.empty(WIDTH)
+    todo, todo_v = np.empty(STACK, np.int64), np.empty(STACK)
     head, bids = 0, 0
     while count > stop:
         i = queue[head]
@@ -194,6 +195,7 @@ class _Auction:
         _phase(
             persons.points, self.held, self.owner, self.seen, eps, stop,
             objects.leaves, objects.blocks, objects.place, objects.child, objects.shift,
+            np.empty(WIDTH),
         )  # fmt: skip
         full = np.where(self.held >= 0, objects.point_of[self.held], -1)
         lone = np.flatnonzero(full < 0)
