@@ -110,7 +110,6 @@ def run_adapter(
     adapter: Adapter,
     views: Views,
     *,
-    python: Path | None = None,
     options: dict[str, Any] | None = None,
     device: str = "cpu",
     weights: Path | None = None,
@@ -129,7 +128,7 @@ def run_adapter(
         work = Path(folder)
         views.save(work / "views.npz")
         log = log or work / "log.txt"
-        worker = _Worker(adapter, python or Path(sys.executable), policy, hidden or [], work, log)
+        worker = _Worker(adapter, policy, hidden or [], work, log)
         outcome = worker.converse(
             {
                 "op": "load",
@@ -163,15 +162,13 @@ def run_adapter(
 class _Worker:
     """One worker process and its watchers."""
 
-    def __init__(
-        self, adapter: Adapter, python: Path, policy: Policy, hidden: list[Path], work: Path, log: Path
-    ) -> None:
+    def __init__(self, adapter: Adapter, policy: Policy, hidden: list[Path], work: Path, log: Path) -> None:
         self._policy = policy
         self._log = log
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
         stub = _STUB.format(command_read, event_write)
-        command = _hide([str(python), "-I", "-c", stub, str(stage(adapter))], hidden)
+        command = _hide([sys.executable, "-I", "-c", stub, str(stage(adapter))], hidden)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._process = subprocess.Popen(

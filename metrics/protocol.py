@@ -121,8 +121,8 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Literal["lower", "h
     accuracy            mean distance, prediction to truth (to its mesh where the truth is one)
     completeness-*      mean distance, truth to prediction, over the surface seen by the truth's cameras (visible) or by
                         the views that the trial gave (given)
-    chamfer-l1-sum      accuracy + completeness-visible; chamfer-l2sq-mean: the mean of both mean squared distances,
-                        in units of the squared diameter, times 1e4
+    chamfer-l1-sum      accuracy + completeness-visible; chamfer-l2sq-mean: the mean of both mean squared distances in
+                        squared percent
     precision, recall   share of predicted (true, visible) points within the threshold; fscore: their harmonic mean
     emd                 mean distance of the cheapest bijection between equally many points of both sides
     rotation, translation, auc@*, centre-rmse           see metrics.cameras
@@ -133,7 +133,7 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Literal["lower", "h
         "completeness-visible": ("%", "lower"),
         "completeness-given": ("%", "lower"),
         "chamfer-l1-sum": ("%", "lower"),
-        "chamfer-l2sq-mean": ("%%", "lower"),
+        "chamfer-l2sq-mean": ("%²", "lower"),
     }
     for threshold in protocol.thresholds:
         for name in ("precision", "recall", "fscore"):

@@ -57,13 +57,13 @@ def _splat(truth: Truth, view: int) -> DepthBuffer:
     buffer = np.full(rows * columns, np.inf)
     cells = np.floor(pixel / cell).astype(np.int64)
     np.minimum.at(buffer, cells[:, 1] * columns + cells[:, 0], depth)
-    buffer = np.where(np.isfinite(buffer), buffer, 0.0).reshape(rows, columns)
+    surface = np.where(np.isfinite(buffer), buffer, 0.0).astype(np.float32).reshape(rows, columns)
     free = np.zeros((rows, columns), np.bool_)
     if truth.masks is not None:
         y = np.minimum(((np.arange(rows) + 0.5) * cell).astype(np.int64), height - 1)
         x = np.minimum(((np.arange(columns) + 0.5) * cell).astype(np.int64), width - 1)
-        free = ~truth.masks[view][np.ix_(y, x)] & (buffer == 0)
-    return DepthBuffer(buffer.astype(np.float32), free, cell)
+        free = ~truth.masks[view][np.ix_(y, x)] & (surface == 0)
+    return DepthBuffer(surface, free, cell)
 
 
 def seen_surface(

@@ -1,0 +1,138 @@
+"""Predictions as files that other tools open: PLY, GLB and a COLMAP text model; and clouds from elsewhere, read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from adapters.contract import Cameras, ContractError, Mesh, Reconstruction, Views
+from data.images import DataError
+from data.scene import CameraFile
+
+
+def write_files(prediction: Reconstruction, views: Views, names: tuple[str, ...], out: Path) -> list[Path]:
+    """Write `prediction.ply`, `prediction.glb`, and where cameras are known `colmap/` (text model, in the
+    prediction's frame) and `cameras.json`; `names` are the images' file names. Returns the paths written."""
+    out.mkdir(parents=True, exist_ok=True)
+    colors = prediction.colors if prediction.colors is not None else np.full((len(prediction.points), 3), 180, np.uint8)
+    written = [out / "prediction.ply", out / "prediction.glb"]
+    cloud = trimesh.PointCloud(prediction.points, colors=colors)
+    shape: trimesh.PointCloud | trimesh.Trimesh = cloud
+    if prediction.mesh is not None:
+        mesh = prediction.mesh
+        shape = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colors, process=False)
+    (shape if prediction.mesh is not None else cloud).export(written[0])
+    # glTF's y points up where ours points down, and its z towards the viewer where ours points away.
+    viewed = shape.copy()
+    viewed.apply_transform(np.diag([1.0, -1.0, -1.0, 1.0]))
+    viewed.export(written[1])
+    if prediction.cameras is not None and prediction.registered is not None:
+        written += _write_colmap(prediction, colors, views, names, out / "colmap")
+        written.append(out / "cameras.json")
+        written[-1].write_bytes(
+            msgspec.json.format(msgspec.json.encode(_camera_files(prediction, views, names)), indent=1)
+        )
+    return written
+
+
+def _camera_files(prediction: Reconstruction, views: Views, names: tuple[str, ...]) -> list[CameraFile]:
+    cameras, registered = prediction.cameras, prediction.registered
+    assert cameras is not None and registered is not None
+    files = []
+    for i in np.flatnonzero(registered):
+        K, (height, width) = cameras.intrinsics[i], views.images[i].shape[:2]
+        pose = cameras.camera_from_world[i].tolist()
+        files.append(CameraFile(Path(names[i]).stem, width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2], pose))
+    return files
+
+
+def _write_colmap(
+    prediction: Reconstruction, colors: np.ndarray, views: Views, names: tuple[str, ...], folder: Path
+) -> list[Path]:
+    """COLMAP's text format: a PINHOLE camera a view, quaternions w first, and every point with an empty track."""
+    folder.mkdir(exist_ok=True)
+    assert prediction.cameras is not None and prediction.registered is not None
+    cameras, images, points = [], [], []
+    for i in np.flatnonzero(prediction.registered):
+        K, pose = prediction.cameras.intrinsics[i], prediction.cameras.camera_from_world[i]
+        height, width = views.images[i].shape[:2]
+        pinhole = " ".join(repr(float(value)) for value in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+        cameras.append(f"{i + 1} PINHOLE {width} {height} {pinhole}")
+        x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
+        numbers = " ".join(repr(float(value)) for value in (w, x, y, z, *pose[:3, 3]))
+        images += [f"{i + 1} {numbers} {i + 1} {names[i]}", ""]
+    for j, (point, color) in enumerate(zip(prediction.points.tolist(), colors.tolist(), strict=True)):
+        points.append(f"{j + 1} {point[0]!r} {point[1]!r} {point[2]!r} {color[0]} {color[1]} {color[2]} 0")
+    paths = [folder / "cameras.txt", folder / "images.txt", folder / "points3D.txt"]
+    for path, lines in zip(paths, (cameras, images, points), strict=True):
+        path.write_text("\n".join(lines) + "\n")
+    return paths
+
+
+def read_cloud(path: Path, cameras: Path | None, posed: bool) -> tuple[Reconstruction, list[str]]:
+    """A cloud or mesh made elsewhere (PLY, OBJ, GLB ...) and, with `cameras`, the names of its views, in order.
+
+    `cameras` is a `cameras.json` as `predict` writes it, or the folder of a COLMAP model."""
+    try:
+        loaded = trimesh.load(path, process=False)
+    except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+        raise DataError(f"{path}: not a readable cloud or mesh ({error})") from error
+    if isinstance(loaded, trimesh.Scene):
+        loaded = loaded.to_geometry()
+    vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float32)
+    if len(vertices) == 0:
+        raise DataError(f"{path}: no point seen, at least one wanted")
+    if not np.isfinite(vertices).all():
+        raise DataError(f"{path}: {int((~np.isfinite(vertices)).any(axis=1).sum())} points are not finite, all must be")
+    mesh = None
+    if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
+        mesh = Mesh(vertices, np.asarray(loaded.faces, np.int32))
+    colors = getattr(loaded, "colors", None)
+    usable = mesh is None and colors is not None and np.shape(colors) == (len(vertices), 4)
+    files = _read_cameras(cameras) if cameras is not None else []
+    poses = None
+    if files:
+        K = [[[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]] for c in files]
+        poses = Cameras(np.array(K, np.float64), np.array([c.camera_from_world for c in files], np.float64))
+        try:
+            poses.validate("cameras", len(files))
+        except (ContractError, ValueError) as error:
+            raise DataError(f"{cameras}: {error}") from error
+    return (
+        Reconstruction(
+            points=vertices if mesh is None else np.zeros((0, 3), np.float32),
+            frame="world" if posed else "object",
+            scale="arbitrary",
+            colors=np.ascontiguousarray(np.asarray(colors)[:, :3], np.uint8) if usable else None,
+            mesh=mesh,
+            cameras=poses,
+            registered=np.ones(len(files), np.bool_) if poses is not None else None,
+        ),
+        [camera.view for camera in files],
+    )
+
+
+def _read_cameras(path: Path) -> list[CameraFile]:
+    if path.is_dir():
+        import pycolmap
+
+        if not any((path / f"images.{suffix}").is_file() for suffix in ("bin", "txt")):
+            raise DataError(f"{path}: no images.bin or images.txt seen, a COLMAP model wanted")
+        model = pycolmap.Reconstruction(str(path))
+        files = []
+        for image in sorted(model.images.values(), key=lambda image: image.name):
+            if image.has_pose:
+                camera = model.cameras[image.camera_id]
+                K = camera.calibration_matrix()
+                pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]).tolist()
+                name = Path(image.name).stem
+                files.append(CameraFile(name, camera.width, camera.height, K[0, 0], K[1, 1], K[0, 2], K[1, 2], pose))
+        return files
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[CameraFile])
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(f"{path}: {error}") from error

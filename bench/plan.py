@@ -1,0 +1,188 @@
+"""The plan: adapter x scene x views x seed = trials, each with a key, an estimate and the arrays it will be given."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from adapters.contract import CONTRACT_VERSION, Cameras, Surface, Views
+from bench.cards import Adapter, get_adapter
+from bench.measure import Policy
+from bench.scenes import get_scenes
+from bench.store import TrialRecord
+from bench.suite import Contestant, Suite
+from data.images import DataError
+from data.scene import Scene
+from data.subsets import even_order, nested_order
+from metrics.truth import Truth
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing to run; everything that its result depends on, but the machine."""
+
+    adapter: Adapter
+    contestant: Contestant
+    scene: Scene
+    views: tuple[str, ...]
+    seed: int
+    device: str
+    policy: Policy
+    truth: str  # the kind whose cameras and surface are given to adapters that take them
+    weights: str = "none"
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What the adapter gets beside images, in a fixed order."""
+        wanted = {*self.adapter.card.requires, *self.contestant.give}
+        return tuple(given for given in ("masks", "cameras", "truth") if given in wanted)
+
+    @property
+    def inputs(self) -> str:
+        """The first half of the trial's table: "images+masks+cameras"."""
+        return "+".join(("images", *self.given))
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.adapter.name} on {self.scene.name}, {len(self.views)} views"
+
+    def make_views(self) -> Views:
+        """The arrays to give: images and what the trial gives, nothing else. DataError where the scene lacks it."""
+        scene, given = self.scene, self.given
+        cameras, truth = None, None
+        if "cameras" in given or "truth" in given:
+            known = read_truth(scene, self.truth)
+            if "cameras" in given:
+                cameras = _cameras_of(known, self.views, scene)
+            if "truth" in given:
+                truth = Surface(known.points, known.normals, known.diameter)
+        return Views(
+            images=tuple(scene.image(view) for view in self.views),
+            names=tuple(f"{i:03d}" for i in range(len(self.views))),
+            masks=tuple(scene.mask(view) for view in self.views) if "masks" in given else None,
+            cameras=cameras,
+            truth=truth,
+        )
+
+    def key(self, views: Views) -> str:
+        """24 hex digits over all that the result depends on; `views` are those of `make_views`."""
+        parts = [
+            CONTRACT_VERSION,
+            self.adapter.hash,
+            environment_id(),
+            self.weights,
+            self.contestant.options,
+            hash_views(views),
+            self.scene.name,
+            self.views,
+            self.seed,
+            self.device,
+            self.policy,
+        ]
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:24]
+
+
+def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
+    """Every trial of `suite`, in the order to run them: small view counts of every adapter and scene first, so that
+    a budget that ends early has measured something of everything."""
+    contestants = [(contestant, get_adapter(contestant.name)) for contestant in suite.adapters]
+    for contestant, adapter in contestants:
+        if extra := [given for given in contestant.give if given not in adapter.card.accepts]:
+            raise DataError(f"adapter {adapter.name} does not accept {', '.join(extra)}")
+    trials: list[Trial] = []
+    for scene in scenes if scenes is not None else get_scenes(suite.scenes):
+        for seed in suite.seeds:
+            order = view_order(scene, seed)
+            counts = sorted({min(count, len(order)) for count in suite.views})
+            for count in counts:
+                views = tuple(sorted(order[:count]))
+                for contestant, adapter in contestants:
+                    trial = Trial(adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth)
+                    _check_scene(trial)
+                    trials.append(trial)
+    return sorted(trials, key=lambda trial: len(trial.views))
+
+
+def view_order(scene: Scene, seed: int) -> list[str]:
+    """Views of the scene's main focal group, nested and spread; by the exact cameras where there are some."""
+    main = scene.file.views[0].group
+    names = [view.name for view in scene.file.views if view.group == main]
+    for kind in scene.truth_kinds:
+        truth = read_truth(scene, kind)
+        known = [name for name in names if name in truth.view_names]
+        if len(known) == len(names):
+            centres = truth.cameras.take([truth.view_names.index(name) for name in names]).centres
+            return [names[i] for i in nested_order(centres - np.median(truth.points, axis=0), seed)]
+    return [names[i] for i in even_order(len(names), seed)]
+
+
+def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:
+    """Seconds that the trial will take: from records of the same adapter on this machine, else from its card.
+
+    From a record at another view count the time grows as the card says, and as the ratio of the counts where the
+    card says nothing of it."""
+    calls = 1 + trial.policy.warmups + trial.policy.repeats
+    base, per_view = trial.adapter.card.estimate_seconds
+    of_card = base + per_view * len(trial.views)
+    same = [r for r in known if r.adapter_hash == trial.adapter.hash and r.cold is not None]
+    one = of_card
+    if same:
+        near = min(same, key=lambda r: abs(np.log(len(r.views) / len(trial.views))))
+        growth = of_card / (base + per_view * len(near.views)) if of_card > 0 else len(trial.views) / len(near.views)
+        one = near.cold.total * growth if near.cold else of_card
+    warm = min(one * (calls - 1), trial.policy.max_seconds) if one <= trial.policy.max_seconds else 0.0
+    return min(one + warm + 1.0, trial.policy.deadline)  # a second to start the worker and score
+
+
+def hash_views(views: Views) -> str:
+    """Hash of every array in `views`."""
+    digest = hashlib.sha256()
+    for image in views.images:
+        digest.update(str(image.shape).encode() + image.tobytes())
+    for mask in views.masks or ():
+        digest.update(np.packbits(mask).tobytes())
+    if views.cameras is not None:
+        digest.update(views.cameras.intrinsics.tobytes() + views.cameras.camera_from_world.tobytes())
+    if views.truth is not None:
+        digest.update(views.truth.points.tobytes() + views.truth.normals.tobytes())
+    return digest.hexdigest()[:24]
+
+
+@functools.cache
+def environment_id() -> str:
+    """12 hex digits over the interpreter and its installed packages."""
+    packages = sorted({f"{d.metadata['Name']}=={d.version}".lower() for d in importlib.metadata.distributions()})
+    return hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=8)
+def _read_truth(path: Path, kind: str) -> Truth:
+    return Scene.open(path).truth(kind)
+
+
+def read_truth(scene: Scene, kind: str) -> Truth:
+    """A scene's truth, read once a process."""
+    return _read_truth(scene.path.resolve(), kind)
+
+
+def _cameras_of(truth: Truth, views: tuple[str, ...], scene: Scene) -> Cameras:
+    if missing := [view for view in views if view not in truth.view_names]:
+        raise DataError(f"{scene.path}: the {truth.kind} truth has no camera for view {', '.join(missing[:5])}")
+    return truth.cameras.take([truth.view_names.index(view) for view in views])
+
+
+def _check_scene(trial: Trial) -> None:
+    """DataError where the scene cannot give what the trial asks for."""
+    if "masks" in trial.given:
+        for view in trial.views:
+            trial.scene.mask(view)
+    if {"cameras", "truth"} & set(trial.given) and trial.truth not in trial.scene.truth_kinds:
+        trial.scene.truth(trial.truth)

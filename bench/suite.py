@@ -1,0 +1,61 @@
+"""Suites: which adapters meet which scenes, with how many views, timed how. Small TOML files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from bench.cards import Given
+from bench.measure import Policy
+from data.images import DataError
+
+SUITES = Path(__file__).parent / "suites"
+
+
+class Contestant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One adapter of a suite, with its options and what it is given beside images."""
+
+    name: str
+    options: dict[str, str | int | float | bool] = {}
+    give: list[Given] = []  # beyond what its card requires
+
+
+class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole experiment."""
+
+    name: str
+    description: str = ""
+    adapters: list[Contestant]
+    scenes: list[str] = ["*"]  # names of embedded scenes, paths of Scene directories; "*" = every embedded scene
+    views: list[int] = [8]
+    seeds: list[int] = [0]
+    protocol: str = "object-v1"
+    truth: str = "colmap"
+    device: str = "cpu"
+    budget_seconds: float | None = None  # stop starting trials that would not end within it
+    policy: Policy = msgspec.field(default_factory=Policy)
+
+    def check(self, where: str) -> None:
+        """Raise DataError where a field is empty or out of range."""
+        for field in ("adapters", "scenes", "views", "seeds"):
+            if not getattr(self, field):
+                raise DataError(f"{where}: {field} is empty, at least one wanted")
+        if min(self.views) < 1:
+            raise DataError(f"{where}: views {min(self.views)} seen, at least 1 wanted")
+        if min(self.seeds) < 0:
+            raise DataError(f"{where}: seeds {min(self.seeds)} seen, 0 or more wanted")
+
+
+def load_suite(name: str) -> Suite:
+    """The suite called `name`, or in the file `name`; DataError naming file and field otherwise."""
+    path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
+    try:
+        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in SUITES.glob("*.toml")))
+        raise DataError(f"suite {name!r} is not known; known: {known}, or the path of a .toml file") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    suite.check(str(path))
+    return suite
