@@ -1,0 +1,172 @@
+"""Structure from motion on rendered photos whose cameras are known exactly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import map_coordinates, zoom
+
+from adapters.contract import Cameras, Unsupported
+from adapters.sfm import ImageFiles, SparseModel, sparse_model
+
+FOCAL, WIDTH, HEIGHT = 380.0, 320, 240
+VIEWS = 6
+
+
+def corner_views(count: int = VIEWS, radial: float = 0.0) -> tuple[list[np.ndarray], Cameras]:
+    """Photos of a textured room corner (the planes x = 0, y = 0 and z = 0), `radial` being k of SIMPLE_RADIAL."""
+    rng = np.random.default_rng(0)
+    texture = sum(zoom(rng.uniform(size=(3, n, n, 3)), (1, 512 // n, 512 // n, 1), order=1) for n in (16, 64, 256))
+    texture = (texture - texture.min()) / (texture.max() - texture.min()) * 255
+    images, poses = [], []
+    K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
+    for i in range(count):
+        angle = np.pi / 4 + 0.13 * (i - (count - 1) / 2)
+        centre = np.array([3.2 * np.cos(angle), 3.2 * np.sin(angle), 1.6 + 0.15 * (i % 2)])
+        z = np.array([0.5, 0.5, 0.5]) - centre
+        z /= np.linalg.norm(z)
+        x = np.cross(z, [0, 0, 1.0])
+        x /= np.linalg.norm(x)
+        pose = np.eye(4)
+        pose[:3, :3] = np.stack([x, np.cross(z, x), z])
+        pose[:3, 3] = -pose[:3, :3] @ centre
+        poses.append(pose)
+        v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+        plane = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL], axis=-1)
+        for _ in range(20 if radial else 0):  # the inverse of x (1 + k r^2), by fixed-point iteration
+            image_plane = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL], axis=-1)
+            plane = image_plane / (1 + radial * (plane**2).sum(axis=-1, keepdims=True))
+        rays = np.concatenate([plane, np.ones((*plane.shape[:2], 1))], axis=-1) @ pose[:3, :3]
+        reach = np.where(rays < 0, -centre / np.where(rays < 0, rays, -1.0), np.inf)
+        wall = reach.argmin(axis=-1)
+        hit = centre + rays * reach.min(axis=-1)[..., None]
+        across = np.stack([np.delete(np.arange(3), k) for k in range(3)])[wall]
+        st = np.take_along_axis(hit, across, axis=-1) * 180
+        image = np.zeros((HEIGHT, WIDTH, 3))
+        for k in range(3):
+            for channel in range(3):
+                sample = map_coordinates(texture[k, :, :, channel], [st[..., 0], st[..., 1]], order=1, mode="mirror")
+                image[..., channel] = np.where(wall == k, sample, image[..., channel])
+        images.append(image.round().astype(np.uint8))
+    return images, Cameras(np.tile(K, (count, 1, 1)), np.array(poses))
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Umeyama's scale, rotation and translation of `target` from `source`, both (M, 3)."""
+    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
+    U, S, Vt = np.linalg.svd(b.T @ a)
+    sign = np.array([1, 1, np.sign(np.linalg.det(U @ Vt))])
+    R = U * sign @ Vt
+    scale = float((S * sign).sum() / (a**2).sum())
+    return scale, R, target.mean(axis=0) - scale * R @ source.mean(axis=0)
+
+
+@pytest.fixture(scope="module")
+def corner() -> tuple[list[np.ndarray], Cameras]:
+    return corner_views()
+
+
+@pytest.fixture(scope="module")
+def model(corner: tuple[list[np.ndarray], Cameras]) -> SparseModel:
+    return sparse_model(corner[0], seed=3)
+
+
+def test_cameras_and_points_are_right_up_to_a_similarity(
+    model: SparseModel, corner: tuple[list[np.ndarray], Cameras]
+) -> None:
+    _, exact = corner
+    assert model.registered.all()
+    assert model.model_sizes[0] == VIEWS
+    assert model.cameras.intrinsics[:, 0, 0] == pytest.approx(FOCAL, rel=0.01)
+    assert np.allclose(model.cameras.intrinsics[:, :2, 2], (WIDTH / 2, HEIGHT / 2))
+    assert model.distortion.max() < 0.5
+    assert model.reprojection_error < 0.6
+    scale, R, t = similarity(model.cameras.centres, exact.centres)
+    assert np.abs(scale * model.cameras.centres @ R.T + t - exact.centres).max() < 0.02
+    points = scale * model.points.astype(np.float64) @ R.T + t
+    assert np.median(np.abs(points).min(axis=1)) < 0.003  # on one of the three planes
+
+
+def test_observations_are_where_their_points_project(model: SparseModel) -> None:
+    """An independent reading of tracks: reprojection through the pinhole cameras gives the stated error."""
+    errors = np.zeros(len(model.observation_point))
+    for view in range(VIEWS):
+        rows = model.observation_view == view
+        pixel, depth = model.cameras.project(view, model.points[model.observation_point[rows]])
+        assert (depth > 0).all()
+        errors[rows] = np.linalg.norm(pixel - model.observation_pixel[rows], axis=1)
+    assert errors.mean() == pytest.approx(model.reprojection_error, abs=0.1)
+    assert (np.diff(model.observation_point) >= 0).all()
+    assert model.track_length.min() >= 2
+    assert model.track_length.sum() == len(model.observation_view)
+
+
+def test_colours_are_the_photos(model: SparseModel, corner: tuple[list[np.ndarray], Cameras]) -> None:
+    images, _ = corner
+    pairs = zip(model.observation_view, model.observation_pixel.astype(int), strict=True)
+    seen = np.array([images[view][y, x] for view, (x, y) in pairs], float)
+    one = model.colors[model.observation_point].astype(float)
+    assert np.median(np.abs(seen - one).max(axis=1)) < 12
+
+
+def test_same_bits_whatever_the_threads(model: SparseModel, corner: tuple[list[np.ndarray], Cameras]) -> None:
+    again = sparse_model(corner[0], seed=3, threads=1)
+    assert again.points.tobytes() == model.points.tobytes()
+    assert again.cameras.camera_from_world.tobytes() == model.cameras.camera_from_world.tobytes()
+    assert again.observation_pixel.tobytes() == model.observation_pixel.tobytes()
+
+
+def test_a_blank_view_stays_unregistered_and_groups_have_their_own_focal(
+    corner: tuple[list[np.ndarray], Cameras],
+) -> None:
+    images = [*corner[0], np.full((HEIGHT, WIDTH, 3), 127, np.uint8)]
+    model = sparse_model(images, groups=["a"] * VIEWS + ["b"], focal={"b": 555.0})
+    assert model.registered.tolist() == [True] * VIEWS + [False]
+    assert np.isnan(model.cameras.camera_from_world[-1]).all()
+    assert model.cameras.intrinsics[-1, 0, 0] == 555.0
+    model.cameras.validate("cameras", VIEWS + 1, where=model.registered)
+
+
+def test_radial_distortion_is_found_and_its_cost_stated() -> None:
+    images, _ = corner_views(radial=-0.15)
+    model = sparse_model(images)
+    assert model.radial.mean() == pytest.approx(-0.15, abs=0.02)
+    assert model.cameras.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.02)
+    radius = np.hypot(WIDTH, HEIGHT) / 2 / FOCAL
+    assert model.distortion == pytest.approx(0.15 * radius**3 * FOCAL, rel=0.2)
+
+
+def test_blank_or_single_photos_are_unsupported() -> None:
+    blank = np.full((64, 64, 3), 90, np.uint8)
+    with pytest.raises(Unsupported, match="at least 2"):
+        sparse_model([blank])
+    with pytest.raises(Unsupported, match="no model found among 3 views"):
+        sparse_model([blank] * 3)
+    with pytest.raises(ValueError, match="matcher"):
+        sparse_model([blank] * 2, matcher="spatial")
+
+
+def test_as_a_process_it_gives_the_same_model(
+    tmp_path: Path, model: SparseModel, corner: tuple[list[np.ndarray], Cameras]
+) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(VIEWS)]
+    for path, image in zip(paths, corner[0], strict=True):
+        Image.fromarray(image).save(path)
+    assert np.array_equal(ImageFiles(paths)[2], corner[0][2])
+    (tmp_path / "job.json").write_text(json.dumps({"images": [str(path) for path in paths], "seed": 3}))
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "adapters.sfm", str(tmp_path / "job.json"), str(tmp_path / "out.npz")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    stages = [json.loads(line)["stage"] for line in done.stdout.splitlines()]
+    assert stages[0] == "extract"
+    assert "map" in stages
+    other = SparseModel.load(tmp_path / "out.npz")
+    assert other.points.tobytes() == model.points.tobytes()
+    assert other.model_sizes == model.model_sizes
+    assert other.reprojection_error == model.reprojection_error
