@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports.curves import curves, curves_csv
+from reports.html import write_html
 from reports.leaderboard import latex, leaderboard_csv, markdown, scores_csv
 from reports.standings import leaderboard
 from reports.tables import Tables, checked
@@ -28,6 +29,7 @@ def write_report(tables: Tables, out: Path) -> list[Path]:
         _csv(out / "curves.csv", curves_csv(lines)),
         _text(out / "leaderboard.md", markdown(board, good.run)),
         _text(out / "leaderboard.tex", latex(board, good.run)),
+        *write_html(good, board, lines, out),
     ]
 
 

@@ -178,7 +178,8 @@ CLOUDS = Schema(
         _text(
             "path",
             "an .npz with pred (K, 3) f32, error (K,) f32 in % of the diameter, truth (T, 3) f32, and perhaps "
-            "pred_colors (K, 3) u8 and truth_colors (T, 3) u8; K and T at most 40,000",
+            "pred_colors (K, 3) u8, truth_colors (T, 3) u8 and up (3,), the direction that is up; "
+            "K and T at most 40,000",
         ),
     ),
     ("key", "truth"),

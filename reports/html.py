@@ -1,0 +1,306 @@
+"""leaderboard.html and a page for each row: one folder that opens from disk with no network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from reports import text
+from reports.clouds import SCALES, CloudPair, write_clouds
+from reports.curves import COSTS, Curve
+from reports.leaderboard import group_title, scope_of_claim
+from reports.ranking import ENOUGH_SCENES, Comparisons
+from reports.standings import Board, Group, Leaderboard, Metric, Row, Standing, Trial, records
+from reports.tables import RunInfo, Tables, scene_images
+
+TEMPLATES = Path(__file__).parent / "templates"
+ASSETS = ("style.css", "page.js", "clouds.js")
+HUES = 8  # colours in the style sheet for telling systems apart
+THUMBNAIL = 240  # pixels, the longer side
+CURVE_METRICS = 6  # how many quality metrics a board's curves offer
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One input view as the page shows it."""
+
+    view: str
+    source: str  # relative to the page; "" where the image could not be read
+
+
+@dataclass(frozen=True)
+class SceneCard:
+    """One scene as the page shows it."""
+
+    name: str
+    title: str
+    thumbnails: tuple[Thumbnail, ...]
+    clouds: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The dots and whiskers of one table: where a value lies between 0 and the largest."""
+
+    most: float
+
+    def at(self, value: float) -> float:
+        """Percent of the width."""
+        return round(100 * min(max(value / self.most, 0.0), 1.0), 2) if self.most > 0 else 0.0
+
+
+class _Page:
+    """What templates ask for, and the files they link to."""
+
+    def __init__(self, tables: Tables, board: Leaderboard, out: Path) -> None:
+        self.run: RunInfo = tables.run
+        self.board = board
+        self.out = out
+        self.trials = {trial.key: trial for row in board.rows for trial in row.trials}
+        self.pages = {self._name(row): row for row in board.rows}
+        self.page_of = {(row.board, row.system, row.views): name for name, row in self.pages.items()}
+        self.rows_of: dict[tuple[Board, str], list[Row]] = defaultdict(list)
+        for row in board.rows:
+            self.rows_of[row.board, row.system].append(row)
+        self.hues = self._hues()
+        self.alignments: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
+        for stage in records(tables.alignments):
+            self.alignments[stage.key, stage.truth, stage.protocol].append(stage)
+
+    def _name(self, row: Row) -> str:
+        """A file name that depends on nothing but what names the row."""
+        whole = json.dumps([row.board.inputs, row.board.scope, row.board.protocol_hash, row.system, row.views])
+        plain = re.sub(r"[^a-z0-9]+", "-", row.system.lower()).strip("-")[:40]
+        return f"{plain}-{row.views}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+    def _hues(self) -> dict[tuple[Board, str], int]:
+        systems: dict[Board, list[str]] = defaultdict(list)
+        for at, name in sorted(self.rows_of):
+            systems[at].append(name)
+        return {(at, name): i % HUES for at, names in systems.items() for i, name in enumerate(names)}
+
+    def hue(self, row: Row) -> int:
+        return self.hues[row.board, row.system]
+
+    def link(self, row: Row) -> str:
+        return f"rows/{self.page_of[row.board, row.system, row.views]}.html"
+
+    def standing(self, row: Row, truth: str) -> Standing:
+        return row.standings.get(truth, Standing(None, 0, f"not scored by {self.run.rank_metric}"))
+
+    def ordered(self, group: Group, truth: str) -> list[Row]:
+        """A group's rows by their rank under `truth`, unranked ones last; the group's own order breaks ties."""
+        ranks = [(row, self.standing(row, truth).rank) for row in group.rows]
+        return [row for row, _ in sorted(ranks, key=lambda pair: (pair[1] is None, pair[1] or 0))]
+
+    def groups(self, board: Board) -> list[Group]:
+        return [group for group in self.board.groups if group.board == board]
+
+    def shown(self, group: Group) -> list[str]:
+        """The truths a group has a table for, the ranking one first; that one alone where nothing was scored."""
+        return [t for t in self.board.truths if (group.board, t) in self.board.metrics] or [self.run.rank_truth]
+
+    def plot(self, group: Group, truth: str, metric: str) -> Plot:
+        ends = [0.0]
+        for row in group.rows:
+            score = row.scores.get((truth, metric))
+            if score is not None and score.value is not None:
+                ends += [score.value, *(score.bounds or ())]
+        return Plot(max(ends))
+
+    def board_title(self, board: Board) -> str:
+        same = [other for other in self.board.boards if (other.inputs, other.scope) == (board.inputs, board.scope)]
+        protocol = f" · {board.protocol} {board.protocol_hash[:6]}" if len(same) > 1 else ""
+        return f"{board.inputs.replace('+', ' + ')} → {board.scope}{protocol}"
+
+    def file_link(self, path: str, start: Path) -> str:
+        """`path` relative to the folder `start`, for a link; "" where nothing is there."""
+        return Path(os.path.relpath(path, start)).as_posix() if path and Path(path).exists() else ""
+
+
+def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], out: Path) -> list[Path]:
+    """Write leaderboard.html, rows/*.html and what they load into `out`; returns the files written."""
+    page = _Page(tables, board, out)
+    for folder in ("rows", "assets", "clouds", "images"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    clouds: dict[str, Path] = {}
+    pairs = _clouds(tables, page, clouds)
+    scenes, images = _scenes(tables, page, pairs)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(text, name) for name in ("number", "seconds", "size", "count", "kinds")}
+    environment.globals |= {
+        "page": page,
+        "run": tables.run,
+        "board": board,
+        "metric_name": text.metric_name,
+        "group_title": group_title,
+        "scope_of_claim": scope_of_claim,
+        "pair_rows": pair_rows,
+        "enough": ENOUGH_SCENES,
+        "scales": SCALES,
+        "truth_name": {"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"},
+    }
+    written = [*sorted(clouds.values()), *images]
+    for name in ASSETS:
+        written.append(_write(out / "assets" / name, (TEMPLATES / name).read_text(encoding="utf-8")))
+    written.append(_write(out / "assets" / "plotly.min.js", get_plotlyjs()))
+    written.append(_write(out / "assets" / "figures.js", _script("figures", _figures(board, curves, page))))
+    front = environment.get_template("leaderboard.html").render(
+        scenes=scenes, left_out=records(tables.left_out), unavailable=_unavailable(page)
+    )
+    written.append(_write(out / "leaderboard.html", front))
+    template = environment.get_template("row.html")
+    for name, row in page.pages.items():
+        keys = {trial.key for trial in row.trials}
+        own = [_cloud_entry(page, pair) for pair in pairs if pair.key in keys]
+        written.append(_write(out / "rows" / f"{name}.html", template.render(row=row, clouds=own)))
+    return written
+
+
+def _write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8", newline="\n")
+    return path
+
+
+def _script(name: str, value: Any) -> str:
+    """A script file that sets `reconbench.NAME`: data for a page that may not read data files."""
+    return f"window.reconbench=window.reconbench||{{}};reconbench.{name}={json.dumps(value, allow_nan=False)};\n"
+
+
+def _clouds(tables: Tables, page: _Page, written: dict[str, Path]) -> list[CloudPair]:
+    rows = sorted(records(tables.clouds), key=lambda row: (row.key, row.truth))
+    return [write_clouds(row.key, row.truth, Path(row.path), page.out / "clouds", written) for row in rows]
+
+
+def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
+    """What the cloud viewer is told of one pair."""
+    trial = page.trials[pair.key]
+    views = f"{trial.views} view{'s' * (trial.views != 1)}"
+    said = (
+        f"{text.count(pair.points)} points; error: median {text.number(pair.median_error)}%, "
+        f"95th percentile {text.number(pair.high_error)}% of the diameter"
+    )
+    label = f"{trial.title}, {trial.scene}, {views}, {trial.inputs}, against {pair.truth} truth"
+    return asdict(pair) | {"label": label, "said": said}
+
+
+def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[SceneCard], list[Path]]:
+    """The scenes' cards, and the thumbnails written for them."""
+    cards, written = [], []
+    for number, scene in enumerate(sorted(records(tables.scenes), key=lambda row: row.scene)):
+        thumbnails = []
+        for i, (view, path) in enumerate(scene_images(scene.images).items()):
+            target = page.out / "images" / f"{number:02d}-{i:03d}.jpg"
+            found = _thumbnail(Path(path), target)
+            thumbnails.append(Thumbnail(view, f"images/{target.name}" if found else ""))
+            written += [target] if found else []
+        here = [_cloud_entry(page, pair) for pair in pairs if page.trials[pair.key].scene == scene.scene]
+        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), tuple(here)))
+    return cards, written
+
+
+def _thumbnail(source: Path, target: Path) -> bool:
+    """Whether a small JPEG of `source` could be written; a missing image is shown as missing, not fatal."""
+    try:
+        with Image.open(source) as image:
+            image.draft("RGB", (THUMBNAIL, THUMBNAIL))  # lets JPEG decode at a fraction of its size
+            small = image.convert("RGB")
+    except OSError:
+        return False
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(target, quality=82, optimize=True)
+    return True
+
+
+def _unavailable(page: _Page) -> list[Trial]:
+    """One trial of each system that could not be run here: its message says how to get it."""
+    found: dict[str, Trial] = {}
+    for row in page.board.rows:
+        for trial in row.trials:
+            if trial.status == "unavailable":
+                found.setdefault(row.system, trial)
+    return [found[name] for name in sorted(found)]
+
+
+def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[str, Any]]:
+    """The curves' data: one figure a board, truth and quantity."""
+    titles = {"warm_seconds": "Warm run time", "peak_rss_bytes": "Peak memory"}
+    found: dict[tuple[Board, str, str], list[Curve]] = defaultdict(list)
+    for curve in curves:
+        found[curve.board, curve.truth, curve.quantity].append(curve)
+    wanted: Mapping[tuple[Board, str], tuple[Metric, ...]] = board.metrics
+    figures = []
+    for index, place in enumerate(board.boards):
+        quantities = [
+            (truth, metric.id, metric.unit, metric.better)
+            for truth in board.truths
+            for metric in wanted.get((place, truth), ())[:CURVE_METRICS]
+        ]
+        quantities += [("", name, unit, "lower") for name, unit in COSTS if name in titles]
+        for truth, quantity, unit, better in quantities:
+            lines = [_line(curve, page) for curve in found.get((place, truth, quantity), [])]
+            if lines:
+                about = {"board": index, "truth": truth, "quantity": quantity, "unit": unit, "better": better}
+                figures.append(about | {"title": titles.get(quantity, quantity), "lines": lines})
+    return figures
+
+
+def _line(curve: Curve, page: _Page) -> dict[str, Any]:
+    rows = page.rows_of[curve.board, curve.system]
+    scale = 2.0**30 if curve.unit == "bytes" else 1.0
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value / scale
+
+    return {
+        # Plotly reads tags in names.
+        "name": curve.system.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+        "hue": page.hue(rows[0]),
+        "ranked": any(page.standing(row, curve.truth or page.run.rank_truth).rank is not None for row in rows),
+        "views": [point.views for point in curve.points],
+        "value": [scaled(point.value) for point in curve.points],
+        "low": [scaled(point.low) for point in curve.points],
+        "high": [scaled(point.high) for point in curve.points],
+        "cells": [f"{point.cells_ok} of {point.cells} cells" for point in curve.points],
+        "whole": [point.cells_ok == point.cells for point in curve.points],
+    }
+
+
+def pair_rows(found: Comparisons) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The head-to-head matrix: for each system, what it did against each other one."""
+    out = []
+    for i, name in enumerate(found.systems):
+        cells = []
+        for j in range(len(found.systems)):
+            gain = float(found.gain[i, j])
+            low, high = float(found.low[i, j]), float(found.high[i, j])
+            cells.append(
+                {
+                    "self": i == j,
+                    "wins": int(found.wins[i, j]),
+                    "losses": int(found.wins[j, i]),
+                    "common": int(found.common[i, j]),
+                    "gain": None if gain != gain else gain,
+                    "ends": None if low != low else (low, high),
+                    "verdict": "better" if found.better[i, j] else ("worse" if found.better[j, i] else ""),
+                }
+            )
+        out.append((name, cells))
+    return out
