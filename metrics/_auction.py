@@ -30,6 +30,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from adapters.contract import F64
+from metrics._cells import I64
 from metrics._pricetree import (
     ALPHA,
     FAR,

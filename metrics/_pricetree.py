@@ -13,23 +13,18 @@ tie there and only the second bound, tight where g = -u, tells them apart.
 Points live in slots, 8 a leaf (`leaves`: x, y, z, price); unused slots bear the price `FAR`. The nodes below one
 parent lie side by side (`blocks`), so that a visit bounds all eight with vector instructions. For these the compiler
 wants loops whose length it does not know: it unrolls a loop of a known eight before it looks for vectors, at a third
-of the speed. Hence `values`, scratch for eight numbers, comes in as an argument wherever it is needed. Lengths are in units of
-the clouds' joint extent: everything but `FAR` is of order one.
+of the speed. Hence `values`, scratch for eight numbers, comes in as an argument wherever it is needed. Lengths are in
+units of the clouds' joint extent: everything but `FAR` is of order one.
 """
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from adapters.contract import F64
-
-I64 = NDArray[np.int64]
+from metrics._cells import I64, sort_by_cells
+from metrics._threads import in_threads
 
 WIDTH = 8  # points a leaf, children a node: one vector register of float64
 FAR = 1e30  # the price of an unused slot
@@ -38,54 +33,6 @@ STACK = 256  # entries a depth-first search may hold: 7 a level, and far fewer t
 CHUNK = 4096  # points a task of the c-transform
 
 CX, CY, CZ, HX, HY, HZ, LEAST, ALPHA, GX, GY, GZ = range(11)  # the fields of a node in `blocks`
-
-
-@njit(cache=True, nogil=True)
-def _select(keys: F64, order: I64, low: int, high: int, middle: int) -> None:
-    """Reorder `order[low:high]` so that no key before `middle` is above one after it (Hoare's quickselect)."""
-    high -= 1
-    while low < high:
-        a, b, c = keys[order[low]], keys[order[(low + high) // 2]], keys[order[high]]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i, j = low, high
-        while i <= j:
-            while keys[order[i]] < pivot:
-                i += 1
-            while keys[order[j]] > pivot:
-                j -= 1
-            if i <= j:
-                order[i], order[j] = order[j], order[i]
-                i += 1
-                j -= 1
-        if middle <= j:
-            high = j
-        elif middle >= i:
-            low = i
-        else:
-            return
-
-
-@njit(cache=True, nogil=True)
-def _sort_by_cells(points: F64, edges: I64, depth: int) -> I64:
-    """The order of `points` (n, 3) that `depth` rounds of median splits along the widest axis give.
-
-    `edges` (2**depth + 1,): where the cells of the last round begin."""
-    order = np.arange(len(points))
-    axes = np.ascontiguousarray(points.T)
-    for level in range(depth):
-        step = 1 << (depth - level)
-        for cell in range(0, 1 << depth, step):
-            low, middle, high = edges[cell], edges[cell + step // 2], edges[cell + step]
-            axis, widest = 0, -1.0
-            for k in range(3):
-                least, most = np.inf, -np.inf
-                for t in range(low, high):
-                    value = axes[k, order[t]]
-                    least, most = min(least, value), max(most, value)
-                if most - least > widest:
-                    axis, widest = k, most - least
-            _select(axes[axis], order, low, high, middle)
-    return order
 
 
 @njit(cache=True, nogil=True)
@@ -286,8 +233,8 @@ class PriceTree:
         n = len(points)
         depth = max(0, int(np.ceil(np.log2(n / WIDTH)))) if n > WIDTH else 0
         cut = edges(n, depth)
-        self.order: I64 = _sort_by_cells(points, cut, depth)  # (n,) which point of the input
-        self.points = np.ascontiguousarray(points[self.order])  # (n, 3)
+        sorted_points: tuple[F64, I64] = sort_by_cells(points, cut)
+        self.points, self.order = sorted_points  # (n, 3), and (n,) which point of the input each is
         self.counts = np.diff(cut)  # (leaves,) points a leaf
         leaf = np.repeat(np.arange(len(self.counts)), self.counts)
         self.slot: I64 = leaf * WIDTH + np.arange(n) - cut[leaf]  # (n,) leaf * 8 + place in the leaf
@@ -345,15 +292,3 @@ class PriceTree:
         """(2**depth, 3) mean points of the cells that the first `depth` rounds of splits made."""
         cut = edges(len(self.points), depth)
         return np.asarray(np.add.reduceat(self.points, cut[:-1], axis=0) / np.diff(cut)[:, None])
-
-
-def in_threads(task: Any, starts: range) -> None:
-    """Call `task` on every start; side by side where there is enough work and more than one processor."""
-    threads = min(len(starts), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    if threads < 2:
-        for low in starts:
-            task(low)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(task, starts):
-            pass

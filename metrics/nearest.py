@@ -12,6 +12,8 @@ from metrics.points import checked_faces, checked_points
 
 I64 = NDArray[np.int64]
 
+SMALL = 20_000  # points below which a second thread costs more than it saves
+
 
 @dataclass(frozen=True)
 class Nearest:
@@ -34,7 +36,10 @@ def nearest(queries: ArrayLike, points: ArrayLike) -> Nearest:
 
     Distances are those of an exhaustive search in float64. Raises ValueError, naming the argument, for a shape other
     than (., 3), an empty cloud or numbers that are not finite."""
-    return _search(checked_points("queries", queries), checked_points("points", points))
+    from metrics._boxtree import BoxTree, sort
+
+    wanted, cloud = checked_points("queries", queries), checked_points("points", points)
+    return Nearest(*BoxTree(cloud).search(*sort(wanted)))
 
 
 def distances(
@@ -46,10 +51,15 @@ def distances(
     measured to the surface itself rather than to the nearest of its samples `truth`. Errors as in `nearest`."""
     if (vertices is None) != (faces is None):
         raise ValueError(f"{'faces' if faces is None else 'vertices'}: None seen, give vertices and faces together")
+    from metrics._boxtree import BoxTree, sort
+    from metrics._threads import in_threads
+
     cloud, samples = checked_points("pred", pred), checked_points("truth", truth)
     if vertices is not None and faces is not None:
-        return Distances(surface_distance(cloud, vertices, faces), _search(samples, cloud).distance)
-    return Distances(_search(cloud, samples).distance, _search(samples, cloud).distance)
+        to_truth = surface_distance(cloud, vertices, faces)
+        return Distances(to_truth, BoxTree(cloud).search(*sort(samples))[0])
+    one, other = in_threads(BoxTree, (cloud, samples)) if len(cloud) > SMALL else (BoxTree(cloud), BoxTree(samples))
+    return Distances(other.search(one.points, one.order)[0], one.search(other.points, other.order)[0])
 
 
 def surface_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> F64:
@@ -63,13 +73,6 @@ def surface_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -
     centre = (corners.min(axis=0) + corners.max(axis=0)) / 2  # single precision is spent on the mesh, not its offset
     _, face, _ = point_cloud_utils.closest_points_on_mesh(cloud - centre, corners - centre, triangles)
     return _triangle_distance(cloud, *(corners[triangles[face, k]] for k in range(3)))
-
-
-def _search(queries: F64, points: F64) -> Nearest:
-    from scipy.spatial import cKDTree
-
-    distance, index = cKDTree(points).query(queries, workers=1 if len(queries) < 30_000 else -1)
-    return Nearest(np.asarray(distance, np.float64), np.asarray(index, np.int64))
 
 
 def _triangle_distance(p: F64, a: F64, b: F64, c: F64) -> F64:
