@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 
 from adapters.contract import Cameras
 from metrics.cameras import align_cameras
-from metrics.register.icp import cloud, icp
-from metrics.register.stages import Matcher, Registration, Stage
+from metrics.register.icp import icp, refined
+from metrics.register.stages import Matcher, Registration, Stage, cloud
 from metrics.similarity import AlignmentError, robust_umeyama, scale_of
 
 __all__ = ["AlignmentError", "Registration", "Stage", "icp", "register"]
@@ -42,7 +42,8 @@ def register(
     x, y = cloud("pred", pred), cloud("truth", truth)
     if cameras is not None and correspondences is not None:
         raise ValueError("correspondences: seen together with cameras, one of the two wanted")
-    matcher = Matcher(x, y, 5000, seed)
+    if truth_normals is not None and np.shape(truth_normals) != y.shape:
+        raise ValueError(f"truth_normals: shape {np.shape(truth_normals)} seen, {y.shape} wanted")
     margin, ambiguous = None, False
     if correspondences is not None:
         name, transform = "correspondences", robust_umeyama(*correspondences, seed=seed).target_from_source
@@ -53,10 +54,13 @@ def register(
 
         found = search(x, y, seed)
         name, transform, margin, ambiguous = "search", found.target_from_source, found.margin, found.ambiguous
-    before, after = matcher.residual(np.eye(4)), matcher.residual(transform)
-    stages = [Stage(name, transform, after, before - after)]
+    matcher = Matcher(x, y, truth_normals, seed)
+    before = matcher.residual(matcher.pairs(matcher.unit_from_truth))
+    pairs = matcher.pairs(matcher.unit_from_truth @ transform)
+    stages = [Stage(name, transform, matcher.residual(pairs), before - matcher.residual(pairs))]
     if refine:
-        stages.append(icp(x, y, truth_normals, transform, seed=seed))
+        stage, pairs = refined(matcher, transform)
+        stages.append(stage)
     last = stages[-1]
     return Registration(
         target_from_source=last.transform,
@@ -65,5 +69,5 @@ def register(
         residual=last.residual,
         margin=margin,
         ambiguous=ambiguous,
-        poor_fit=matcher.score(last.transform) < POOR_FIT,
+        poor_fit=matcher.score(pairs) < POOR_FIT,
     )

@@ -13,6 +13,7 @@ from numba import njit
 from adapters.contract import F64, I32
 
 STEP = 0.25  # radians, largest turn of one point-to-plane step
+TURNS = 8  # inner iterations for a rotation: the outer loop goes on from where they stop
 
 
 class Grid(NamedTuple):
@@ -108,9 +109,12 @@ def pair_up(
     count = len(pred)
     inverse = 3.0 / (pose[:3, :3] ** 2).sum()  # 1 / scale^2
     for i in range(count):
-        for d in range(3):
-            moved[i, d] = pose[d, 0] * pred[i, 0] + pose[d, 1] * pred[i, 1] + pose[d, 2] * pred[i, 2] + pose[d, 3]
-        row, distance = _nearest(truth_grid, moved[i, 0], moved[i, 1], moved[i, 2], hops)
+        a, b, c = pred[i, 0], pred[i, 1], pred[i, 2]
+        x = pose[0, 0] * a + pose[0, 1] * b + pose[0, 2] * c + pose[0, 3]
+        y = pose[1, 0] * a + pose[1, 1] * b + pose[1, 2] * c + pose[1, 3]
+        z = pose[2, 0] * a + pose[2, 1] * b + pose[2, 2] * c + pose[2, 3]
+        row, distance = _nearest(truth_grid, x, y, z, hops)
+        moved[i, 0], moved[i, 1], moved[i, 2] = x, y, z
         rows[i] = row
         squared[i] = distance
     for n in range(len(truth_rows)):
@@ -121,10 +125,10 @@ def pair_up(
         y = inverse * (pose[0, 1] * a + pose[1, 1] * b + pose[2, 1] * c)
         z = inverse * (pose[0, 2] * a + pose[1, 2] * b + pose[2, 2] * c)
         m, distance = _nearest(pred_grid, x, y, z, hops)
-        for d in range(3):
-            moved[i, d] = (
-                pose[d, 0] * sources[m, 0] + pose[d, 1] * sources[m, 1] + pose[d, 2] * sources[m, 2] + pose[d, 3]
-            )
+        a, b, c = sources[m, 0], sources[m, 1], sources[m, 2]
+        moved[i, 0] = pose[0, 0] * a + pose[0, 1] * b + pose[0, 2] * c + pose[0, 3]
+        moved[i, 1] = pose[1, 0] * a + pose[1, 1] * b + pose[1, 2] * c + pose[1, 3]
+        moved[i, 2] = pose[2, 0] * a + pose[2, 1] * b + pose[2, 2] * c + pose[2, 3]
         rows[i] = row
         squared[i] = distance / inverse
 
@@ -150,6 +154,16 @@ def _turned(x: float, y: float, z: float) -> F64:
 
 
 @njit(cache=True, fastmath=True)
+def _product(A: F64, B: F64) -> F64:
+    """A B of (3, 3) matrices, without the cost of a library call."""
+    C = np.empty((3, 3))
+    for i in range(3):
+        for j in range(3):
+            C[i, j] = A[i, 0] * B[0, j] + A[i, 1] * B[1, j] + A[i, 2] * B[2, j]
+    return C
+
+
+@njit(cache=True, fastmath=True)
 def _about(centre: F64, rotation: F64, scale: float, shift: F64) -> F64:
     """The pose x -> centre + scale rotation (x - centre) + shift."""
     pose = np.eye(4)
@@ -166,30 +180,43 @@ def point_step(moved: F64, truth: F64, rows: I32, weights: F64) -> F64:
     """The similarity of weighted point-to-point least squares; its scale is the ratio of the spreads (Horn 1987,
     the symmetric form), which noise on both sides leaves alone. Rotation after Mueller et al. (2016)."""
     total = 1e-300
-    mean_x, mean_y = np.zeros(3), np.zeros(3)
-    for i in range(len(moved)):
-        w = weights[i]
-        total += w
-        for d in range(3):
-            mean_x[d] += w * moved[i, d]
-            mean_y[d] += w * truth[rows[i], d]
-    mean_x /= total
-    mean_y /= total
-    M = np.zeros((3, 3))  # sum of w y x^T
+    mean_x, mean_y, M = np.zeros(3), np.zeros(3), np.zeros((3, 3))  # M: sum of w y x^T
     var_x = var_y = 1e-300
     for i in range(len(moved)):
-        w = weights[i]
-        x0, x1, x2 = moved[i, 0] - mean_x[0], moved[i, 1] - mean_x[1], moved[i, 2] - mean_x[2]
+        w, m = weights[i], rows[i]
+        x0, x1, x2 = moved[i, 0], moved[i, 1], moved[i, 2]
+        y0, y1, y2 = w * truth[m, 0], w * truth[m, 1], w * truth[m, 2]
+        total += w
+        mean_x[0] += w * x0
+        mean_x[1] += w * x1
+        mean_x[2] += w * x2
+        mean_y[0] += y0
+        mean_y[1] += y1
+        mean_y[2] += y2
         var_x += w * (x0 * x0 + x1 * x1 + x2 * x2)
+        var_y += y0 * truth[m, 0] + y1 * truth[m, 1] + y2 * truth[m, 2]
+        M[0, 0] += y0 * x0
+        M[0, 1] += y0 * x1
+        M[0, 2] += y0 * x2
+        M[1, 0] += y1 * x0
+        M[1, 1] += y1 * x1
+        M[1, 2] += y1 * x2
+        M[2, 0] += y2 * x0
+        M[2, 1] += y2 * x1
+        M[2, 2] += y2 * x2
+    for d in range(3):  # moments about the means; the clouds lie about the origin, so nothing cancels badly
+        mean_x[d] /= total
+        mean_y[d] /= total
+        var_x -= total * mean_x[d] ** 2
+        var_y -= total * mean_y[d] ** 2
+    for c in range(3):
         for d in range(3):
-            y = truth[rows[i], d] - mean_y[d]
-            var_y += w * y * y
-            M[d, 0] += w * y * x0
-            M[d, 1] += w * y * x1
-            M[d, 2] += w * y * x2
+            M[c, d] -= total * mean_y[c] * mean_x[d]
+    var_x, var_y = max(var_x, 1e-300), max(var_y, 1e-300)
     R = np.eye(3)
-    for _ in range(30):
-        turn = np.zeros(3)
+    turn = np.empty(3)
+    for _ in range(TURNS):
+        turn[:] = 0
         dot = 1e-300
         for c in range(3):
             turn[0] += R[1, c] * M[2, c] - R[2, c] * M[1, c]
@@ -200,8 +227,8 @@ def point_step(moved: F64, truth: F64, rows: I32, weights: F64) -> F64:
         size = np.sqrt(turn[0] ** 2 + turn[1] ** 2 + turn[2] ** 2)
         if size > 2.0:
             turn *= 2.0 / size
-        R = _turned(turn[0], turn[1], turn[2]) @ R
-        if size < 1e-5:
+        R = _product(_turned(turn[0], turn[1], turn[2]), R)
+        if size < 1e-4:
             break
     return _about(mean_x, R, np.sqrt(var_y / var_x), mean_y - mean_x)
 

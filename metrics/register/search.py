@@ -26,8 +26,8 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from adapters.contract import F64, I32
-from metrics.register.icp import LEAST_POINTS, NEIGHBOURS, cloud, surface_normals
 from metrics.register.kernels import Grid, fill_cells, pair_up, refine
+from metrics.register.stages import LEAST_POINTS, NEIGHBOURS, cloud, surface_normals
 from metrics.similarity import apply, invert, rotation_angle, similarity, spread
 
 MOST = 10_000  # points of either cloud the search works on
@@ -140,8 +140,10 @@ class _Climb:
         self.floor = 1.5 * max(self.pred_spacing, truth_spacing)
 
     def _samples(self, count: int) -> tuple[F64, I32]:
-        pred = self.pred.points[self.rng.permutation(len(self.pred.points))[:count]]
-        return np.ascontiguousarray(pred), self.rng.permutation(len(self.truth.points))[:count].astype(np.int32)
+        """Some of pred's points and rows of truth's, kept in spatial order: memory is then read in order."""
+        pred = np.sort(self.rng.permutation(len(self.pred.points))[:count])
+        truth = np.sort(self.rng.permutation(len(self.truth.points))[:count])
+        return np.ascontiguousarray(self.pred.points[pred]), truth.astype(np.int32)
 
     def _refine(
         self, pool: Pool, samples: int, steps: int, wide: float, narrow: float, hops: int = 0, share: float = 0.3
@@ -254,10 +256,20 @@ def even_rotations(count: int) -> F64:
 
 
 def _usable(name: str, points: F64, rng: np.random.Generator) -> F64:
-    """At most MOST distinct points, in random order."""
+    """At most MOST distinct points drawn at random, in spatial order."""
     some = points[rng.permutation(len(points))[: 2 * MOST]]
     distinct = np.unique(some, axis=0)
-    return cloud(name, distinct[rng.permutation(len(distinct))[:MOST]])
+    some = cloud(name, distinct[rng.permutation(len(distinct))[:MOST]])
+    return np.ascontiguousarray(some[_morton_order(some)])
+
+
+def _morton_order(points: F64) -> NDArray[np.intp]:
+    """(M,) rows of `points` (M, 3) along the Z-order curve (Morton 1966): near in space, near in memory."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    at = ((points - low) / (high - low).max() * 1023).astype(np.uint64)
+    for shift, mask in ((16, 0x30000FF), (8, 0x300F00F), (4, 0x30C30C3), (2, 0x9249249)):
+        at = (at | (at << np.uint64(shift))) & np.uint64(mask)
+    return np.argsort(at[:, 0] | (at[:, 1] << np.uint64(1)) | (at[:, 2] << np.uint64(2)), kind="stable")
 
 
 def _to_unit(points: F64) -> F64:

@@ -1,17 +1,22 @@
-"""What a registration returns, and the one measure by which its stages are compared."""
+"""What a registration returns, and the two clouds as refinement and judgement see them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from adapters.contract import F64, I32
-from metrics.similarity import apply, invert, scale_of, spread
+from metrics.similarity import AlignmentError, apply, checked_points, invert, scale_of, similarity, spread
 
+LEAST_POINTS = 50
 MOST = 60_000  # points of a cloud that a search tree holds
+NEIGHBOURS = 12  # for normals
+SAMPLES = 4000  # of either cloud, from which pairs are formed
+COARSE, FINE = 0.12, 0.03  # bounds of the kernel width of `Matcher.score`, radii of the truth
 
 
 @dataclass(frozen=True)
@@ -39,52 +44,83 @@ class Registration:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Nearest-neighbour pairs of two clouds, those found for pred's samples first; truth's frame and unit."""
+    """Nearest-neighbour pairs of two clouds, those found for pred's samples first; lengths in radii of the truth."""
 
-    moved: F64  # (M, 3) pred's points under the transform
+    moved: F64  # (M, 3) pred's points under the pose
     rows: I32  # (M,) their partners, rows of `Matcher.truth`
     distance: F64  # (M,)
     forward: int  # how many were found for samples of pred; the rest for samples of truth
 
 
 class Matcher:
-    """Nearest neighbours between two clouds under any similarity, in both directions, for fixed samples of each.
+    """Two clouds, truth brought to centroid 0 and radius 1, and their nearest neighbours in both directions.
 
-    Distances are exact within the clouds held: `pred` and `truth`, at most `MOST` points of those given."""
+    Pairs are formed for fixed random samples; distances are exact within the at most `MOST` points of either cloud
+    that are held. A pose here is a (4, 4) similarity from pred to the unit truth."""
 
-    def __init__(self, pred: F64, truth: F64, samples: int, seed: int) -> None:
+    def __init__(self, pred: F64, truth: F64, truth_normals: ArrayLike | None, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self.pred, self.truth_rows = pred[_some(len(pred), MOST, rng)], _some(len(truth), MOST, rng)
-        self.truth = truth[self.truth_rows]
-        self._pred_sample = self.pred[_some(len(self.pred), samples, rng)]
-        self._truth_sample = _some(len(self.truth), samples, rng)
+        self.radius = float(np.linalg.norm(spread(truth)))
+        self.unit_from_truth = similarity(1 / self.radius, np.eye(3), -truth.mean(axis=0) / self.radius)
+        rows = _some(len(truth), MOST, rng)
+        self.pred = pred[_some(len(pred), MOST, rng)]
+        self.truth = apply(self.unit_from_truth, truth[rows])
+        self._given_normals = None if truth_normals is None else np.asarray(truth_normals, np.float64)[rows]
+        self._pred_sample = self.pred[_some(len(self.pred), SAMPLES, rng)]
+        self._truth_sample = _some(len(self.truth), SAMPLES, rng)
         self._pred_tree, self.truth_tree = cKDTree(self.pred), cKDTree(self.truth)
 
-    def pairs(self, transform: F64) -> Pairs:
-        """The pairs under `transform` (4, 4), truth from pred."""
-        moved = apply(transform, self._pred_sample)
+    @cached_property
+    def normals(self) -> F64:
+        """(K, 3) unit normals of `truth`, sign open."""
+        return surface_normals(self.truth, self.truth_tree) if self._given_normals is None else self._given_normals
+
+    @cached_property
+    def spacing(self) -> float:
+        """Median distance of truth's points from their nearest."""
+        distance, _ = self.truth_tree.query(self.truth[self._truth_sample], k=2)
+        return float(np.median(np.asarray(distance)[:, 1]))
+
+    def pairs(self, pose: F64) -> Pairs:
+        """The pairs under `pose`."""
+        moved = apply(pose, self._pred_sample)
         ahead, partner = self.truth_tree.query(moved)
-        back, source = self._pred_tree.query(apply(invert(transform), self.truth[self._truth_sample]))
+        back, source = self._pred_tree.query(apply(invert(pose), self.truth[self._truth_sample]))
         return Pairs(
-            moved=np.concatenate([moved, apply(transform, self.pred[source])]),
+            moved=np.concatenate([moved, apply(pose, self.pred[source])]),
             rows=np.concatenate([partner, self._truth_sample]).astype(np.int32),
-            distance=np.concatenate([ahead, back * scale_of(transform)]),
+            distance=np.concatenate([ahead, back * scale_of(pose)]),
             forward=len(moved),
         )
 
-    def residual(self, transform: F64) -> float:
-        """The `residual` of a Stage that ends at `transform`."""
-        return float(np.median(self.pairs(transform).distance))
+    def residual(self, pairs: Pairs) -> float:
+        """The `residual` of a Stage that ends with these pairs, truth's unit."""
+        return self.radius * float(np.median(pairs.distance))
 
-    def score(self, transform: F64) -> float:
-        """Agreement 0..1 under `transform`: mean Geman-McClure weight t^2 / (t^2 + d^2), averaged over both directions.
+    def score(self, pairs: Pairs) -> float:
+        """Agreement 0..1: mean Geman-McClure weight t^2 / (t^2 + d^2), averaged over both directions.
 
-        The width t is fitted to the noise of pred's better part, between 3% and 12% of truth's radius."""
-        pairs = self.pairs(transform)
+        The width t is fitted to the noise of pred's better part, within bounds."""
         ahead, back = pairs.distance[: pairs.forward], pairs.distance[pairs.forward :]
-        radius = float(np.linalg.norm(spread(self.truth)))
-        width = float(np.clip(2.5 * np.quantile(ahead, 0.3), 0.03 * radius, 0.12 * radius))
+        width = float(np.clip(2.5 * np.quantile(ahead, 0.3), FINE, COARSE))
         return float(sum((width**2 / (width**2 + d**2)).mean() for d in (ahead, back)) / 2)
+
+
+def cloud(name: str, points: ArrayLike) -> F64:
+    """`points` (M, 3) as float64; AlignmentError naming `name` unless they can be registered."""
+    array = checked_points(name, points, LEAST_POINTS)
+    extent = spread(array)
+    if not extent[1] > 1e-3 * extent[0]:
+        raise AlignmentError(f"{name}: the points lie on a line or in one place, a surface wanted")
+    return array
+
+
+def surface_normals(points: F64, tree: cKDTree) -> F64:
+    """(M, 3) unit normals of `points` (M, 3), sign open: least principal axis of the nearest 12 in `tree`."""
+    _, rows = tree.query(points, k=min(NEIGHBOURS + 1, len(points)))
+    local = points[rows]
+    local -= local.mean(axis=1, keepdims=True)
+    return np.ascontiguousarray(np.linalg.eigh(np.swapaxes(local, 1, 2) @ local)[1][:, :, 0])
 
 
 def _some(count: int, most: int, rng: np.random.Generator) -> NDArray[np.intp]:
