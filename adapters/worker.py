@@ -79,7 +79,8 @@ class Worker:
                 if isinstance(error, KeyboardInterrupt):
                     raise
                 traceback.print_exc()
-                message = f"{type(error).__name__}: {error}".strip()
+                known = isinstance(error, (ContractError, Unsupported, Unavailable))
+                message = str(error) if known else f"{type(error).__name__}: {error}"
                 self._emit({"event": "failed", "status": failure_status(error), "message": message[:2000]})
                 return
 
@@ -138,7 +139,7 @@ class Worker:
         if torch is not None:
             torch.cuda.reset_peak_memory_stats(self._device)
         cold, result = self._timed_call(views, infer_only)
-        if result is not None:
+        if not infer_only:
             if not isinstance(result, Reconstruction):
                 raise ContractError(f"finish: {type(result).__name__} seen, Reconstruction wanted")
             result.validate(views)

@@ -21,7 +21,7 @@ app.command(data_app)
 
 # Results go to standard output; progress and messages to standard error.
 console = Console(stderr=True, highlight=False)
-output = Console(highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 STORE = Path("runs/store")
 REPORT = Path("runs/report")
@@ -232,10 +232,9 @@ def report(
     truth: Annotated[Truth, Parameter(help="the truth to rank under")] = "colmap",
 ) -> int:
     """Write leaderboard.html, leaderboard.csv, scores.csv and their peers."""
-    from reports.html import write_report
-
     from bench.store import Store
     from bench.tables import make_tables
+    from reports.html import write_report
 
     with console.status("scoring what is not scored yet") as status:
         tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"))
@@ -453,11 +452,11 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _integers(flag: str, text: str) -> list[int]:
+def _integers(flag: str, text: str) -> tuple[int, ...]:
     from data.images import DataError
 
     try:
-        return [int(part) for part in _split(text)]
+        return tuple(int(part) for part in _split(text))
     except ValueError as error:
         raise DataError(f"{flag}: {text!r} seen, whole numbers such as 1,2,4 wanted") from error
 
@@ -489,7 +488,7 @@ def _suite(asked: Asked) -> Suite:
     from data.images import DataError
 
     if asked.suite is None and asked.adapters is not None:
-        base = Suite(name="command line", adapters=[Contestant(name="null")], views=[10**6])
+        base = Suite(name="command line", adapters=[Contestant(name="null")], views=(10**6,))
     else:
         base = load_suite(asked.suite or "bench")
     changes: dict[str, object] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import trimesh
 
 from adapters.contract import CONTRACT_VERSION, Cameras, Surface, Views
 from bench.cards import Adapter, get_adapter
@@ -63,7 +64,7 @@ class Trial:
             if "cameras" in given:
                 cameras = _cameras_of(known, self.views, scene)
             if "truth" in given:
-                truth = Surface(known.points, known.normals, known.diameter)
+                truth = _surface_of(scene, self.truth)
         return Views(
             images=tuple(scene.image(view) for view in self.views),
             names=tuple(f"{i:03d}" for i in range(len(self.views))),
@@ -177,6 +178,18 @@ def _cameras_of(truth: Truth, views: tuple[str, ...], scene: Scene) -> Cameras:
     if missing := [view for view in views if view not in truth.view_names]:
         raise DataError(f"{scene.path}: the {truth.kind} truth has no camera for view {', '.join(missing[:5])}")
     return truth.cameras.take([truth.view_names.index(view) for view in views])
+
+
+def _surface_of(scene: Scene, kind: str) -> Surface:
+    """What reference adapters are given: the exact surface where the scene has one, drawn afresh, so that an oracle
+    reads the floor under the exact truth, and the judge's own error under COLMAP's; else the truth's points."""
+    known = read_truth(scene, "exact" if "exact" in scene.truth_kinds else kind)
+    if known.vertices is None or known.faces is None:
+        return Surface(known.points, known.normals, known.diameter)
+    mesh = trimesh.Trimesh(known.vertices, known.faces, process=False)
+    points, index = trimesh.sample.sample_surface(mesh, len(known.points), seed=2)
+    normals = np.asarray(mesh.face_normals[index], np.float32)
+    return Surface(np.asarray(points, np.float32), normals, known.diameter)
 
 
 def _check_scene(trial: Trial) -> None:

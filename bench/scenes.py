@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.images import DataError, list_images, read_image
@@ -28,7 +29,7 @@ def get_scene(name: str) -> Scene:
     raise DataError(f"scene {name!r} is neither an embedded scene nor a folder; {hint}")
 
 
-def get_scenes(names: list[str]) -> list[Scene]:
+def get_scenes(names: Sequence[str]) -> list[Scene]:
     """As `get_scene`, for many; "*" stands for every embedded scene."""
     wanted: dict[str, None] = {}
     for name in names:

@@ -42,7 +42,8 @@ def score_trial(
     cloud = None
     if record.status != "ok" or record.prediction is None:
         reason = f"{record.status}: {record.message}" if record.status != "ok" else "no prediction was stored"
-        status: Status = "unsupported" if record.status in ("unsupported", "unavailable") else "failed"
+        # What is not installed has not failed; whatever was asked and gave nothing has.
+        status: Status = "unsupported" if record.status == "unavailable" else "failed"
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
         result = _score(store, record, scene, kind, protocol, protocol_name)

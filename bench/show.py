@@ -91,10 +91,22 @@ def print_score(output: Console, record: TrialRecord, score: ScoreRecord) -> Non
     for column in ("metric", "value", "interval", "floor", "before ICP", "note"):
         table.add_column(column, justify="left" if column in ("metric", "note") else "right")
     for value in score.values:
+        if value.value is None:
+            continue
         interval = "" if value.low is None else f"{value.low:.4g} .. {value.high:.4g}"
         numbers = ["" if number is None else f"{number:.4g}" for number in (value.floor, value.before_icp)]
-        reading = value.status if value.value is None else f"{value.value:.4g} {value.unit}"
-        table.add_row(value.metric, reading, interval, *numbers, value.note.replace("[", "\\["))
-    output.print(table)
+        table.add_row(
+            value.metric, f"{value.value:.4g} {value.unit}", interval, *numbers, value.note.replace("[", "\\[")
+        )
+    if table.row_count:
+        output.print(table)
+    else:
+        output.print(title, markup=False)
+    missing: dict[str, list[str]] = {}
+    for value in score.values:
+        if value.value is None:
+            missing.setdefault(f"{value.status}: {value.note}", []).append(value.metric)
+    for reason, metrics in missing.items():
+        output.print(f"  {', '.join(metrics)}: {reason}", markup=False)
     for note in score.notes:
         output.print(f"  {note}", markup=False)

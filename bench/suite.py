@@ -27,9 +27,9 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     name: str
     description: str = ""
     adapters: list[Contestant]
-    scenes: list[str] = ["*"]  # names of embedded scenes, paths of Scene directories; "*" = every embedded scene
-    views: list[int] = [8]
-    seeds: list[int] = [0]
+    scenes: tuple[str, ...] = ("*",)  # names of embedded scenes, paths of Scene directories; "*" = every embedded scene
+    views: tuple[int, ...] = (8,)
+    seeds: tuple[int, ...] = (0,)
     protocol: str = "object-v1"
     truth: str = "colmap"
     device: str = "cpu"

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import point_cloud_utils as pcu
-import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import t as student_t
@@ -24,7 +23,7 @@ from metrics.nearest import nearest
 from metrics.protocol import Protocol, metric_table, percent
 from metrics.register import icp, register
 from metrics.similarity import AlignmentError
-from metrics.truth import Truth
+from metrics.truth import Truth, sample_mesh
 from metrics.visibility import DepthBuffer, depth_buffers, observed_space, seen_surface
 
 SHOWN_POINTS = 40_000  # of the clouds kept for looking at
@@ -123,13 +122,20 @@ class PreparedTruth:
         return seen_surface(self.points, self.truth, self.buffers, indices, tolerance)
 
     def floors(self, count: int) -> dict[str, float]:
-        """Every geometry metric of the truth against itself: one random half, at most `count` points of it, scored
-        as a prediction against the other half."""
+        """Every geometry metric of the truth against itself, `count` points of it as the prediction: a fresh sample of
+        its mesh, or where it is a cloud one random half against the other."""
         if count not in self._floors:
-            order = np.random.default_rng(self.protocol.seed).permutation(len(self.points))
-            first, second = np.sort(order[::2]), np.sort(order[1::2])
-            first = first[random_subset(len(first), count, np.random.default_rng(self.protocol.seed))]
-            draws = _geometry(self.points[first], self, second, self.visible[second], self.visible[second])
+            rng = np.random.default_rng([self.protocol.seed, 1])
+            if self.truth.vertices is not None and self.truth.faces is not None:
+                fresh = sample_mesh(self.truth.vertices, self.truth.faces, len(self.truth.points), seed=1)
+                everything = np.ones(len(fresh), np.bool_)
+                first = _crop(_Kept(fresh, np.arange(len(fresh))), np.eye(4), self, everything).points
+                second = np.arange(len(self.points))
+            else:
+                order = rng.permutation(len(self.points))
+                first, second = self.points[np.sort(order[::2])], np.sort(order[1::2])
+            first = first[random_subset(len(first), count, rng)]
+            draws = _geometry(first, self, second, self.visible[second], self.visible[second])
             self._floors[count] = {name: float(np.mean(values)) for name, values in draws.items()}
         return self._floors[count]
 
@@ -206,9 +212,8 @@ def _kept(prediction: Reconstruction, prepared: PreparedTruth, views: tuple[str,
     if len(prediction.points) == 0:
         mesh = prediction.mesh
         assert mesh is not None  # the contract: no points, then a mesh
-        surface = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-        samples, _ = trimesh.sample.sample_surface(surface, 4 * protocol.samples, seed=protocol.seed)
-        return _Kept(np.asarray(samples, np.float32), np.full(len(samples), -1))
+        samples = sample_mesh(mesh.vertices, mesh.faces, 4 * protocol.samples, protocol.seed)
+        return _Kept(samples, np.full(len(samples), -1))
     index = np.arange(len(prediction.points))
     if protocol.confidence_keep < 1:
         if prediction.confidence is None:

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 import numpy as np
+import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
@@ -43,6 +44,12 @@ class Truth:
     vertices: F64 | None = None  # (V, 3), where the surface is a known mesh
     faces: I32 | None = None  # (F, 3)
     crop: Box | None = None
+
+
+def sample_mesh(vertices: NDArray[np.floating], faces: I32, count: int, seed: int) -> F32:
+    """(count, 3) points drawn area-uniformly from a triangle mesh, vertices (V, 3) and faces (F, 3)."""
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    return np.asarray(trimesh.sample.sample_surface(mesh, count, seed=seed)[0], np.float32)
 
 
 def diameter(points: NDArray[np.floating], trim: float = 0.001) -> float:

@@ -83,9 +83,9 @@ def build(
     for scene in scenes:
         paths = {}
         for i in range(images):
-            shade = rng.integers(40, 220, size=(48, 48, 3), dtype=np.uint8)
+            shade = rng.integers(40, 220, size=(5, 5, 3), dtype=np.uint8)
             path = folder / f"{scene}-{i:02d}.png"
-            Image.fromarray(shade).resize((518, 518)).save(path)
+            Image.fromarray(shade).resize((518, 518), Image.Resampling.BICUBIC).save(path)
             paths[f"v{i:02d}"] = str(path)
         truths = {"colmap": {"id": f"c-{scene}", "diameter": 1.7, "verdict": "good"}}
         truths["colmap"] |= {"error_accuracy": 0.31 * hard[scene], "error_completeness": 0.44 * hard[scene]}
@@ -204,7 +204,7 @@ def build(
 
 def write_cloud(path: Path, rng: np.random.Generator, count: int, error: float, scene: str) -> None:
     """A bumpy knot, and the same with noise that grows to one side."""
-    t, u = rng.uniform(0, 2 * np.pi, size=(2, 2 * count))
+    t, u = np.random.default_rng(len(scene)).uniform(0, 2 * np.pi, size=(2, 2 * count))
     lobes = 2 + len(scene) % 3
     ring = 1 + 0.35 * np.cos(lobes * t) + 0.28 * np.cos(u)
     surface = np.stack([ring * np.cos(t), 0.28 * np.sin(u) + 0.3 * np.sin(lobes * t), ring * np.sin(t)], axis=1)
@@ -220,6 +220,7 @@ def write_cloud(path: Path, rng: np.random.Generator, count: int, error: float, 
         pred_colors=colors[count:],
         truth=truth,
         truth_colors=colors[:count],
+        up=np.array([0.0, 1.0, 0.0], np.float32),
     )
 
 

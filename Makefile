@@ -1,0 +1,44 @@
+# Everything runs in .venv, which these rules make; a second call installs nothing again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STORE ?= runs/store
+REPORT ?= runs/report
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench bench-full test lint clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.dev  ## make .venv with everything that tests and lint need
+
+bench: $(VENV)/.core  ## run the embedded benchmark within its time budget and write runs/report/leaderboard.html
+	$(BIN)/reconbench run --suite bench --store $(STORE)
+	$(BIN)/reconbench report --store $(STORE) --out $(REPORT)
+
+bench-full: $(VENV)/.core  ## the same for the whole grid, repeated: hours
+	$(BIN)/reconbench run --suite bench-full --store $(STORE)
+	$(BIN)/reconbench report --store $(STORE) --out $(REPORT)
+
+test: $(VENV)/.dev  ## run the tests
+	$(BIN)/python -m pytest -n 2 --durations=10
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove .venv, runs and caches; the user's cache directory stays
+	rm -rf $(VENV) runs build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than Python 3.11; name another with PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,86 @@
+"""Cards are strict, and adapters are found without importing them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.cards import find_adapters, get_adapter, read_card
+from data.images import DataError
+
+FAULTY = Path(__file__).parent.parent / "faulty"
+GOOD = 'name = "x"\ntitle = "X"\nlicence_code = "MIT"\nscope = "scene"\n'
+
+
+def test_every_built_in_card_is_valid_and_named_as_its_folder() -> None:
+    for name, adapter in find_adapters().items():
+        assert adapter.card.name == name
+        assert len(adapter.hash) == 16
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(DataError, match="did you mean noisy-oracle"):
+        get_adapter("noisy-oracel")
+
+
+BROKEN = [
+    (GOOD + "colour = 1\n", "unknown field `colour`"),
+    (GOOD.replace('"scene"', '"galaxy"'), r"Invalid enum value 'galaxy' - at `\$.scope`"),
+    (GOOD.replace('title = "X"\n', ""), "missing required field `title`"),
+    (GOOD + 'requires = ["masks"]\n', "requires masks, which accepts does not list"),
+    (GOOD + 'accepts = ["truth"]\n', "reference = true is wanted"),
+    (GOOD + "min_views = 3\nmax_views = 2\n", "1 <= min <= max wanted"),
+    (GOOD.replace('"x"', '"X y"'), "lower-case words"),
+    ("name = ", "Invalid"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), BROKEN)
+def test_a_malformed_card_is_named_with_its_field(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "adapter.toml").write_text(text)
+    with pytest.raises(DataError, match=sentence) as caught:
+        read_card(tmp_path / "adapter.toml")
+    assert str(tmp_path / "adapter.toml") in str(caught.value)
+
+
+def test_a_folder_is_an_adapter() -> None:
+    assert get_adapter(str(FAULTY)).name == "faulty"
+    with pytest.raises(DataError, match=r"no adapter.toml seen"):
+        get_adapter(str(FAULTY / "nowhere"))
+
+
+def test_plugins_are_found_from_metadata_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "plugged_system" / "glue"
+    folder.mkdir(parents=True)
+    (tmp_path / "plugged_system" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (folder / "adapter.toml").write_text(GOOD.replace('"x"', '"plugged"'))
+    (folder / "adapter.py").write_text("raise RuntimeError('imported')\n")
+    info = tmp_path / "plugged-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[reconbench.adapters]\nplugged = plugged_system.glue\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = find_adapters()["plugged"]
+    assert (found.origin, found.folder, found.card.title) == ("plugin plugged 1.2", folder, "X")
+    assert "plugged_system" not in sys.modules
+
+
+def test_the_hash_covers_the_folder_and_the_shared_code_it_imports(tmp_path: Path) -> None:
+    def hash_of(body: str) -> str:
+        (tmp_path / "adapter.toml").write_text(GOOD)
+        (tmp_path / "adapter.py").write_text(body)
+        return get_adapter(str(tmp_path) + "/").hash
+
+    alone, other = hash_of("x = 1\n"), hash_of("x = 2\n")
+    assert alone != other
+    assert alone == hash_of("x = 1\n")
+    assert hash_of("from adapters import stereo\n") != hash_of("from adapters import stereos\n")
+
+
+def test_an_adapter_that_does_not_parse_is_named(tmp_path: Path) -> None:
+    (tmp_path / "adapter.toml").write_text(GOOD)
+    (tmp_path / "adapter.py").write_text("def (\n")
+    with pytest.raises(DataError, match=r"adapter.py: not valid Python"):
+        _ = get_adapter(str(tmp_path) + "/").hash

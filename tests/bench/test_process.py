@@ -1,0 +1,150 @@
+"""Real workers, failing in every way: each failure is a result, and nothing survives it."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from adapters.contract import Views
+from bench.cards import Adapter, get_adapter
+from bench.measure import Policy
+from bench.process import namespaces_work, run_adapter, stage
+
+FAULTY = get_adapter(str(Path(__file__).parent.parent / "faulty"))
+VIEWS = Views(tuple(np.zeros((8, 8, 3), np.uint8) for _ in range(2)), ("000", "001"))
+QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
+
+FAILURES = [
+    ("raise", "crash", "RuntimeError: something broke"),
+    ("segfault", "crash", "killed by SIGSEGV"),
+    ("exit", "crash", "ended with exit code 3"),
+    ("memory-error", "oom", "no room"),
+    ("unsupported", "unsupported", "not these views"),
+    ("unavailable", "unavailable", "no weights here"),
+    ("nan", "invalid_output", "points: 1 of 6 numbers are not finite"),
+    ("nothing", "invalid_output", "0 points"),
+    ("wrong-shape", "invalid_output", r"points: shape \(2, 2\) seen"),
+    ("none", "invalid_output", "NoneType seen"),
+]
+
+
+@pytest.mark.parametrize(("mode", "status", "message"), FAILURES)
+def test_a_failure_is_a_result_with_its_log(mode: str, status: str, message: str) -> None:
+    outcome, result = run_adapter(FAULTY, VIEWS, options={"mode": mode}, policy=QUICK)
+    assert outcome.status == status, outcome
+    assert result is None
+    assert re.search(message, outcome.message), outcome.message
+    assert f"about to be {mode}" in outcome.log_tail
+
+
+def test_a_hanging_worker_and_its_children_are_killed_at_the_deadline() -> None:
+    before = {p.pid for p in psutil.process_iter()}
+    began = time.monotonic()
+    policy = Policy(warmups=0, repeats=0, deadline=3.0)
+    outcome, _ = run_adapter(FAULTY, VIEWS, options={"mode": "hang"}, policy=policy)
+    assert outcome.status == "timeout"
+    assert "3 s" in outcome.message
+    assert time.monotonic() - began < 60
+    left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before and "time.sleep(600)" in str(p.info)]
+    assert not left
+
+
+def test_a_worker_that_allocates_without_end_is_stopped_at_its_limit() -> None:
+    policy = Policy(warmups=0, repeats=0, deadline=60.0, memory_gib=0.5)
+    outcome, _ = run_adapter(FAULTY, VIEWS, options={"mode": "allocate"}, policy=policy)
+    assert outcome.status == "oom"
+    assert "limit of 0.5 GiB" in outcome.message
+    assert 0.5 * 2**30 < outcome.peak_rss < 4 * 2**30
+
+
+def test_an_unknown_option_is_refused_and_the_known_are_listed() -> None:
+    outcome, _ = run_adapter(FAULTY, VIEWS, options={"moed": "ok"}, policy=QUICK)
+    assert outcome.status == "crash"
+    assert "option moed is not known; known: mode, seconds" in outcome.message
+
+
+def test_cold_and_warm_calls_are_counted_and_timed() -> None:
+    policy = Policy(warmups=1, repeats=3, min_seconds=0.0, deadline=60.0)
+    outcome, result = run_adapter(FAULTY, VIEWS, options={"seconds": 0.05}, policy=policy)
+    assert outcome.status == "ok" and result is not None and outcome.cold is not None
+    assert len(outcome.warm) == 3
+    for call in (outcome.cold, *outcome.warm):
+        assert call.infer >= 0.05
+        assert call.total == pytest.approx(call.prepare + call.infer + call.finish, abs=1e-6)
+
+
+def test_repeats_go_on_until_the_duration_is_met_and_stop_before_the_most() -> None:
+    long = Policy(warmups=0, repeats=1, min_seconds=0.3, deadline=60.0)
+    outcome, _ = run_adapter(FAULTY, VIEWS, options={"seconds": 0.05}, policy=long)
+    assert sum(call.total for call in outcome.warm) >= 0.3
+    short = Policy(warmups=0, repeats=50, min_seconds=0.0, max_seconds=0.2, deadline=60.0)
+    outcome, _ = run_adapter(FAULTY, VIEWS, options={"seconds": 0.05}, policy=short)
+    assert 1 <= len(outcome.warm) <= 4
+
+
+def test_infer_only_finishes_nothing() -> None:
+    outcome, result = run_adapter(FAULTY, VIEWS, options={"mode": "nan"}, policy=QUICK, infer_only=True)
+    assert outcome.status == "ok" and outcome.cold is not None and result is None
+
+
+def spy(folder: Path, body: str) -> Adapter:
+    """An adapter whose `infer` runs `body`."""
+    folder.mkdir()
+    (folder / "adapter.toml").write_text('name = "spy"\ntitle = "Spy"\nlicence_code = "MIT"\nscope = "scene"\n')
+    (folder / "adapter.py").write_text(
+        "import numpy as np\nfrom adapters.contract import Reconstruction, Reconstructor\n"
+        "class Adapter(Reconstructor):\n    def infer(self, inputs):\n"
+        + "".join(f"        {line}\n" for line in body.splitlines())
+        + "        return Reconstruction(np.zeros((1, 3), np.float32), 'object', 'arbitrary')\n"
+    )
+    return get_adapter(str(folder))
+
+
+def test_hidden_folders_are_empty_for_the_worker(tmp_path: Path) -> None:
+    if not namespaces_work():
+        pytest.skip("this system permits no mount namespaces")
+    secret = tmp_path / "scene"
+    secret.mkdir()
+    (secret / "truth.ply").write_text("ply")
+    adapter = spy(tmp_path / "spy", f"import os\nassert os.listdir({str(secret)!r}), 'the folder is empty'")
+    assert run_adapter(adapter, VIEWS, policy=QUICK)[0].status == "ok"
+    outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK, hidden=[secret])
+    assert outcome.status == "crash" and "the folder is empty" in outcome.message
+    assert (secret / "truth.ply").is_file()
+
+
+def test_the_worker_cannot_import_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "secret_module.py").write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    outcome, _ = run_adapter(spy(tmp_path / "spy", "import secret_module"), VIEWS, policy=QUICK)
+    assert outcome.status == "unavailable" and "secret_module" in outcome.message
+
+
+def test_what_an_adapter_prints_goes_to_the_log_and_breaks_nothing(tmp_path: Path) -> None:
+    adapter = spy(tmp_path / "spy", 'import sys\nsys.stdout.write(\'{"event": "done"}\\n\')')
+    outcome, result = run_adapter(adapter, VIEWS, policy=QUICK, log=tmp_path / "log.txt")
+    assert outcome.status == "ok" and result is not None
+    assert '{"event": "done"}' in (tmp_path / "log.txt").read_text()
+
+
+def test_the_global_generators_are_seeded_alike_for_every_call(tmp_path: Path) -> None:
+    body = """import random
+open('draws', 'a').write(f'{random.random()} {np.random.random()}\\n')
+draws = open('draws').read().splitlines()
+assert len(set(draws)) == 1, draws"""
+    policy = Policy(warmups=1, repeats=2, min_seconds=0.0, deadline=60.0)
+    outcome, _ = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=policy, seed=7)
+    assert outcome.status == "ok", outcome.message
+
+
+def test_a_staged_tree_holds_adapters_alone() -> None:
+    tree = stage(FAULTY)
+    assert [path.name for path in tree.iterdir()] == ["adapters"]
+    assert (tree / "adapters" / "faulty" / "adapter.py").is_file()
+    assert stage(FAULTY) == tree

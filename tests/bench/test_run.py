@@ -1,0 +1,178 @@
+"""Runs: resumed, killed at any moment, shared, merged, within a budget; and the same scores whatever happened."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.measure import Policy
+from bench.plan import estimate_seconds, plan, view_order
+from bench.run import run_plan
+from bench.store import Store
+from bench.suite import Contestant, Suite
+from data.images import DataError
+from data.scene import Scene
+
+FAULTY = str(Path(__file__).parent.parent / "faulty")
+QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
+
+
+def suite(**changes: object) -> Suite:
+    contestants = [Contestant(name="oracle"), Contestant(name="noisy-oracle")]
+    base = Suite(name="t", adapters=contestants, views=(2, 4), truth="exact", policy=QUICK)
+    return msgspec.structs.replace(base, **changes)
+
+
+def run(chosen: Suite, scene: Scene, store: Store, **more: object) -> object:
+    return run_plan(plan(chosen, [scene]), store, protocol="object-v1", truth="exact", **more)  # type: ignore[arg-type]
+
+
+def scores_of(store: Store) -> dict[tuple[str, int], list[object]]:
+    trials = {record.key: record for record in store.trials()}
+    return {
+        (trials[s.trial].adapter, len(trials[s.trial].views)): [(v.metric, v.value, v.low, v.high) for v in s.values]
+        for s in store.scores()
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("undisturbed") / "store")
+    run(suite(), scene, store)
+    return store
+
+
+def test_a_run_stores_every_trial_score_prediction_log_and_itself(undisturbed: Store) -> None:
+    records = undisturbed.trials()
+    assert sorted((r.adapter, len(r.views), r.status) for r in records) == [
+        ("noisy-oracle", 2, "ok"),
+        ("noisy-oracle", 4, "ok"),
+        ("oracle", 2, "ok"),
+        ("oracle", 4, "ok"),
+    ]
+    assert len(undisturbed.scores()) == 4
+    for record in records:
+        assert record.prediction is not None
+        assert len(undisturbed.prediction(record.prediction).points) == record.points_kept
+        assert undisturbed.log_path(record.key).is_file()
+        assert record.cold is not None and record.peak_rss > 2**20
+    (ran,) = undisturbed.runs()
+    assert len(ran.trials) == 4 and ran.overhead_seconds is not None and ran.overhead_seconds < 0.01
+
+
+def test_view_subsets_are_nested(scene: Scene) -> None:
+    trials = plan(suite(views=(1, 2, 4, 8)), [scene])
+    sets = [set(trial.views) for trial in trials if trial.adapter.name == "oracle"]
+    assert [len(views) for views in sets] == [1, 2, 4, 8]
+    assert all(small < large for small, large in itertools.pairwise(sets))
+    assert view_order(scene, 0) != view_order(scene, 1)
+
+
+def test_a_second_run_repeats_nothing(undisturbed: Store, scene: Scene) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.path.rglob("*.json") if "runs" not in path.parts}
+    run(suite(), scene, undisturbed)
+    after = {path: path.stat().st_mtime_ns for path in undisturbed.path.rglob("*.json") if "runs" not in path.parts}
+    assert before == after
+
+
+def test_killed_at_any_moment_and_run_again_the_scores_are_those_of_an_undisturbed_run(
+    undisturbed: Store, scene_path: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", "from bench.cli import main; main()", "run", "--adapters", "oracle,noisy-oracle"]
+    command += ["--scenes", str(scene_path), "--views", "2,4", "--truth", "exact", "--store", str(tmp_path / "store")]
+    command += ["--repeats", "0"]
+    seen: dict[str, int] = {}
+    for delay in (1.5, 3.0, 4.5, 6.0):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        finished = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store" / "trials").glob("[!.]*.json")}
+        assert seen.items() <= finished.items(), "a finished trial was repeated"
+        seen = finished
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    store = Store(tmp_path / "store")
+    assert {p.name: p.stat().st_mtime_ns for p in (store.path / "trials").glob("[!.]*.json")}.items() >= seen.items()
+    assert scores_of(store) == scores_of(undisturbed)
+    time.sleep(0.5)  # a worker whose host was killed dies with it
+    orphans = subprocess.run(["pgrep", "-f", "adapters.worker"], capture_output=True, text=True, check=False).stdout
+    for pid in orphans.split():
+        assert f"PPid:\t{os.getpid()}" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_changed_options_views_or_seed_are_other_trials(scene: Scene) -> None:
+    def keys(chosen: Suite) -> set[str]:
+        return {trial.key(trial.make_views()) for trial in plan(chosen, [scene])}
+
+    noisy = suite(adapters=[Contestant(name="noisy-oracle")], views=(4,))
+    other = suite(adapters=[Contestant(name="noisy-oracle", options={"noise": 0.01})], views=(4,))
+    repeats = suite(adapters=[Contestant(name="noisy-oracle")], views=(4,), policy=Policy(repeats=9))
+    everything = [noisy, other, repeats, msgspec.structs.replace(noisy, seeds=(1,))]
+    assert len(set.union(*map(keys, everything))) == 4
+    assert keys(noisy) == keys(noisy)
+
+
+def test_a_failed_trial_is_stored_and_fails_every_metric(scene: Scene, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    faulty = Contestant(name=FAULTY, options={"mode": "raise"})
+    run(suite(adapters=[faulty, Contestant(name="colmap")], views=(1,)), scene, store)
+    statuses = {record.adapter: record for record in store.trials()}
+    assert statuses["faulty"].status == "crash" and "something broke" in statuses["faulty"].log_tail
+    assert statuses["colmap"].status == "unsupported"
+    for score in store.scores():
+        assert all(value.status == "failed" and value.value is None for value in score.values)
+
+
+def test_what_does_not_fit_the_budget_is_named(scene: Scene, tmp_path: Path) -> None:
+    slow = suite(adapters=[Contestant(name="oracle"), Contestant(name="colmap")], views=(4,))
+    result = run(slow, scene, Store(tmp_path / "store"), budget_seconds=4.0)
+    assert [(left.adapter, left.views) for left in result.left_out] == [("colmap", 4)]  # type: ignore[attr-defined]
+    assert [record.adapter for record in result.records] == ["oracle"]  # type: ignore[attr-defined]
+    assert "budget" in Store(tmp_path / "store").runs()[0].left_out[0].reason
+
+
+def test_a_measured_trial_is_planned_by_its_measurement(undisturbed: Store, scene: Scene) -> None:
+    (trial,) = plan(suite(adapters=[Contestant(name="noisy-oracle")], views=(8,)), [scene])
+    assert estimate_seconds(trial, undisturbed.trials()) != estimate_seconds(trial, [])
+
+
+def test_a_trial_that_another_run_holds_is_left_out(scene: Scene, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    chosen = suite(adapters=[Contestant(name="oracle")], views=(2,))
+    (trial,) = plan(chosen, [scene])
+    with store.lock(trial.key(trial.make_views())) as mine:
+        assert mine
+        result = run(chosen, scene, store)
+    assert result.left_out[0].reason == "another run holds this trial"  # type: ignore[attr-defined]
+    assert not store.trials()
+
+
+def test_stores_merge(undisturbed: Store, scene: Scene, tmp_path: Path) -> None:
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    run(suite(views=(2,)), scene, one)
+    run(suite(views=(4,)), scene, two)
+    assert one.merge(two) == 2
+    assert one.merge(two) == 0
+    assert scores_of(one) == scores_of(undisturbed)
+    with pytest.raises(DataError, match="a store wanted"):
+        one.merge(Store(tmp_path / "nothing"))
+
+
+def test_files_left_by_a_killed_writer_are_not_read(undisturbed: Store) -> None:
+    (undisturbed.path / "trials" / ".x123.json").write_text("{half")
+    assert len(undisturbed.trials()) == 4
+
+
+def test_equal_predictions_are_stored_once(undisturbed: Store) -> None:
+    record = undisturbed.trials()[0]
+    assert record.prediction is not None
+    prediction = undisturbed.prediction(record.prediction)
+    assert undisturbed.put_prediction(prediction, keep_all=True)[0] == record.prediction
