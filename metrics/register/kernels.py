@@ -9,28 +9,33 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from adapters.contract import F64, I32
+from adapters.contract import F32, F64, I32
+
+I16 = NDArray[np.int16]
 
 STEP = 0.25  # radians, largest turn of one point-to-plane step
 TURNS = 8  # inner iterations for a rotation: the outer loop goes on from where they stop
 
 
 class Grid(NamedTuple):
-    """A cloud made ready for approximate nearest neighbours: look up a voxel, then descend the neighbour graph."""
+    """A cloud made ready for approximate nearest neighbours: look up a voxel, then descend the neighbour graph.
 
-    points: F64  # (M, 3)
-    neighbours: I32  # (M, k) rows of the k nearest points
-    cells: I32  # (G, G, G) row of a point (almost) nearest to the voxel's centre
+    Narrow types, so that two of them stay in a core's cache; hence at most 32767 points."""
+
+    points: F32  # (M, 3)
+    neighbours: I16  # (M, k) rows of the k nearest points
+    cells: I16  # (G, G, G) row of a point (almost) nearest to the voxel's centre
     low: F64  # (3,) corner of the first voxel
     cell: float  # side of a voxel
 
 
 @njit(cache=True, fastmath=True)
-def fill_cells(points: F64, low: F64, cell: float, size: int) -> I32:
+def fill_cells(points: F32, low: F64, cell: float, size: int) -> I16:
     """The `cells` of a Grid: each voxel takes the best point its visited neighbours know, in four sweeps."""
-    cells = np.full((size, size, size), -1, np.int32)
-    best = np.full((size, size, size), np.inf)
+    cells = np.full((size, size, size), -1, np.int16)
+    best = np.full((size, size, size), np.inf, np.float32)
     for m in range(len(points)):
         at = np.empty(3, np.int64)
         squared = 0.0
@@ -176,7 +181,7 @@ def _about(centre: F64, rotation: F64, scale: float, shift: F64) -> F64:
 
 
 @njit(cache=True, fastmath=True)
-def point_step(moved: F64, truth: F64, rows: I32, weights: F64) -> F64:
+def point_step(moved: F64, truth: F32, rows: I32, weights: F64) -> F64:
     """The similarity of weighted point-to-point least squares; its scale is the ratio of the spreads (Horn 1987,
     the symmetric form), which noise on both sides leaves alone. Rotation after Mueller et al. (2016)."""
     total = 1e-300
@@ -264,7 +269,7 @@ def _solve(H: F64, g: F64, free: int) -> F64:
 
 @njit(cache=True, fastmath=True)
 def plane_step(
-    moved: F64, truth: F64, normals: F64, rows: I32, weights: F64, point_share: float, damping: float, free: int
+    moved: F64, truth: F32 | F64, normals: F64, rows: I32, weights: F64, point_share: float, damping: float, free: int
 ) -> F64:
     """One Gauss-Newton step of weighted point-to-plane distance plus `point_share` of point-to-point distance.
 

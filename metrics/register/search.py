@@ -27,12 +27,13 @@ from scipy.spatial.transform import Rotation
 
 from adapters.contract import F64, I32
 from metrics.register.kernels import Grid, fill_cells, pair_up, refine
-from metrics.register.stages import LEAST_POINTS, NEIGHBOURS, cloud, surface_normals
+from metrics.register.stages import LEAST_POINTS, cloud, surface_normals
 from metrics.similarity import apply, invert, rotation_angle, similarity, spread
 
 MOST = 10_000  # points of either cloud the search works on
 STRAY = 2.5  # points whose neighbours are farther than this many medians are dropped from pred
-VOXELS = 48
+VOXELS = 56
+NEIGHBOURS = 8
 EXPLAINED = 0.9  # share of either cloud below which the search goes on
 FEW_SCALES = (0.72, 0.92, 1.18)  # relative to the ratio of the radii
 MANY_SCALES = (0.62, 0.78, 0.98, 1.23)
@@ -50,8 +51,6 @@ class Found:
     score: float  # two-sided agreement, 0..1
     margin: float  # lead over the best clearly different pose, relative to the score
     ambiguous: bool
-    explained: tuple[float, float]  # shares of pred, of truth, that have a counterpart
-    width: float  # last width of the kernel, radii of the truth
 
 
 @dataclass(frozen=True)
@@ -100,21 +99,16 @@ def search(pred: F64, truth: F64, seed: int = 0) -> Found:
     unit_pred, unit_truth = _to_unit(source), _to_unit(target)
     climb = _Climb(apply(unit_pred, source), apply(unit_truth, target), rng)
     pool = climb.climb(climb.starts(300, FEW_SCALES), 60, 5)
-    pool = pool + climb.twins(pool)
-    final = climb.finish(pool)
-    if min(final.explained) < EXPLAINED:
-        more = climb.climb(climb.starts(700, MANY_SCALES) + climb.off_centre_starts(450, 1500), 90, 8)
-        pool = pool + more + final.pool
-        pool = pool + climb.twins(pool)
-        final = climb.finish(pool)
+    if min(climb.explained(pool)) < EXPLAINED:
+        more = climb.starts(700, MANY_SCALES) + climb.off_centre_starts(450, 1500)
+        pool = pool + climb.climb(more, 90, 8)
+    final = climb.finish(pool + climb.twins(pool))
     margin, z = climb.lead(final)
     return Found(
         target_from_source=invert(unit_truth) @ final.pool.pose[0] @ unit_pred,
         score=1 - float(final.pool.cost[0]) / 2,
         margin=margin,
         ambiguous=margin < AMBIGUOUS_MARGIN or z < AMBIGUOUS_Z,
-        explained=final.explained,
-        width=final.width,
     )
 
 
@@ -126,7 +120,6 @@ class _Final:
     width: float
     pred: F64
     truth_rows: I32
-    explained: tuple[float, float]
 
 
 class _Climb:
@@ -205,24 +198,33 @@ class _Climb:
 
     def finish(self, pool: Pool) -> _Final:
         """Sharpen the leaders, and others far from them, with a kernel fitted to the noise."""
-        pool = self._refine(pool.distinct(12, 0.05) + pool.distinct(6, 0.3), 1200, 8, 0.08, 0.05, 10, 0.1)
+        pool = self._refine(pool.distinct(9, 0.05) + pool.distinct(5, 0.3), 1000, 6, 0.08, 0.05, 6, 0.1)
         pred, truth_rows = self._samples(2500)
+        width = self._width(pool, pred, truth_rows)
+        leaders = np.ascontiguousarray((pool.distinct(4, 0.05) + pool.distinct(4, 0.3)).pose)
+        clouds = self.pred, self.truth, self.normals
+        cost, pose = refine(leaders, pred, truth_rows, *clouds, 10, max(0.08, width), width, 6, 0.1)
+        return _Final(Pool(cost, pose).best(len(cost)), width, pred, truth_rows)
+
+    def explained(self, pool: Pool) -> tuple[float, float]:
+        """Shares of pred and of truth that have a counterpart under the best of `pool`, once that is sharpened."""
+        best = self._refine(pool.best(2), 1000, 6, 0.08, 0.05, 6, 0.1).best(1)
+        samples = self._samples(2500)
+        limit = 2.5 * self._width(best, *samples)
+        ahead, back = self._distances(best.pose[0], *samples)
+        return float((ahead < limit).mean()), float((back < limit).mean())
+
+    def _width(self, pool: Pool, pred: F64, truth_rows: I32) -> float:
+        """The kernel width that fits the noise left under the best of `pool`."""
         ahead, _ = self._distances(pool.best(1).pose[0], pred, truth_rows)
-        width = float(np.clip(2.5 * np.quantile(ahead, 0.3), max(0.03, self.floor), max(0.12, self.floor)))
-        leaders = np.ascontiguousarray((pool.distinct(6, 0.05) + pool.distinct(5, 0.3)).pose)
-        wide = max(0.08, width)
-        cost, pose = refine(leaders, pred, truth_rows, self.pred, self.truth, self.normals, 12, wide, width, 20, 0.1)
-        final = Pool(cost, pose).best(len(cost))
-        ahead, back = self._distances(final.pose[0], pred, truth_rows)
-        explained = float((ahead < 2.5 * width).mean()), float((back < 2.5 * width).mean())
-        return _Final(final, width, pred, truth_rows, explained)
+        return float(np.clip(2.5 * np.quantile(ahead, 0.3), max(0.03, self.floor), max(0.12, self.floor)))
 
     def _distances(self, pose: F64, pred: F64, truth_rows: I32) -> tuple[F64, F64]:
         """Distances (A,) from pred's samples and (B,) from truth's, truth's unit."""
         total = len(pred) + len(truth_rows)
         squared = np.empty(total)
         moved, rows = np.empty((total, 3)), np.empty(total, np.int32)
-        pair_up(np.ascontiguousarray(pose), pred, truth_rows, self.pred, self.truth, 20, moved, rows, squared)
+        pair_up(np.ascontiguousarray(pose), pred, truth_rows, self.pred, self.truth, 6, moved, rows, squared)
         distance = np.sqrt(squared)
         return distance[: len(pred)], distance[len(pred) :]
 
@@ -285,6 +287,7 @@ def _grid(points: F64) -> tuple[Grid, float]:
     low, high = points.min(axis=0), points.max(axis=0)
     side = float((high - low).max())
     corner, cell = (low + high) / 2 - 0.85 * side, 1.7 * side / VOXELS
-    cells = fill_cells(np.ascontiguousarray(points), corner, cell, VOXELS)
-    neighbours = np.ascontiguousarray(rows[:, 1:].astype(np.int32))
-    return Grid(np.ascontiguousarray(points), neighbours, cells, corner, cell), float(np.median(distance[:, 1]))
+    narrow = np.ascontiguousarray(points, np.float32)
+    cells = fill_cells(narrow, corner, cell, VOXELS)
+    neighbours = np.ascontiguousarray(rows[:, 1:].astype(np.int16))
+    return Grid(narrow, neighbours, cells, corner, cell), float(np.median(distance[:, 1]))

@@ -15,7 +15,7 @@ from metrics.similarity import AlignmentError, apply, checked_points, invert, sc
 LEAST_POINTS = 50
 MOST = 60_000  # points of a cloud that a search tree holds
 NEIGHBOURS = 12  # for normals
-SAMPLES = 4000  # of either cloud, from which pairs are formed
+SAMPLES = 3000  # of either cloud, from which pairs are formed
 COARSE, FINE = 0.12, 0.03  # bounds of the kernel width of `Matcher.score`, radii of the truth
 
 
