@@ -1,0 +1,6 @@
+"""Ground truth from photos: structure from motion and dense stereo, with a card that says how far to trust it."""
+
+from data.groundtruth.build import build_groundtruth
+from data.groundtruth.quality import QualityCard
+
+__all__ = ["QualityCard", "build_groundtruth"]

@@ -1,0 +1,363 @@
+"""From photos to a frozen ground truth: take in, solve, judge, register, write."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.contract import F32, F64, Bools, Cameras, Unsupported
+from adapters.sfm import ImageFiles, SparseModel
+from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
+from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
+from data.groundtruth.intake import Intake, pinhole_focal, save_image, save_mask, take_in, undistorted
+from data.groundtruth.measure import compare_halves, exact_error
+from data.groundtruth.quality import DISTORTION_GATE, ExactError, Halves, QualityCard, Seconds, judge
+from data.groundtruth.solve import solve
+from data.images import DataError
+from data.scene import CameraFile, TruthFile, write_truth
+from metrics.cameras import align_cameras
+from metrics.equalise import bounded_subset
+from metrics.similarity import AlignmentError, apply
+from metrics.truth import Box, Truth, diameter
+
+VIDEO_FRAMES = 60
+MOST_POINTS = 60_000
+FEWEST_POINTS = 50  # below this there is nothing to score against
+GRID = 1e-4  # points are rounded to a grid of about this share of the diameter, so that they compress
+Progress = Callable[[str, float], None]
+
+
+def build_groundtruth(
+    source: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    timeout: float = 3600.0,
+    dense: bool = True,
+    halves: bool = True,
+    progress: Progress | None = None,
+) -> QualityCard:
+    """Write the Scene directory `out` with a COLMAP ground truth of `source` and its card `quality.json`.
+
+    `source` is a folder of photos (with `masks/` if the object is masked), a video, or a Scene, which may be `out`
+    itself. Structure from motion runs on full frames at full size in a process of its own, at most `timeout` seconds a
+    run; `dense` adds the surface by multi-view stereo, `halves` the comparison of two reconstructions from disjoint
+    views. Where the scene has an exact truth, poses are still solved freely, then one similarity brings them into the
+    exact frame, whose diameter and crop are taken; elsewhere z is up and the crop is what many views see.
+
+    A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises DataError for
+    input that cannot be used; then nothing is written."""
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    in_place = out.exists() and source.resolve() == out.resolve()
+    if out.exists() and not in_place and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists already, a new or empty folder wanted")
+    if in_place and not (out / "scene.json").is_file():
+        raise DataError(f"{out}: holds the photos themselves, another folder wanted to write the scene to")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        stage = Path(folder, "scene")
+        stage.mkdir()
+        intake = take_in(source, stage, name, VIDEO_FRAMES, in_place)
+        card = _run(_Job(intake, stage, seed, timeout, progress or (lambda what, share: None)), dense, halves)
+        card.write(stage / "quality.json")
+        if in_place:
+            shutil.rmtree(out / "truth" / "colmap", ignore_errors=True)
+            if (stage / "truth" / "colmap").is_dir():
+                (out / "truth").mkdir(exist_ok=True)
+                (stage / "truth" / "colmap").rename(out / "truth" / "colmap")
+            (stage / "quality.json").replace(out / "quality.json")
+        else:
+            if out.is_dir():
+                out.rmdir()
+            stage.rename(out)
+            out.chmod(0o755)
+    return card
+
+
+@dataclass
+class _Clock:
+    """CPU seconds of this process and its children, by stage."""
+
+    sparse: float = 0.0
+    dense: float = 0.0
+    halves: float = 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        before = _cpu_seconds()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + _cpu_seconds() - before)
+
+
+def _cpu_seconds() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
+
+
+@dataclass
+class _Job:
+    """One run of `build_groundtruth`: what its steps share."""
+
+    intake: Intake
+    stage: Path
+    seed: int
+    timeout: float
+    progress: Progress
+    clock: _Clock = field(default_factory=_Clock)
+    notes: list[str] = field(default_factory=list)
+
+    def solve(self, views: Sequence[int], low: float, high: float) -> SparseModel:
+        """Structure from motion on `views`, which moves the progress from `low` to `high`."""
+        starts = {"extract": 0.0, "match": 0.4, "map": 0.7, "": 1.0}
+        names = list(starts)
+
+        def report(stage: str, share: float) -> None:
+            start, end = starts[stage], starts[names[names.index(stage) + 1]]
+            self.progress(f"structure from motion: {stage}", low + (high - low) * (start + (end - start) * share))
+
+        return solve(
+            [self.intake.paths[i] for i in views],
+            groups=[self.intake.groups[i] for i in views],
+            focal=self.intake.focal,
+            seed=self.seed,
+            timeout=self.timeout,
+            progress=report,
+        )
+
+
+def _run(job: _Job, dense: bool, halves: bool) -> QualityCard:
+    """Solve, judge, register, densify, measure; the truth is written into the stage unless it is refused."""
+    count = len(job.intake.paths)
+    bent = 0.0
+    model: SparseModel | None = None
+    try:
+        with job.clock.stage("sparse"):
+            model = job.solve(range(count), 0.0, 0.4)
+    except Unsupported as error:
+        job.notes.append(str(error))
+    if model is not None:
+        bent = float(model.distortion[model.registered].max())
+        straighten = job.intake.ours and bent > DISTORTION_GATE
+        if straighten:
+            model = _straightened(job, model)
+    measured = _Measured(model, bent, bent > 0 and model is not None and not model.radial.any())
+    if model is not None and _judged(measured, count)[0] != "refused":
+        measured = _measure(job, measured, model, dense, halves)
+    return _card(job, measured, count)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the card is made from."""
+
+    model: SparseModel | None
+    distortion: float  # pixels, as photographed
+    straightened: bool
+    dense: Dense | None = None
+    points: int | None = None  # of the dense cloud that was kept
+    halves: Halves | None = None
+    exact: ExactError | None = None
+    diameter: float | None = None
+
+
+def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
+    model = measured.model
+    return judge(
+        images=count,
+        registered=int(model.registered.sum()) if model else 0,
+        models=list(model.model_sizes) if model else [],
+        reprojection_px=model.reprojection_error if model else None,
+        distortion_left_px=0.0 if measured.straightened else measured.distortion,
+        coverage=measured.dense.coverage if measured.dense else None,
+        halves=measured.halves,
+    )
+
+
+def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
+    model, dense = measured.model, measured.dense
+    verdict, reasons = _judged(measured, count)
+    return QualityCard(
+        verdict=verdict,
+        reasons=reasons,
+        notes=job.notes,
+        images=count,
+        registered=int(model.registered.sum()) if model else 0,
+        models=list(model.model_sizes) if model else [],
+        reprojection_px=_rounded(model.reprojection_error) if model else None,
+        track_length=_rounded(float(model.track_length.mean())) if model else None,
+        sparse_points=len(model.points) if model else 0,
+        distortion_px=_rounded(measured.distortion) if model else None,
+        undistorted=measured.straightened,
+        dense_by="stereo" if dense else None,
+        dense_points=measured.points,
+        dense_coverage=_rounded(dense.coverage) if dense else None,
+        halves=measured.halves,
+        exact=measured.exact,
+        diameter=measured.diameter,
+        cpu_seconds=Seconds(*(round(getattr(job.clock, name), 1) for name in ("sparse", "dense", "halves"))),
+        seed=job.seed,
+        versions={name: version(name) for name in ("pycolmap", "numpy", "numba")},
+    )
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)
+
+
+def _straightened(job: _Job, model: SparseModel) -> SparseModel:
+    """Take the lens distortion out of the staged images and masks; the model's cameras are then exact pinholes."""
+    intrinsics = model.cameras.intrinsics.copy()
+    for index, view in enumerate(job.intake.scene.file.views):
+        K, radial = model.cameras.intrinsics[index], float(model.radial[index])
+        focal = pinhole_focal(float(K[0, 0]), radial, (int(model.sizes[index, 0]), int(model.sizes[index, 1])))
+        image = undistorted(job.intake.scene.image(view.name), K, radial, focal)
+        save_image(job.stage, view.name, image, Path(view.image).suffix)
+        if view.mask is not None:
+            mask = job.intake.scene.mask(view.name).astype(np.uint8) * 255
+            save_mask(job.stage, view.name, undistorted(mask, K, radial, focal) > 127)
+        intrinsics[index, 0, 0] = intrinsics[index, 1, 1] = focal
+        job.progress("taking lens distortion out", 0.4)
+    cameras = Cameras(intrinsics, model.cameras.camera_from_world)
+    return replace(model, cameras=cameras, radial=np.zeros_like(model.radial))
+
+
+def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, halves: bool) -> _Measured:
+    """Register, densify, compare, and write the truth."""
+    scene = job.intake.scene
+    views = np.flatnonzero(model.registered)
+    names = [scene.view_names[i] for i in views]
+    masks = [scene.mask(name) for name in names] if scene.has_masks else None
+    solved = _solved(job, model, masks)
+    exact = scene.truth("exact") if "exact" in scene.truth_kinds else None
+    try:
+        target_from_model, exact_cameras = _registration(solved, names, exact)
+    except AlignmentError as error:
+        raise DataError(f"{scene.path}: its exact cameras do not fix a frame: {error}") from error
+    solved = replace(
+        solved,
+        cameras=move_cameras(solved.cameras, target_from_model),
+        points=apply(target_from_model, solved.points).astype(np.float32),
+    )
+    surface: Dense | None = None
+    if dense:
+        with job.clock.stage("dense"):
+            surface = dense_surface(
+                solved, seed=job.seed, progress=lambda share: job.progress("dense surface", 0.4 + 0.4 * share)
+            )
+    about, normals = (surface.points, surface.normals) if surface else (solved.points, towards_cameras(solved))
+    kept = photographed(about, solved.cameras, solved.sizes, masks)
+    if kept.sum() < FEWEST_POINTS:
+        raise DataError(f"{scene.path}: {int(kept.sum())} points on what was photographed, {FEWEST_POINTS} wanted")
+    crop = exact.crop if exact is not None else robust_box(about[kept])
+    if crop is not None:
+        kept &= crop.contains(about)
+    unit = exact.diameter if exact is not None else diameter(about[kept])
+    chosen = np.flatnonzero(kept)[bounded_subset(about[kept], MOST_POINTS)]
+    points, normals = about[chosen], normals[chosen]
+    agreement = None
+    if halves and dense:
+        with job.clock.stage("halves"):
+            agreement = compare_halves(job.solve, solved, views, crop, unit, job.seed, job.notes, job.progress)
+    against = exact_error(points, solved.cameras, exact_cameras, exact) if exact and exact_cameras else None
+    _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap")
+    return replace(
+        measured,
+        dense=surface,
+        points=len(points) if surface else None,
+        halves=agreement,
+        exact=against,
+        diameter=unit,
+    )
+
+
+def _solved(job: _Job, model: SparseModel, masks: Sequence[Bools] | None) -> Solved:
+    """The registered views of `model`."""
+    views = np.flatnonzero(model.registered)
+    visible = np.zeros((len(model.registered), len(model.points)), np.bool_)
+    visible[model.observation_view, model.observation_point] = True
+    return Solved(
+        ImageFiles([job.intake.paths[i] for i in views]),
+        masks,
+        model.cameras.take(views),
+        model.sizes[views],
+        model.points,
+        visible[views],
+    )
+
+
+def _registration(solved: Solved, names: Sequence[str], exact: Truth | None) -> tuple[F64, Cameras | None]:
+    """The similarity from the model's frame into the truth's, and the exact cameras of the registered views."""
+    if exact is None:
+        about = photographed(solved.points, solved.cameras, solved.sizes, solved.masks)
+        return upright(solved.points[about], solved.cameras), None
+    cameras = exact.cameras.take([exact.view_names.index(name) for name in names])
+    return align_cameras(solved.cameras, cameras).truth_from_pred, cameras
+
+
+def towards_cameras(solved: Solved) -> F32:
+    """(M, 3) unit vectors from each sparse point towards the mean of the cameras that measured it."""
+    mean = solved.visible.T.astype(np.float64) @ solved.cameras.centres
+    away = mean / np.maximum(solved.visible.sum(axis=0), 1)[:, None] - solved.points
+    return np.asarray(away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-30), np.float32)
+
+
+def _write(
+    job: _Job,
+    names: Sequence[str],
+    solved: Solved,
+    points: F32,
+    normals: F32,
+    surface: Dense | None,
+    crop: Box | None,
+    unit: float,
+    frame: str,
+) -> None:
+    """`truth/colmap` in the stage; depth maps only beside images of our own, an existing scene is not bloated."""
+    cameras = [
+        CameraFile(
+            view=name,
+            width=int(size[0]),
+            height=int(size[1]),
+            fx=float(K[0, 0]),
+            fy=float(K[1, 1]),
+            cx=float(K[0, 2]),
+            cy=float(K[1, 2]),
+            camera_from_world=pose.tolist(),
+        )
+        for name, size, K, pose in zip(
+            names, solved.sizes, solved.cameras.intrinsics, solved.cameras.camera_from_world, strict=True
+        )
+    ]
+    step = 2.0 ** np.round(np.log2(GRID * unit))
+    arrays: dict[str, NDArray[np.generic]] = {
+        "points": (np.round(points.astype(np.float64) / step) * step).astype(np.float32),
+        "normals": (np.round(normals * 128) / 128).astype(np.float16),
+    }
+    depth, depth_unit = None, 1e-4 * unit
+    if surface is not None and job.intake.ours:
+        full = zip(names, surface.depth, solved.sizes, strict=True)
+        depth = {name: enlarge(small, (int(w), int(h))) for name, small, (w, h) in full}
+        depth_unit = max(depth_unit, max(float(d.max()) for d in depth.values()) / 65000)
+    truth = TruthFile(
+        kind="colmap",
+        made_by=["colmap"],
+        diameter=unit,
+        crop_low=crop.low if crop else None,
+        crop_high=crop.high if crop else None,
+        depth_unit=depth_unit,
+        frame=frame,
+    )
+    write_truth(job.stage, truth, cameras, arrays, depth)

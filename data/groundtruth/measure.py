@@ -1,0 +1,133 @@
+"""How far a ground truth can be trusted: two halves of the views against each other, and COLMAP against the exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.contract import F32, Bools, Cameras, Unsupported
+from adapters.sfm import SparseModel
+from data.groundtruth.dense import Solved, dense_surface
+from data.groundtruth.frame import move_cameras, photographed
+from data.groundtruth.quality import ExactError, Halves
+from metrics.cameras import align_cameras
+from metrics.nearest import distances
+from metrics.similarity import AlignmentError, apply, rotation_angle
+from metrics.truth import Box, Truth
+from metrics.visibility import depth_buffers, seen_surface
+
+HALVES_SIDE = 320  # pixels: halves are compared on coarser maps, at a quarter of the cost
+FEWEST_VIEWS = 6  # in a half, below which it is not rebuilt
+FEWEST_POINTS = 100
+NEAR = 0.01  # share of the diameter within which surfaces count as one
+Solve = Callable[[Sequence[int], float, float], SparseModel]
+
+
+def compare_halves(
+    solve: Solve,
+    solved: Solved,
+    views: NDArray[np.int64],
+    crop: Box | None,
+    unit: float,
+    seed: int,
+    notes: list[str],
+    progress: Callable[[str, float], None],
+) -> Halves | None:
+    """Rebuild the scene from its even and from its odd views, independently, and compare the two surfaces.
+
+    Each half is brought into the frame of `solved` by its own cameras, which `solved` has as well. `views` are the
+    scene's indices of solved's views, `unit` the diameter. None, with the reason added to `notes`, where a half of
+    the views cannot be rebuilt."""
+    clouds, used = [], []
+    for half in (0, 1):
+        rows = np.arange(half, len(views), 2)
+        name = ("even", "odd")[half]
+        if len(rows) < FEWEST_VIEWS:
+            notes.append(f"halves not compared: {len(rows)} {name} views, at least {FEWEST_VIEWS} wanted")
+            return None
+        try:
+            low = 0.8 + 0.1 * half
+            model = solve(views[rows].tolist(), low, low + 0.04)
+            found = np.flatnonzero(model.registered)
+            if len(found) < FEWEST_VIEWS:
+                notes.append(f"halves not compared: {len(found)} of {len(rows)} {name} views registered")
+                return None
+            part = _as_solved(model, solved, rows)
+            fit = align_cameras(part.cameras, solved.cameras.take(rows[found])).truth_from_pred
+        except (Unsupported, AlignmentError) as error:
+            notes.append(f"halves not compared: {name} views: {error}")
+            return None
+        part = Solved(
+            part.images,
+            part.masks,
+            move_cameras(part.cameras, fit),
+            part.sizes,
+            apply(fit, part.points).astype(np.float32),
+            part.visible,
+        )
+        surface = dense_surface(
+            part, seed=seed, side=HALVES_SIDE, progress=partial(_advance, progress, low + 0.04, low + 0.1)
+        )
+        points = surface.points[photographed(surface.points, solved.cameras, solved.sizes, solved.masks)]
+        points = points[crop.contains(points)] if crop is not None else points
+        if len(points) < FEWEST_POINTS:
+            notes.append(f"halves not compared: {len(points)} points from the {name} views")
+            return None
+        clouds.append(points)
+        used.append(len(found))
+    both = distances(clouds[0], clouds[1])
+    apart = np.concatenate([both.to_truth, both.to_pred]) / unit
+    shares = [float((side <= NEAR * unit).mean()) for side in (both.to_truth, both.to_pred)]
+    return Halves((used[0], used[1]), round(100 * float(np.median(apart)), 4), round(min(shares), 4))
+
+
+def _advance(progress: Callable[[str, float], None], low: float, high: float, share: float) -> None:
+    progress("dense surface of half the views", low + (high - low) * share)
+
+
+def _as_solved(model: SparseModel, whole: Solved, rows: NDArray[np.int64]) -> Solved:
+    """The registered views of `model`, which was solved on the views `rows` of `whole`, in the model's own frame."""
+    found = np.flatnonzero(model.registered)
+    visible = np.zeros((len(rows), len(model.points)), np.bool_)
+    visible[model.observation_view, model.observation_point] = True
+    return Solved(
+        [whole.images[int(i)] for i in rows[found]],
+        [whole.masks[int(i)] for i in rows[found]] if whole.masks is not None else None,
+        model.cameras.take(found),
+        model.sizes[found],
+        model.points,
+        visible[found],
+    )
+
+
+def exact_error(points: F32, cameras: Cameras, exact_cameras: Cameras, exact: Truth) -> ExactError:
+    """The error of a cloud (M, 3) and its cameras, both in the exact frame already, against the exact scene."""
+    unit = exact.diameter
+    samples = exact.points
+    keep: Bools = np.ones(len(samples), np.bool_) if exact.crop is None else exact.crop.contains(samples)
+    everyone = list(range(len(exact.view_names)))
+    keep &= seen_surface(samples, exact, depth_buffers(exact), everyone, NEAR * unit)
+    both = distances(points, samples[keep], vertices=exact.vertices, faces=exact.faces)
+    accuracy, completeness = both.to_truth / unit, both.to_pred / unit
+    apart = np.linalg.norm(cameras.centres - exact_cameras.centres, axis=1)
+    turned = rotation_angle(
+        np.einsum("nij,nkj->nik", cameras.camera_from_world[:, :3, :3], exact_cameras.camera_from_world[:, :3, :3])
+    )
+    focal = cameras.intrinsics[:, 0, 0] / exact_cameras.intrinsics[:, 0, 0] - 1
+    return ExactError(
+        centre_rmse_percent=_percent(np.sqrt((apart**2).mean()) / unit),
+        rotation_rmse_degrees=round(float(np.sqrt((turned**2).mean())), 4),
+        focal_percent=_percent(np.abs(focal).max()),
+        accuracy_percent=_percent(accuracy.mean()),
+        accuracy_median_percent=_percent(np.median(accuracy)),
+        precision_1_percent=round(float((accuracy <= NEAR).mean()), 4),
+        completeness_percent=_percent(completeness.mean()),
+        completeness_1_percent=round(float((completeness <= NEAR).mean()), 4),
+    )
+
+
+def _percent(share: float | np.floating) -> float:
+    return round(100 * float(share), 4)

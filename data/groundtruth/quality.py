@@ -1,0 +1,133 @@
+"""The quality card of a ground truth: what was measured, and the verdict that follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+FORMAT = 1
+REGISTERED_GATE = 0.9  # share of the images in the one model
+REPROJECTION_GATE = 1.0  # pixels
+STRAY_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
+TRUSTED_REGISTERED = 0.95
+TRUSTED_HALVES = 0.9  # share of the two halves' surfaces that agree within 1% of the diameter
+TRUSTED_COVERAGE = 0.3  # share of the pixels with a confirmed depth
+DISTORTION_GATE = 0.5  # pixels at the corner that images may miss their pinhole camera by
+
+
+class Halves(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Two reconstructions from disjoint views, even and odd, each brought into the frame of the whole."""
+
+    views: tuple[int, int]  # registered in each
+    median_percent: float  # median distance between the two surfaces, % of the diameter
+    within_1_percent: float  # share of both surfaces within 1% of the diameter of the other
+
+
+class ExactError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The truth's own error against the exact scene, after one similarity fitted to the cameras alone.
+
+    Lengths in percent of the diameter. Accuracy is measured from the cloud to the mesh, completeness from the surface
+    that the exact cameras see to the cloud."""
+
+    centre_rmse_percent: float  # camera centres
+    rotation_rmse_degrees: float
+    focal_percent: float  # largest relative error of a focal length
+    accuracy_percent: float  # mean distance
+    accuracy_median_percent: float
+    precision_1_percent: float  # share of the cloud within 1% of the mesh
+    completeness_percent: float  # mean distance
+    completeness_1_percent: float  # share of the seen surface within 1% of the cloud
+
+
+class Seconds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """CPU seconds, child processes included."""
+
+    sparse: float
+    dense: float
+    halves: float
+
+
+class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`quality.json`. Null is what was not measured; `notes` says why."""
+
+    format: int = FORMAT
+    verdict: str  # trusted | usable | refused
+    reasons: list[str]  # what keeps it from the next better verdict; empty when trusted
+    notes: list[str]
+    images: int
+    registered: int
+    models: list[int]  # registered views of every model that COLMAP returned, largest first
+    reprojection_px: float | None
+    track_length: float | None  # mean views a point
+    sparse_points: int
+    distortion_px: float | None  # lens distortion found, at the worst corner
+    undistorted: bool  # whether the scene's images were freed of it
+    dense_by: str | None  # "stereo" (ours, CPU) or "patch_match_stereo" (COLMAP's, CUDA)
+    dense_points: int | None
+    dense_coverage: float | None  # share of the pixels (of the object's, where masks exist) with a confirmed depth
+    halves: Halves | None
+    exact: ExactError | None
+    diameter: float | None  # unit of length of the truth
+    cpu_seconds: Seconds
+    seed: int
+    versions: dict[str, str]
+
+    @property
+    def registered_share(self) -> float:
+        return self.registered / self.images
+
+    def write(self, path: Path) -> None:
+        """Write as indented JSON."""
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+
+    @staticmethod
+    def read(path: Path) -> QualityCard:
+        """Read what `write` wrote."""
+        return msgspec.json.decode(path.read_bytes(), type=QualityCard)
+
+
+def judge(
+    *,
+    images: int,
+    registered: int,
+    models: list[int],
+    reprojection_px: float | None,
+    distortion_left_px: float,
+    coverage: float | None,
+    halves: Halves | None,
+) -> tuple[str, list[str]]:
+    """The verdict and its reasons. `distortion_left_px` is what remains in the images at the worst corner.
+
+    Refused: no model, several, fewer than 90% of the images in it, or a mean reprojection error of a pixel or more.
+    Trusted: beyond that, nearly all images, a dense surface, and two halves of the views that agree on it. A low
+    reprojection error alone earns no trust: a warped solution has one too."""
+    refused, doubts = [], []
+    share = registered / images
+    if not models:
+        refused.append(f"no model found among {images} images")
+    else:
+        if share < REGISTERED_GATE:
+            refused.append(f"{registered} of {images} images registered, at least {REGISTERED_GATE:.0%} wanted")
+        if strays := [size for size in models[1:] if size >= max(3, STRAY_MODEL * images)]:
+            refused.append(f"the scene split into models of {', '.join(map(str, [models[0], *strays]))} images")
+        if reprojection_px is None or not reprojection_px < REPROJECTION_GATE:
+            refused.append(f"reprojection error {reprojection_px:.2f} px, less than {REPROJECTION_GATE:g} px wanted")
+    if share < TRUSTED_REGISTERED:
+        doubts.append(f"{registered} of {images} images registered, {TRUSTED_REGISTERED:.0%} wanted for trust")
+    if distortion_left_px > DISTORTION_GATE:
+        doubts.append(f"images differ from their pinhole cameras by {distortion_left_px:.1f} px at the corners")
+    if coverage is None:
+        doubts.append("no dense surface was made")
+    elif coverage < TRUSTED_COVERAGE:
+        doubts.append(f"dense depth on {coverage:.0%} of the pixels, {TRUSTED_COVERAGE:.0%} wanted for trust")
+    if halves is None:
+        doubts.append("the agreement of two halves of the views is not known")
+    elif halves.within_1_percent < TRUSTED_HALVES:
+        doubts.append(
+            f"two halves of the views agree within 1% of the diameter on {halves.within_1_percent:.0%} of the surface, "
+            f"{TRUSTED_HALVES:.0%} wanted for trust"
+        )
+    if refused:
+        return "refused", refused
+    return ("usable", doubts) if doubts else ("trusted", [])
