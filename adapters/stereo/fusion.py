@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from math import sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -20,6 +21,7 @@ from adapters.stereo.patchmatch import DepthMap
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
@@ -41,11 +43,35 @@ class _Maps(NamedTuple):
     """All depth maps flattened, so that views may differ in size."""
 
     depth: F32  # (P,)
-    start: NDArray[np.int64]  # (N,) first pixel of each view
-    size: NDArray[np.int64]  # (N, 2) width, height
+    start: I64  # (N,) first pixel of each view
+    size: I64  # (N, 2) width, height
     K: F64  # (N, 3, 3)
     inverse: F64  # (N, 3, 3) of K
     pose: F64  # (N, 4, 4) camera from world
+
+
+class _Looks(NamedTuple):
+    """What else is known of every pixel, parallel to `_Maps.depth`."""
+
+    normal: F32  # (P, 3) world frame
+    cost: F32  # (P,)
+    color: U8  # (P, 3)
+    used: Bools  # (P,) already part of a point
+
+
+class _Out(NamedTuple):
+    """The points of one view, filled from the front."""
+
+    point: F32
+    normal: F32
+    color: U8
+    pixel: F32
+    support: I32
+    cost: F32
+
+
+_ROW: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True, "_nrt": False}  # see kernels.py
+_LEAF: dict[str, Any] = {**_ROW, "forceinline": True}
 
 
 def _flatten(maps: Sequence[DepthMap], intrinsics: F64, camera_from_world: F64) -> _Maps:
@@ -55,69 +81,77 @@ def _flatten(maps: Sequence[DepthMap], intrinsics: F64, camera_from_world: F64) 
         np.cumsum([0, *lengths[:-1]]).astype(np.int64),
         np.array([m.depth.shape[::-1] for m in maps], np.int64),
         np.asarray(intrinsics, np.float64),
-        np.linalg.inv(intrinsics),
+        np.asarray(np.linalg.inv(intrinsics), np.float64),
         np.asarray(camera_from_world, np.float64),
     )
 
 
-@njit(cache=True, error_model="numpy")
-def _partner(maps, i, x, y, z, j, pixels, relative):  # type: ignore[no-untyped-def]
-    """Index in view j of the pixel that agrees with pixel (x, y) of view i at depth z, else -1 (nothing there, or
-    hidden) or -2 (view j saw through the point)."""
-    world = np.empty(3)
-    _lift(maps, i, x + 0.5, y + 0.5, z, world)
-    u, v, depth = _drop(maps, j, world)
+@njit(**_LEAF)
+def _lift(maps: _Maps, i: int, u: float, v: float, z: float) -> tuple[float, float, float]:
+    """Pixel coordinates (u, v) of view i at depth z -> world."""
+    P = maps.pose
+    a = (maps.inverse[i, 0, 0] * u + maps.inverse[i, 0, 1] * v + maps.inverse[i, 0, 2]) * z - P[i, 0, 3]
+    b = (maps.inverse[i, 1, 1] * v + maps.inverse[i, 1, 2]) * z - P[i, 1, 3]
+    c = z - P[i, 2, 3]
+    return (
+        P[i, 0, 0] * a + P[i, 1, 0] * b + P[i, 2, 0] * c,
+        P[i, 0, 1] * a + P[i, 1, 1] * b + P[i, 2, 1] * c,
+        P[i, 0, 2] * a + P[i, 1, 2] * b + P[i, 2, 2] * c,
+    )
+
+
+@njit(**_LEAF)
+def _drop(maps: _Maps, i: int, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """World point -> pixel coordinates and depth in view i; depth <= 0 behind the camera."""
+    P, K = maps.pose, maps.K
+    a = P[i, 0, 0] * x + P[i, 0, 1] * y + P[i, 0, 2] * z + P[i, 0, 3]
+    b = P[i, 1, 0] * x + P[i, 1, 1] * y + P[i, 1, 2] * z + P[i, 1, 3]
+    c = P[i, 2, 0] * x + P[i, 2, 1] * y + P[i, 2, 2] * z + P[i, 2, 3]
+    return (K[i, 0, 0] * a + K[i, 0, 1] * b) / c + K[i, 0, 2], K[i, 1, 1] * b / c + K[i, 1, 2], c
+
+
+@njit(**_LEAF)
+def _partner(maps: _Maps, i: int, x: int, y: int, z: float, j: int, pixels: float, relative: float) -> int:
+    """Index of the pixel of view j that agrees with pixel (x, y) of view i at depth z; -1 where view j measured nothing
+    there or something nearer, -2 where it saw through the point."""
+    wx, wy, wz = _lift(maps, i, x + 0.5, y + 0.5, z)
+    u, v, depth = _drop(maps, j, wx, wy, wz)
     width, height = maps.size[j, 0], maps.size[j, 1]
-    if not (depth > 0 and 0 <= u < width and 0 <= v < height):
+    if not (depth > 1e-12 and 0 <= u < width and 0 <= v < height):
         return -1
-    iu, iv = np.int64(u), np.int64(v)
-    there = maps.depth[maps.start[j] + iv * width + iu]
+    iu, iv = int(u), int(v)
+    index = maps.start[j] + iv * width + iu
+    there = maps.depth[index]
     if there <= 0:
         return -1
-    _lift(maps, j, iu + 0.5, iv + 0.5, there, world)
-    u, v, back = _drop(maps, i, world)
+    wx, wy, wz = _lift(maps, j, iu + 0.5, iv + 0.5, there)
+    u, v, back = _drop(maps, i, wx, wy, wz)
     if abs(back - z) < relative * z and (u - x - 0.5) ** 2 + (v - y - 0.5) ** 2 < pixels * pixels:
-        return iv * width + iu
+        return int(index)
     return -2 if there > depth * (1 + 2 * relative) else -1
 
 
-@njit(cache=True, error_model="numpy")
-def _lift(maps, i, u, v, z, out):  # type: ignore[no-untyped-def]
-    """Pixel coordinates (u, v) of view i at depth z -> world, into `out` (3,)."""
-    K, P = maps.inverse[i], maps.pose[i]
-    a = (K[0, 0] * u + K[0, 1] * v + K[0, 2]) * z - P[0, 3]
-    b = (K[1, 1] * v + K[1, 2]) * z - P[1, 3]
-    c = z - P[2, 3]
-    for k in range(3):
-        out[k] = P[0, k] * a + P[1, k] * b + P[2, k] * c
-
-
-@njit(cache=True, error_model="numpy")
-def _drop(maps, i, world):  # type: ignore[no-untyped-def]
-    """World point -> pixel coordinates and depth in view i."""
-    K, P = maps.K[i], maps.pose[i]
-    a = P[0, 0] * world[0] + P[0, 1] * world[1] + P[0, 2] * world[2] + P[0, 3]
-    b = P[1, 0] * world[0] + P[1, 1] * world[1] + P[1, 2] * world[2] + P[1, 3]
-    c = P[2, 0] * world[0] + P[2, 1] * world[1] + P[2, 2] * world[2] + P[2, 3]
-    if c <= 1e-12:
-        return -1.0, -1.0, -1.0
-    return (K[0, 0] * a + K[0, 1] * b) / c + K[0, 2], K[1, 1] * b / c + K[1, 2], c
+@njit(**_ROW)
+def _agreeing_row(
+    maps: _Maps, i: int, y: int, others: I64, views: int, pixels: float, relative: float, keep: Bools
+) -> None:
+    width = maps.size[i, 0]
+    for x in range(width):
+        z = maps.depth[maps.start[i] + y * width + x]
+        agree, against = 0, 0
+        if z > 0:
+            for k in range(others.shape[0]):
+                partner = _partner(maps, i, x, y, z, others[k], pixels, relative)
+                agree += partner >= 0
+                against += partner == -2
+        keep[y, x] = agree >= views and agree > against
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def _agreeing(maps, i, others, views, pixels, relative, keep):  # type: ignore[no-untyped-def]
+def _agreeing(maps: _Maps, i: int, others: I64, views: int, pixels: float, relative: float, keep: Bools) -> None:
     """Set `keep` (H, W) where at least `views` of `others` agree with view i, and more than see through it."""
-    width, height = maps.size[i, 0], maps.size[i, 1]
-    for y in prange(height):
-        for x in range(width):
-            z = maps.depth[maps.start[i] + y * width + x]
-            agree, against = 0, 0
-            if z > 0:
-                for k in range(others.shape[0]):
-                    partner = _partner(maps, i, x, y, z, others[k], pixels, relative)
-                    agree += partner >= 0
-                    against += partner == -2
-            keep[y, x] = agree >= views and agree > against
+    for y in prange(keep.shape[0]):
+        _agreeing_row(maps, i, y, others, views, pixels, relative, keep)
 
 
 def filter_consistent(
@@ -145,69 +179,55 @@ def filter_consistent(
     return tuple(out)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_ROW)
 def _fuse_view(
-    maps,
-    i,
-    others,
-    normals,
-    costs,
-    colors,
-    pixels,
-    relative,
-    used,
-    points,
-    out_normals,
-    out_colors,
-    where,
-    support,
-    out_cost,
-):  # type: ignore[no-untyped-def]
-    """Fuse what is left of view i; returns the number of points written. Rows in order, so the result is one."""
+    maps: _Maps, looks: _Looks, i: int, others: I64, pixels: float, relative: float, members: I64, out: _Out
+) -> int:
+    """Fuse what is left of view i into `out`; returns the number of points written.
+
+    One thread, row by row: which pixels are left depends on the order. `members` (1 + others,) is scratch."""
     width, height = maps.size[i, 0], maps.size[i, 1]
-    members = np.empty(others.shape[0] + 1, np.int64)
-    owners = np.empty(others.shape[0] + 1, np.int64)
-    world = np.empty(3)
     count = 0
     for y in range(height):
         for x in range(width):
             here = maps.start[i] + y * width + x
             z = maps.depth[here]
-            if z <= 0 or used[here]:
+            if z <= 0 or looks.used[here]:
                 continue
-            members[0], owners[0], n = here, i, 1
+            px, py, pz = _lift(maps, i, x + 0.5, y + 0.5, z)
+            members[0], n = here, 1
             for k in range(others.shape[0]):
                 j = others[k]
-                partner = _partner(maps, i, x, y, z, j, pixels, relative)
-                if partner >= 0:
-                    index = maps.start[j] + partner
-                    cosine = 0.0
-                    for c in range(3):
-                        cosine += normals[index, c] * normals[here, c]
-                    if cosine > 0.5:
-                        members[n], owners[n] = index, j
-                        n += 1
-            for c in range(3):
-                points[count, c] = 0
-                out_normals[count, c] = 0
-            color = np.zeros(3)
-            cost = 0.0
-            for m in range(n):
-                index, j = members[m], owners[m]
-                local = index - maps.start[j]
-                _lift(maps, j, local % maps.size[j, 0] + 0.5, local // maps.size[j, 0] + 0.5, maps.depth[index], world)
+                index = _partner(maps, i, x, y, z, j, pixels, relative)
+                if index < 0:
+                    continue
+                cosine = np.float32(0)
                 for c in range(3):
-                    points[count, c] += world[c] / n
-                    out_normals[count, c] += normals[index, c]
-                    color[c] += colors[index, c]
-                cost += costs[index]
-                used[index] = True
-            norm = np.sqrt((out_normals[count] ** 2).sum())
+                    cosine += looks.normal[index, c] * looks.normal[here, c]
+                if cosine > 0.5:
+                    local = index - maps.start[j]
+                    row = local // maps.size[j, 0]
+                    qx, qy, qz = _lift(maps, j, local - row * maps.size[j, 0] + 0.5, row + 0.5, maps.depth[index])
+                    px, py, pz = px + qx, py + qy, pz + qz
+                    members[n] = index
+                    n += 1
+            norm, cost = 0.0, 0.0
             for c in range(3):
-                out_normals[count, c] /= norm
-                out_colors[count, c] = np.uint8(color[c] / n + 0.5)
-            where[count, 0], where[count, 1] = x + 0.5, y + 0.5
-            support[count], out_cost[count] = n, cost / n
+                normal, color = 0.0, 0.0
+                for m in range(n):
+                    normal += looks.normal[members[m], c]
+                    color += looks.color[members[m], c]
+                out.normal[count, c] = normal
+                out.color[count, c] = np.uint8(color / n + 0.5)
+                norm += normal * normal
+            for c in range(3):
+                out.normal[count, c] /= sqrt(norm)
+            for m in range(n):
+                cost += looks.cost[members[m]]
+                looks.used[members[m]] = True
+            out.point[count, 0], out.point[count, 1], out.point[count, 2] = px / n, py / n, pz / n
+            out.pixel[count, 0], out.pixel[count, 1] = x + 0.5, y + 0.5
+            out.support[count], out.cost[count] = n, cost / n
             count += 1
     return count
 
@@ -226,31 +246,28 @@ def fuse(
     that agree with it (as in `filter_consistent`, and whose normals lie within 60 degrees), which are then used up.
     Points of fewer than `min_support` views are left out. `images` (H, W, 3) uint8 give the colours."""
     flat = _flatten(maps, intrinsics, camera_from_world)
-    normals = np.concatenate(
-        [
-            m.normal.reshape(-1, 3) @ pose[:3, :3].astype(np.float32)
-            for m, pose in zip(maps, camera_from_world, strict=True)
-        ]
+    looks = _Looks(
+        normal=np.concatenate(
+            [m.normal.reshape(-1, 3) @ pose[:3, :3].astype(np.float32) for m, pose in zip(maps, flat.pose, strict=True)]
+        ),
+        cost=np.concatenate([m.cost.ravel() for m in maps]),
+        color=np.concatenate([image.reshape(-1, 3) for image in images]),
+        used=np.zeros(len(flat.depth), np.bool_),
     )
-    costs = np.concatenate([m.cost.ravel() for m in maps])
-    colors = np.concatenate([image.reshape(-1, 3) for image in images])
-    used = np.zeros(len(flat.depth), np.bool_)
-    parts = []
+    parts: list[_Out] = []
     for i, m in enumerate(maps):
-        size = int((m.depth > 0).sum())
-        arrays = (
-            np.empty((size, 3), np.float64),
-            np.empty((size, 3), np.float32),
-            np.empty((size, 3), np.uint8),
-            np.empty((size, 2), np.float32),
-            np.empty(size, np.int32),
-            np.empty(size, np.float32),
+        size, others = int((m.depth > 0).sum()), np.array(neighbours[i], np.int64)
+        out = _Out(
+            point=np.empty((size, 3), np.float32),
+            normal=np.empty((size, 3), np.float32),
+            color=np.empty((size, 3), np.uint8),
+            pixel=np.empty((size, 2), np.float32),
+            support=np.empty(size, np.int32),
+            cost=np.empty(size, np.float32),
         )
-        others = np.array(neighbours[i], np.int64)
-        n = _fuse_view(flat, i, others, normals, costs, colors, pixels, relative, used, *arrays)
-        enough = arrays[4][:n] >= min_support
-        parts.append((*(a[:n][enough] for a in arrays), np.full(int(enough.sum()), i, np.int32)))
-    points, out_normals, out_colors, where, support, cost, view = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
-    return Fused(points.astype(np.float32), out_normals, out_colors, view, where, support, cost)
+        count = _fuse_view(flat, looks, i, others, pixels, relative, np.empty(len(others) + 1, np.int64), out)
+        enough = out.support[:count] >= min_support
+        parts.append(_Out._make(column[:count][enough] for column in out))
+    view = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.point) for part in parts])
+    point, normal, color, pixel, support, cost = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Fused(point, normal, color, view, pixel, support, cost)

@@ -1,8 +1,8 @@
 """Which views see the same things: the common viewing volume, depth ranges and source views.
 
 Cameras are given as arrays throughout: `intrinsics` (N, 3, 3) float64 in pixels (top-left corner of the image at
-(0, 0), first pixel's centre at (0.5, 0.5)), `camera_from_world` (N, 4, 4) float64 rigid, `sizes` (N, 2) width and height
-in pixels. Images must be free of lens distortion.
+(0, 0), first pixel's centre at (0.5, 0.5)), `camera_from_world` (N, 4, 4) float64 rigid, `sizes` (N, 2) width and
+height in pixels. Images must be free of lens distortion.
 """
 
 from __future__ import annotations
