@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 ASSETS = ("style.css", "page.js", "clouds.js")
 HUES = 8  # colours in the style sheet for telling systems apart
 THUMBNAIL = 240  # pixels, the longer side
+MATRIX = 16  # systems in a head-to-head matrix; comparisons.csv has every pair
 CURVE_METRICS = 6  # how many quality metrics a board's curves offer
+
+
+# What the cloud viewer offers: headings (views, inputs) and below each its entries.
+CloudMenu = list[tuple[str, list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class SceneCard:
     name: str
     title: str
     thumbnails: tuple[Thumbnail, ...]
-    clouds: tuple[dict[str, Any], ...]
+    clouds: CloudMenu
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class _Page:
         self.board = board
         self.out = out
         self.trials = {trial.key: trial for row in board.rows for trial in row.trials}
+        self.row_number = {trial.key: i for i, row in enumerate(board.rows) for trial in row.trials}
         self.pages = {self._name(row): row for row in board.rows}
         self.page_of = {(row.board, row.system, row.views): name for name, row in self.pages.items()}
         self.rows_of: dict[tuple[Board, str], list[Row]] = defaultdict(list)
@@ -154,6 +160,7 @@ def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], out: Pat
         "scope_of_claim": scope_of_claim,
         "pair_rows": pair_rows,
         "enough": ENOUGH_SCENES,
+        "most_pairs": MATRIX,
         "scales": SCALES,
         "truth_name": {"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"},
     }
@@ -169,7 +176,7 @@ def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], out: Pat
     template = environment.get_template("row.html")
     for name, row in page.pages.items():
         keys = {trial.key for trial in row.trials}
-        own = [_cloud_entry(page, pair) for pair in pairs if pair.key in keys]
+        own = _cloud_menu(page, (pair for pair in pairs if pair.key in keys))
         written.append(_write(out / "rows" / f"{name}.html", template.render(row=row, clouds=own)))
     return written
 
@@ -189,6 +196,21 @@ def _clouds(tables: Tables, page: _Page, written: dict[str, Path]) -> list[Cloud
     return [write_clouds(row.key, row.truth, Path(row.path), page.out / "clouds", written) for row in rows]
 
 
+def _cloud_menu(page: _Page, pairs: Iterable[CloudPair]) -> CloudMenu:
+    """The entries for `pairs`, most views first, then in the order of the tables."""
+
+    def order(pair: CloudPair) -> tuple[int, int, str, str]:
+        trial = page.trials[pair.key]
+        return (-trial.views, page.row_number[pair.key], trial.scene, pair.truth)
+
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for pair in sorted(pairs, key=order):
+        trial = page.trials[pair.key]
+        heading = f"{trial.views} view{'s' * (trial.views != 1)}: {trial.inputs.replace('+', ' + ')} → {trial.scope}"
+        found[heading].append(_cloud_entry(page, pair))
+    return list(found.items())
+
+
 def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
     """What the cloud viewer is told of one pair."""
     trial = page.trials[pair.key]
@@ -197,8 +219,12 @@ def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
         f"{text.count(pair.points)} points; error: median {text.number(pair.median_error)}%, "
         f"95th percentile {text.number(pair.high_error)}% of the diameter"
     )
-    label = f"{trial.title}, {trial.scene}, {views}, {trial.inputs}, against {pair.truth} truth"
-    return asdict(pair) | {"label": label, "said": said}
+    return asdict(pair) | {
+        "label": f"{trial.title}, {trial.scene}, {views}, {trial.inputs}, against {pair.truth} truth",
+        "short": f"{trial.title}, {trial.scene}, {pair.truth} frame"
+        + (f", seed {trial.repeat}" if trial.repeat else ""),
+        "said": said,
+    }
 
 
 def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[SceneCard], list[Path]]:
@@ -211,8 +237,8 @@ def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[S
             found = _thumbnail(Path(path), target)
             thumbnails.append(Thumbnail(view, f"images/{target.name}" if found else ""))
             written += [target] if found else []
-        here = [_cloud_entry(page, pair) for pair in pairs if page.trials[pair.key].scene == scene.scene]
-        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), tuple(here)))
+        menu = _cloud_menu(page, (pair for pair in pairs if page.trials[pair.key].scene == scene.scene))
+        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), menu))
     return cards, written
 
 
@@ -270,8 +296,7 @@ def _line(curve: Curve, page: _Page) -> dict[str, Any]:
         return None if value is None else value / scale
 
     return {
-        # Plotly reads tags in names.
-        "name": curve.system.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+        "name": curve.system,
         "hue": page.hue(rows[0]),
         "ranked": any(page.standing(row, curve.truth or page.run.rank_truth).rank is not None for row in rows),
         "views": [point.views for point in curve.points],
@@ -283,12 +308,13 @@ def _line(curve: Curve, page: _Page) -> dict[str, Any]:
     }
 
 
-def pair_rows(found: Comparisons) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The head-to-head matrix: for each system, what it did against each other one."""
+def pair_rows(found: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The head-to-head matrix of the first systems of `rows`: for each, what it did against each other one."""
+    order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
     out = []
-    for i, name in enumerate(found.systems):
+    for i in order:
         cells = []
-        for j in range(len(found.systems)):
+        for j in order:
             gain = float(found.gain[i, j])
             low, high = float(found.low[i, j]), float(found.high[i, j])
             cells.append(
@@ -302,5 +328,5 @@ def pair_rows(found: Comparisons) -> list[tuple[str, list[dict[str, Any]]]]:
                     "verdict": "better" if found.better[i, j] else ("worse" if found.better[j, i] else ""),
                 }
             )
-        out.append((name, cells))
+        out.append((found.systems[i], cells))
     return out

@@ -132,6 +132,35 @@ def scores_csv(tables: Tables) -> pd.DataFrame:
     return out.sort_values(order, kind="stable")[columns].reset_index(drop=True)
 
 
+def comparisons_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
+    """A row an ordered pair of ranked systems, on each board, at each number of views, under each truth.
+
+    `gain`: how much better `system` is than `other` in the ranking metric, over the cells where both have a result;
+    `low` and `high`: 95% interval of the mean difference, failures counted; empty with too few scenes."""
+    rows = []
+    for group in board.groups:
+        for truth, found in group.comparisons.items():
+            for i, system in enumerate(found.systems):
+                for j, other in enumerate(found.systems):
+                    if i == j:
+                        continue
+                    rows.append(
+                        (
+                            *(group.board.inputs, group.board.scope, group.views, group.board.protocol_hash, truth),
+                            *(run.rank_metric, system, other, found.scenes[i, j], found.common[i, j]),
+                            *(found.wins[i, j], found.wins[j, i], found.gain[i, j], found.low[i, j], found.high[i, j]),
+                            bool(found.better[i, j]),
+                        )
+                    )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            *("inputs", "scope", "views", "protocol_hash", "truth", "metric", "system", "other", "scenes"),
+            *("common_cells", "wins", "losses", "gain", "low", "high", "better"),
+        ],
+    )
+
+
 def paper_metrics(board: Leaderboard, place: Board, truth: str) -> tuple[Metric, ...]:
     """The metrics that a paper's table has room for, the ranking one first."""
     return board.metrics.get((place, truth), ())[:PAPER_METRICS]

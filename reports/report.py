@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.curves import curves, curves_csv
 from reports.html import write_html
-from reports.leaderboard import latex, leaderboard_csv, markdown, scores_csv
+from reports.leaderboard import comparisons_csv, latex, leaderboard_csv, markdown, scores_csv
 from reports.standings import leaderboard
 from reports.tables import Tables, checked
 
@@ -16,7 +16,8 @@ from reports.tables import Tables, checked
 def write_report(tables: Tables, out: Path) -> list[Path]:
     """Write every report of `tables` into the folder `out`; returns the files written.
 
-    leaderboard.csv, scores.csv, curves.csv, leaderboard.md, leaderboard.tex and leaderboard.html with what it needs.
+    leaderboard.csv, scores.csv, curves.csv, comparisons.csv, leaderboard.md, leaderboard.tex, and leaderboard.html
+    with the pages, scripts, clouds and images that it links to.
     A pure function of the tables and the files they name: the same tables give the same bytes.
     Raises TableError where a table breaks its description."""
     good = checked(tables)
@@ -27,6 +28,7 @@ def write_report(tables: Tables, out: Path) -> list[Path]:
         _csv(out / "leaderboard.csv", leaderboard_csv(board, good.run)),
         _csv(out / "scores.csv", scores_csv(good)),
         _csv(out / "curves.csv", curves_csv(lines)),
+        _csv(out / "comparisons.csv", comparisons_csv(board, good.run)),
         _text(out / "leaderboard.md", markdown(board, good.run)),
         _text(out / "leaderboard.tex", latex(board, good.run)),
         *write_html(good, board, lines, out),

@@ -2,9 +2,9 @@
 "use strict";
 window.reconbench = window.reconbench || {};
 (function (R) {
-  // Viridis (van der Walt & Smith 2015), perceptually uniform and safe for the colour-blind; its darkest part is left
-  // out so that small errors still stand out from a dark ground.
-  const SCALE = ["#46327e", "#3e4c8a", "#31688e", "#277f8e", "#1f9a8a", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+  // Viridis (van der Walt & Smith 2015), perceptually uniform and safe for the colour-blind; its darkest quarter is
+  // left out so that small errors still stand out from the ground.
+  const SCALE = ["#3b518a", "#306a8e", "#27808e", "#21988a", "#2dae7f", "#50c26a", "#84d34a", "#c0df2a", "#fde725"];
   R.scaleGradient = "linear-gradient(90deg," + SCALE.join(",") + ")";
   const PLAIN = [0.78, 0.8, 0.83];
 
@@ -48,7 +48,7 @@ window.reconbench = window.reconbench || {};
       gl_Position = clip * vec4(low + side * place, 1.0);
       gl_PointSize = clamp(size / gl_Position.w, 1.0, 24.0);
       float near = clamp((range.y - gl_Position.w) / (range.y - range.x), 0.0, 1.0);
-      shade = colour * mix(0.45, 1.0, near);
+      shade = colour * mix(0.55, 1.0, near);
     }`;
   const FRAGMENT = `
     precision mediump float; varying vec3 shade;

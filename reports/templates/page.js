@@ -115,12 +115,23 @@
       return line.value.map(function (v, i) { return v === null || line[end][i] === null ? 0 : Math.abs(line[end][i] - v); });
     };
     return {
-      x: line.views, y: line.value, name: line.name, mode: "lines+markers", type: "scatter", connectgaps: false,
+      x: line.views, y: line.value, name: escape(line.name), mode: "lines+markers", type: "scatter", connectgaps: false,
       line: { color: hue, width: 2, dash: line.ranked || figure.truth === "" ? "solid" : "dot" },
       marker: { size: 8, color: hue, symbol: line.whole.map(function (whole) { return whole ? mark : mark + "-open"; }) },
       error_y: { type: "data", symmetric: false, array: ends("high"), arrayminus: ends("low"), color: hue, thickness: 1, width: 2 },
       text: line.cells, hovertemplate: "%{fullData.name}: %{y:.3g}, %{text}<extra></extra>",
     };
+  }
+  // Plotly reads tags in titles and names.
+  function escape(name) { return name.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); }
+  // 1, 2 and 5 of each decade that a cost spans.
+  function steps(figure) {
+    const found = figure.lines.flatMap(function (line) { return line.value.filter(function (v) { return v > 0; }); });
+    const out = [];
+    for (let k = Math.floor(Math.log10(Math.min(...found))); k <= Math.ceil(Math.log10(Math.max(...found))); k++) {
+      for (const digit of [1, 2, 5]) out.push(Number((digit * 10 ** k).toPrecision(1)));
+    }
+    return out;
   }
   function draw(target, figure) {
     const soft = colour("--soft"), rule = colour("--line"), cost = figure.truth === "";
@@ -128,11 +139,11 @@
     const unit = { bytes: "GiB", ratio: "" }[figure.unit] ?? figure.unit;
     const axis = { gridcolor: rule, zeroline: false, linecolor: rule, tickfont: { size: 11 }, fixedrange: true };
     Plotly.react(target, figure.lines.map(function (line) { return trace(line, figure); }), {
-      title: { text: figure.title + (unit ? ` [${unit}]` : "") + (figure.better === "lower" ? " ↓" : " ↑"), font: { size: 13, color: colour("--ink") }, x: 0.02, xanchor: "left" },
+      title: { text: escape(figure.title) + (unit ? ` [${unit}]` : "") + (figure.better === "lower" ? " ↓" : " ↑"), font: { size: 13, color: colour("--ink") }, x: 0.02, xanchor: "left" },
       font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 12 },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 320, margin: { l: 48, r: 12, t: 40, b: 76 },
       xaxis: { ...axis, type: "log", tickvals: views, ticktext: views.map(String), title: { text: "views", font: { size: 11 }, standoff: 6 }, range: [Math.log10(views[0]) - 0.08, Math.log10(views[views.length - 1]) + 0.08] },
-      yaxis: { ...axis, ...(cost ? { type: "log", dtick: "D1", exponentformat: "none", minor: { ticks: "" } } : { rangemode: "tozero" }) },
+      yaxis: { ...axis, ...(cost ? { type: "log", tickvals: steps(figure), ticktext: steps(figure).map(String) } : { rangemode: "tozero" }) },
       legend: { orientation: "h", y: -0.3, font: { size: 11 } }, hovermode: "closest",
     }, { responsive: true, displayModeBar: false });
   }
@@ -187,6 +198,7 @@
         viewers.push(viewer);
       }
       load.hidden = true;
+      root.dataset.open = "";
       viewer.show(JSON.parse(pick.selectedOptions[0].dataset.cloud));
     };
     load.addEventListener("click", show);

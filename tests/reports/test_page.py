@@ -1,0 +1,210 @@
+"""The pages: every name escaped, every link to a file that is there, nothing read from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reports.clouds import write_clouds
+from reports.report import write_report
+from reports.tables import TableError, Tables
+
+
+class Reader(HTMLParser):
+    """Collects tags, links and visible text; fails on tags that do not close."""
+
+    VOID = frozenset(("meta", "link", "input", "img", "br", "path"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("href", "src"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> seen"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(path: Path) -> Reader:
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def pages(written: list[Path]) -> list[Path]:
+    return [path for path in written if path.suffix == ".html"]
+
+
+def test_every_link_leads_to_a_file_beside_the_page(make: Callable[..., Tables], tmp_path: Path) -> None:
+    written = write_report(make(cloud_points=60, clouds=3, images=2), tmp_path / "out")
+    found = pages(written)
+    assert len(found) == 1 + 40
+    ids = set(read(tmp_path / "out" / "leaderboard.html").ids)
+    for page in found:
+        reader = read(page)
+        assert len(set(reader.ids)) == len(reader.ids)
+        for link in reader.links:
+            if link.startswith("data:"):
+                continue
+            path, _, mark = link.partition("#")
+            assert not re.match(r"[a-z]+:|//", path), link
+            assert not path or (page.parent / path).is_file(), f"{page.name}: {link}"
+            if mark and page.name == "leaderboard.html" and not path:
+                assert mark in ids or mark == "main"
+
+
+def test_hostile_names_stay_text(hostile: Tables, make: Callable[..., Tables], tmp_path: Path) -> None:
+    written = write_report(hostile, tmp_path / "bad")
+    tame = write_report(make(views=(2, 4), cloud_points=50, images=1), tmp_path / "tame")
+    for bad, good in zip(pages(written), pages(tame), strict=True):
+        reader = read(bad)
+        assert "<script>alert" not in bad.read_text(encoding="utf-8")
+        assert reader.handlers == []
+        assert reader.tags.count("script") == read(good).tags.count("script")
+    front = read(tmp_path / "bad" / "leaderboard.html")
+    assert any("<script>alert('x')</script>" in text for text in front.text)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) for path in written)
+
+
+def test_the_front_page_says_what_must_be_said(tables: Tables, tmp_path: Path) -> None:
+    trials = tables.trials.copy()
+    gone = (trials["adapter"] == "carver") & (trials["views"] == 8)
+    trials.loc[gone, ["status", "message"]] = ["unavailable", "reconbench adapters install carver"]
+    keys = trials.loc[gone, "key"]
+    scores = tables.scores[~tables.scores["key"].isin(keys)]
+    write_report(replace(tables, trials=trials, scores=scores), tmp_path / "out")
+    text = " ".join(" ".join(read(tmp_path / "out" / "leaderboard.html").text).split())
+    for words in (
+        "kin of this truth (colmap)",
+        "reference: given the truth",
+        "external prediction",
+        "random weights: timed only",
+        "oom 1",
+        "Ranks hold within these 4 scenes only.",
+        "agree with Kendall's τ = 1.00 (n = 3)",
+        "reconbench adapters install carver",
+        "over the budget of 600 s",
+        "floor 0.12",
+        "standard",
+        "6.00 ms",
+    ):
+        assert words in text, words
+
+
+def test_a_row_page_holds_what_reproduces_it(tables: Tables, tmp_path: Path) -> None:
+    write_report(tables, tmp_path / "out")
+    page = next((tmp_path / "out" / "rows").glob("grid3r-8-*.html"))
+    text = " ".join(" ".join(read(page).text).split())
+    for words in (
+        "reconbench run --adapters grid3r --scenes skull --views 8",
+        "grid3r gave up on skull",
+        "Killed",
+        "9f31c2",
+        "77aa01",
+        "5e1f00",
+        "2 x Xeon, 24 GiB",
+        "umeyama",
+        "rank 1 of 3",
+        "before ICP",
+    ):
+        assert words in text, words
+
+
+def test_predictions_are_linked_where_they_exist(tables: Tables, tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "p 1"
+    folder.mkdir(parents=True)
+    trials = tables.trials.copy()
+    trials.loc[trials["key"] == "grid3r-toy-8", "prediction_path"] = str(folder)
+    write_report(replace(tables, trials=trials), tmp_path / "out")
+    page = next((tmp_path / "out" / "rows").glob("grid3r-8-*.html"))
+    assert "../../store/p%201" in read(page).links
+
+
+def test_a_missing_image_is_said_to_be_missing(make: Callable[..., Tables], tmp_path: Path) -> None:
+    tables = make(images=2)
+    (tmp_path / "made" / "toy-00.png").unlink()
+    (tmp_path / "made" / "toy-01.png").write_bytes(b"not an image")
+    write_report(tables, tmp_path / "out")
+    text = " ".join(read(tmp_path / "out" / "leaderboard.html").text)
+    assert "v00: image not found" in text and "v01: image not found" in text
+
+
+def test_clouds_survive_quantisation(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(500, 3)).astype(np.float32)
+    error = rng.exponential(size=500).astype(np.float32)
+    np.savez(tmp_path / "c.npz", pred=points, error=error, truth=points[:7])
+    written: dict[str, Path] = {}
+    pair = write_clouds("k", "exact", tmp_path / "c.npz", tmp_path, written)
+    content = decoded(written[pair.prediction])
+    assert np.abs(content["points"] - points).max() < np.ptp(points, axis=0).max() / 65535
+    assert np.abs(content["error"] - error).max() < error.max() / 65535
+    assert pair.scale >= np.quantile(error, 0.95)
+    again = write_clouds("other", "exact", tmp_path / "c.npz", tmp_path, written)
+    assert (again.prediction, again.surface) == (pair.prediction, pair.surface)
+    assert len(written) == 2
+
+
+def decoded(path: Path) -> dict[str, np.ndarray]:
+    import base64
+    import json
+
+    found = re.fullmatch(r'reconbench\.receive\("[0-9a-f]{16}",(\{.*\})\);\n', path.read_text(encoding="ascii"))
+    assert found
+    data = json.loads(found[1])
+    places = np.frombuffer(base64.b64decode(data["points"]), "<u2").reshape(-1, 3) / 65535
+    return {
+        "points": np.array(data["low"]) + places * np.array(data["side"]),
+        "error": np.frombuffer(base64.b64decode(data["error"]), "<u2") / 65535 * data["most"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"error": np.zeros(3, np.float32)}, "3 errors seen for 5 points"),
+        ({"pred": np.zeros((5, 2), np.float32)}, "pred: shape"),
+        ({"pred": np.full((5, 3), np.nan, np.float32)}, "non-finite"),
+        ({"truth": np.zeros((0, 3), np.float32)}, "an empty cloud"),
+        ({"truth": np.zeros((40_001, 3), np.float32)}, "at most 40000"),
+    ],
+)
+def test_bad_clouds_are_refused(tmp_path: Path, change: dict[str, np.ndarray], words: str) -> None:
+    arrays = {
+        "pred": np.zeros((5, 3), np.float32),
+        "error": np.zeros(5, np.float32),
+        "truth": np.ones((4, 3), np.float32),
+    }
+    np.savez(tmp_path / "c.npz", **(arrays | change))
+    with pytest.raises(TableError, match=words):
+        write_clouds("k", "exact", tmp_path / "c.npz", tmp_path, {})
