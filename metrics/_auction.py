@@ -34,7 +34,6 @@ from metrics._cells import I64
 from metrics._pricetree import (
     ALPHA,
     FAR,
-    I64,
     LEAST,
     STACK,
     WIDTH,

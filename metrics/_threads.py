@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from numba import get_num_threads
+import numba
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_config: Any = numba.config
 
 
 def in_threads(task: Callable[[T], R], parts: Iterable[T]) -> list[R]:
@@ -18,7 +20,7 @@ def in_threads(task: Callable[[T], R], parts: Iterable[T]) -> list[R]:
     As many threads as NUMBA_NUM_THREADS says, by default the processors this process may use. numba's own threads
     are not used: they take 150 ms to wake on a busy machine, and may not be shared with a caller's threads."""
     todo = list(parts)
-    threads = min(len(todo), get_num_threads())
+    threads = min(len(todo), int(_config.NUMBA_NUM_THREADS))
     if threads < 2:
         return [task(part) for part in todo]
     with ThreadPoolExecutor(threads) as pool:

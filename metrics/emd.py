@@ -52,10 +52,11 @@ def emd(pred: ArrayLike, truth: ArrayLike, gap: float = 0.01) -> EMD:
     from metrics._auction import EPSILON, solve
 
     low, high = np.minimum(one.min(axis=0), other.min(axis=0)), np.maximum(one.max(axis=0), other.max(axis=0))
-    centre, extent = (low + high) / 2, float(np.linalg.norm(high - low))
+    centre, span = (low + high) / 2, high - low
+    extent = float(span.max() * np.linalg.norm(span / span.max()))  # whatever the unit: squares must not underflow
     rounding = 4 * EPSILON * (1 + float(np.abs(centre).max()) / extent)
     solution = solve((one - centre) / extent, (other - centre) / extent, gap, rounding)
-    upper = float(np.linalg.norm(one - other[solution.assignment], axis=1).mean())
+    upper = float(np.linalg.norm((one - other[solution.assignment]) / extent, axis=1).mean()) * extent
     lower = min(solution.lower * extent, upper)
     reached = (upper - lower) / lower if lower > 0 else np.inf
     reason = None

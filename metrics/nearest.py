@@ -72,7 +72,8 @@ def surface_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -
     triangles = checked_faces("faces", faces, len(corners))
     centre = (corners.min(axis=0) + corners.max(axis=0)) / 2  # single precision is spent on the mesh, not its offset
     _, face, _ = point_cloud_utils.closest_points_on_mesh(cloud - centre, corners - centre, triangles)
-    return _triangle_distance(cloud, *(corners[triangles[face, k]] for k in range(3)))
+    nearest_faces = triangles[np.reshape(face, -1)]  # a single point comes back without its axis
+    return _triangle_distance(cloud, *(corners[nearest_faces[:, k]] for k in range(3)))
 
 
 def _triangle_distance(p: F64, a: F64, b: F64, c: F64) -> F64:

@@ -44,9 +44,9 @@ def checked_faces(name: str, faces: ArrayLike, vertices: int) -> np.ndarray[tupl
 
 def _as_array(name: str, values: Any) -> np.ndarray[Any, np.dtype[Any]]:
     if hasattr(values, "detach"):  # a torch tensor: numpy reads it once it is free of its graph and in host memory
-        values = values.detach()
         if str(values.device) != "cpu":
             raise ValueError(f"{name}: a tensor on {values.device} seen, a CPU tensor or an array wanted")
+        values = values.detach()
     try:
         return np.asarray(values)
     except (TypeError, ValueError) as error:
