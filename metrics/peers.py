@@ -7,6 +7,7 @@ sliced distances) are not here: their error is larger than what a comparison wou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -70,7 +71,7 @@ def _pynanoflann(queries: Cloud, points: Cloud) -> tuple[Any, Any]:
 
     tree = KDTree(n_neighbors=1)
     tree.fit(points)
-    distance, index = tree.kneighbors(queries, n_jobs=-1)
+    distance, index = tree.kneighbors(queries, n_jobs=os.cpu_count() or 1)
     return distance[:, 0], index[:, 0]
 
 
