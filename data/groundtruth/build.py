@@ -30,9 +30,9 @@ from metrics.similarity import AlignmentError, apply
 from metrics.truth import Box, Truth, diameter
 
 VIDEO_FRAMES = 60
-MOST_POINTS = 60_000
+MOST_POINTS = 55_000
 FEWEST_POINTS = 50  # below this there is nothing to score against
-GRID = 1e-4  # points are rounded to a grid of about this share of the diameter, so that they compress
+GRID = 2e-4  # points are rounded to a grid of about this share of the diameter: far below their error, a third smaller
 Progress = Callable[[str, float], None]
 
 
@@ -342,9 +342,11 @@ def _write(
         )
     ]
     step = 2.0 ** np.round(np.log2(GRID * unit))
+    on_grid = np.round(points.astype(np.float64) / step)
+    order = np.lexsort(tuple((on_grid // 64).T))  # neighbours side by side: smaller files
     arrays: dict[str, NDArray[np.generic]] = {
-        "points": (np.round(points.astype(np.float64) / step) * step).astype(np.float32),
-        "normals": (np.round(normals * 128) / 128).astype(np.float16),
+        "points": (on_grid[order] * step).astype(np.float32),
+        "normals": (np.round(normals[order] * 64) / 64).astype(np.float16),
     }
     depth, depth_unit = None, 1e-4 * unit
     if surface is not None and job.intake.ours:

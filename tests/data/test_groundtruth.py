@@ -1,0 +1,415 @@
+"""Ground truth: what is taken in, how frames are chosen, what the card says, and a known corner end to end."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from adapters.contract import Cameras, Unsupported
+from adapters.stereo import DepthMap
+from data.groundtruth import QualityCard, build_groundtruth
+from data.groundtruth.dense import Solved, dense_surface, enlarge
+from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
+from data.groundtruth.intake import pinhole_focal, take_in, undistorted
+from data.groundtruth.measure import exact_error
+from data.groundtruth.quality import Halves, judge
+from data.groundtruth.solve import solve
+from data.images import DataError
+from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
+from metrics.similarity import similarity
+from metrics.truth import Truth
+
+EMBEDDED = sorted(p.parent for p in (Path(__file__).parents[2] / "data" / "embedded").glob("*/quality.json"))
+
+
+def photos() -> ModuleType:
+    """The rendered corner of the structure-from-motion tests."""
+    path = Path(__file__).parents[1] / "adapters" / "test_sfm.py"
+    spec = importlib.util.spec_from_file_location("corner_photos", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ring(count: int, radius: float = 3.0, height: float = 1.0, focal: float = 300.0, size: int = 200) -> Cameras:
+    """Cameras on a circle round the z axis, upright, looking at the origin."""
+    poses = []
+    for angle in np.arange(count) * 2 * np.pi / count:
+        centre = np.array([radius * np.cos(angle), radius * np.sin(angle), height])
+        z = -centre / np.linalg.norm(centre)
+        x = np.cross(z, [0, 0, 1.0])
+        x /= np.linalg.norm(x)
+        pose = np.eye(4)
+        pose[:3, :3] = np.stack([x, np.cross(z, x), z])
+        pose[:3, 3] = -pose[:3, :3] @ centre
+        poses.append(pose)
+    K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    return Cameras(np.tile(K, (count, 1, 1)), np.array(poses))
+
+
+def some_similarity(seed: int = 0) -> np.ndarray:
+    R = trimesh.transformations.random_rotation_matrix(np.random.default_rng(seed).uniform(size=3))[:3, :3]
+    return similarity(2.5, R, np.array([1.0, -2.0, 0.5]))
+
+
+# -- the card
+
+
+GOOD = {
+    "images": 20,
+    "registered": 20,
+    "models": [20],
+    "reprojection_px": 0.4,
+    "distortion_left_px": 0.1,
+    "coverage": 0.9,
+    "halves": Halves((10, 10), 0.2, 0.98),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "words"),
+    [
+        ({}, "trusted", []),
+        ({"registered": 17, "models": [17]}, "refused", ["17 of 20 images"]),
+        ({"models": [20, 4]}, "refused", ["models of 20, 4"]),
+        ({"models": [20, 2]}, "trusted", []),
+        ({"reprojection_px": 1.2}, "refused", ["1.20 px"]),
+        ({"models": [], "registered": 0, "reprojection_px": None}, "refused", ["no model"]),
+        ({"registered": 18, "models": [18]}, "usable", ["18 of 20"]),
+        ({"coverage": None}, "usable", ["no dense"]),
+        ({"coverage": 0.1}, "usable", ["10%"]),
+        ({"halves": None}, "usable", ["not known"]),
+        ({"halves": Halves((10, 10), 0.9, 0.6)}, "usable", ["60%"]),
+        ({"distortion_left_px": 3.0}, "usable", ["3.0 px"]),
+    ],
+)
+def test_verdicts(change: dict[str, object], verdict: str, words: list[str]) -> None:
+    seen, reasons = judge(**{**GOOD, **change})  # type: ignore[arg-type]
+    assert seen == verdict
+    assert len(reasons) == len(words)
+    for reason, word in zip(reasons, words, strict=True):
+        assert word in reason
+
+
+# -- intake
+
+
+def write_photos(folder: Path, count: int = 3, size: tuple[int, int] = (48, 32)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(folder / f"p{i}.jpg")
+
+
+def refused(source: Path, tmp_path: Path) -> str:
+    """The message that `source` is refused with; nothing may be left behind."""
+    out = tmp_path / "place" / "scene"
+    with pytest.raises(DataError) as caught:
+        build_groundtruth(source, out)
+    assert not out.exists()
+    assert not list(out.parent.iterdir()) if out.parent.exists() else True
+    return str(caught.value)
+
+
+def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no image" in refused(empty, tmp_path)
+    assert "no such" in refused(tmp_path / "absent", tmp_path)
+    write_photos(tmp_path / "one", 1)
+    assert "at least 2" in refused(tmp_path / "one", tmp_path)
+    write_photos(tmp_path / "cut")
+    data = (tmp_path / "cut" / "p1.jpg").read_bytes()
+    (tmp_path / "cut" / "p1.jpg").write_bytes(data[: len(data) // 2])
+    assert "p1.jpg" in refused(tmp_path / "cut", tmp_path)
+    write_photos(tmp_path / "mixed")
+    Image.new("RGB", (40, 40)).save(tmp_path / "mixed" / "p9.jpg")
+    assert "40 x 40" in refused(tmp_path / "mixed", tmp_path)
+    write_photos(tmp_path / "twice")
+    Image.new("RGB", (48, 32)).save(tmp_path / "twice" / "p1.png")
+    assert "several images called p1" in refused(tmp_path / "twice", tmp_path)
+    write_photos(tmp_path / "masked")
+    (tmp_path / "masked" / "masks").mkdir()
+    for i in (0, 2):
+        Image.new("L", (48, 32), 255).save(tmp_path / "masked" / "masks" / f"p{i}.png")
+    assert "no mask for image p1.jpg" in refused(tmp_path / "masked", tmp_path)
+    Image.new("L", (32, 48), 255).save(tmp_path / "masked" / "masks" / "p1.png")
+    assert "(32, 48)" in refused(tmp_path / "masked", tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    assert "not a readable video" in refused(tmp_path / "clip.mp4", tmp_path)
+
+
+def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos")
+    write_photos(tmp_path / "other")
+    with pytest.raises(DataError, match="exists already"):
+        build_groundtruth(tmp_path / "photos", tmp_path / "other")
+    with pytest.raises(DataError, match="another folder"):
+        build_groundtruth(tmp_path / "photos", tmp_path / "photos")
+    assert len(list((tmp_path / "photos").iterdir())) == 3
+
+
+def test_photos_are_written_upright_without_exif_and_grouped_by_camera(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    left = np.zeros((32, 48, 3), np.uint8)
+    left[:, :24] = 255
+    for i, (orientation, equivalent) in enumerate([(1, 35), (6, 35), (1, 70)]):
+        exif = Image.Exif()
+        exif[274], exif[271] = orientation, "Maker"
+        exif.get_ifd(34665).update({41989: equivalent, 37386: equivalent / 2})
+        Image.fromarray(left).save(tmp_path / "in" / f"{i}.jpg", exif=exif, quality=95)
+    intake = take_in(tmp_path / "in", stage, None, 10, in_place=False)
+    assert intake.groups == ("a", "b", "c")
+    assert intake.focal["a"] == pytest.approx(35 / 43.27 * np.hypot(48, 32))
+    assert intake.focal["c"] == pytest.approx(2 * intake.focal["a"])
+    assert intake.scene.image("1").shape == (48, 32, 3)
+    assert intake.scene.image("1")[:20].mean() > 250  # orientation 6: the photo's left side is up
+    for path in intake.paths:
+        with Image.open(path) as image:
+            assert not dict(image.getexif())
+
+
+@pytest.mark.parametrize("radial", [-0.2, 0.15])
+def test_undistortion_gives_what_a_pinhole_sees(radial: float) -> None:
+    """An analytic scene photographed through SIMPLE_RADIAL, undone, against the same scene through a pinhole."""
+    size, focal = (160, 120), 140.0
+    K = np.array([[focal, 0, 80.0], [0, focal, 60.0], [0, 0, 1]])
+
+    def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return 127 + 50 * np.sin(9 * x + 2) + 50 * np.cos(7 * y)
+
+    v, u = np.mgrid[: size[1], : size[0]] + 0.5
+    ix, iy = (u - 80) / focal, (v - 60) / focal
+    x, y = ix.copy(), iy.copy()
+    for _ in range(100):
+        factor = 1 + radial * (x**2 + y**2)
+        x, y = ix / factor, iy / factor
+    new_focal = pinhole_focal(focal, radial, size)
+    seen = undistorted(scene(x, y).round().astype(np.uint8), K, radial, new_focal)
+    wanted = scene((u - 80) / new_focal, (v - 60) / new_focal)
+    assert np.abs(seen - wanted)[1:-1, 1:-1].max() < 4
+    corner = np.hypot(80, 60) / new_focal
+    assert focal * corner * (1 + radial * corner**2) <= np.hypot(80, 60) * (1 + 1e-9)  # nothing from beyond the photo
+
+
+# -- solving in a process
+
+
+def test_a_deadline_and_a_crash_are_said_and_no_model_is_unsupported(tmp_path: Path) -> None:
+    for i in range(2):
+        Image.new("RGB", (64, 48), (90, 90, 90)).save(tmp_path / f"{i}.png")
+    paths = [tmp_path / "0.png", tmp_path / "1.png"]
+
+    def run(images: Sequence[Path], timeout: float) -> None:
+        solve(images, groups=["a"] * len(images), focal={}, seed=0, timeout=timeout, progress=lambda *_: None)
+
+    with pytest.raises(DataError, match="timeout"):
+        run(paths, 0.01)
+    with pytest.raises(DataError, match="ended with code"):
+        run([tmp_path / "absent.png", *paths], 60)
+    with pytest.raises(Unsupported, match="no model"):
+        run(paths, 60)
+
+
+# -- frames
+
+
+def test_moved_cameras_see_the_moved_points() -> None:
+    cameras, transform = ring(5), some_similarity()
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (50, 3))
+    moved = move_cameras(cameras, transform)
+    moved.validate("moved", 5)
+    there = points @ transform[:3, :3].T + transform[:3, 3]
+    for view in range(5):
+        before, after = cameras.project(view, points), moved.project(view, there)
+        assert np.allclose(before[0], after[0], atol=1e-8)
+        assert np.allclose(2.5 * before[1], after[1])
+
+
+def test_upright_undoes_any_similarity_up_to_a_turn_about_z() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (4000, 3)) * [0.5, 0.4, 0.3]
+    for seed in range(3):
+        transform = some_similarity(seed)
+        cameras = move_cameras(ring(8), transform)
+        back = upright(points @ transform[:3, :3].T + transform[:3, 3], cameras) @ transform
+        up = back[:3, :3] @ [0, 0, 1.0]
+        assert up / np.linalg.norm(up) == pytest.approx([0, 0, 1], abs=1e-6)
+        there = points @ back[:3, :3].T + back[:3, 3]
+        box = robust_box(there)
+        low, high = np.array(box.low), np.array(box.high)
+        assert np.linalg.norm(high - low) == pytest.approx(1)
+        assert np.allclose(low + high, 0, atol=1e-6)
+
+
+def test_what_is_photographed_is_in_sight_and_on_the_masks() -> None:
+    cameras, sizes = ring(8), np.full((8, 2), 200, np.int32)
+    points = np.array([[0, 0, 0], [0.1, 0.2, 0], [0.8, 0, 0.2], [40, 0, 0]])
+    assert photographed(points, cameras, sizes, None).tolist() == [True, True, True, False]
+    v, u = np.mgrid[:200, :200] + 0.5
+    disc = np.hypot(u - 100, v - 100) < 30
+    assert photographed(points, cameras, sizes, [disc] * 8).tolist() == [True, True, False, False]
+
+
+# -- the dense surface
+
+
+def test_dense_surface_of_a_known_plane() -> None:
+    """Stereo that answers exactly: the cloud lies on the plane z = 0, every pixel is confirmed, colours are the photos'
+    and intrinsics are brought down with the images."""
+    cameras = ring(6, height=5.0, radius=1.0, size=200)
+    image = np.full((200, 200, 3), (10, 120, 200), np.uint8)
+    points = np.random.default_rng(0).uniform(-1, 1, (300, 3)).astype(np.float32) * [1, 1, 0]
+    solved = Solved(
+        [image] * 6, None, cameras, np.full((6, 2), 200, np.int32), points.astype(np.float32), np.ones((6, 300), bool)
+    )
+
+    def exact(images, cameras, ranges, neighbours, valid, seed, progress):  # type: ignore[no-untyped-def]
+        maps = []
+        for i, small in enumerate(images):
+            assert small.shape == (100, 100, 3)
+            v, u = np.mgrid[:100, :100] + 0.5
+            pixel = np.stack([u.ravel(), v.ravel()], axis=1)
+            ray = cameras.unproject(i, pixel, np.ones(len(pixel))) - cameras.centres[i]
+            depth = -cameras.centres[i, 2] / ray[:, 2]
+            assert (depth > ranges[i, 0]).all()
+            normal = np.tile(cameras.camera_from_world[i, :3, 2], (100, 100, 1))
+            maps.append(DepthMap(depth.reshape(100, 100).astype("f4"), normal.astype("f4"), np.zeros((100, 100), "f4")))
+            progress(i + 1, len(images))
+        return maps
+
+    shares: list[float] = []
+    dense = dense_surface(solved, seed=0, side=100, stereo=exact, progress=shares.append)
+    assert np.abs(dense.points[:, 2]).max() < 1e-3
+    assert np.allclose(dense.normals, [0, 0, 1], atol=1e-5)
+    assert (np.abs(dense.colors.astype(int) - (10, 120, 200)) <= 1).all()
+    assert dense.coverage > 0.9
+    assert shares[-1] == 1.0
+
+
+def test_enlarged_depth_takes_the_pixel_under_each_centre() -> None:
+    small = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert np.array_equal(enlarge(small, (6, 4)), np.repeat(np.repeat(small, 2, 0), 2, 1))
+    assert np.array_equal(enlarge(small, (3, 2)), small)
+
+
+# -- the error against an exact scene
+
+
+def test_exact_error_of_a_swollen_sphere_and_shifted_cameras() -> None:
+    """A sphere of radius 1 swollen by 1%, cameras 0.02 too high: errors known in closed form."""
+    cameras = ring(12, radius=5.0)
+    sphere = trimesh.creation.icosphere(5)
+    samples, index = trimesh.sample.sample_surface(sphere, 40_000, seed=0)
+    truth = Truth(
+        kind="exact",
+        id="",
+        made_by=(),
+        points=samples.astype(np.float32),
+        normals=sphere.face_normals[index].astype(np.float32),
+        diameter=2.0,
+        view_names=tuple(map(str, range(12))),
+        cameras=cameras,
+        sizes=np.full((12, 2), 200, np.int32),
+        vertices=np.asarray(sphere.vertices, np.float64),
+        faces=np.asarray(sphere.faces, np.int32),
+    )
+    swollen = (1.01 * trimesh.sample.sample_surface(sphere, 90_000, seed=1)[0]).astype(np.float32)
+    poses = cameras.camera_from_world.copy()
+    poses[:, :3, 3] -= 0.02 * poses[:, :3, 2]
+    intrinsics = cameras.intrinsics.copy()
+    intrinsics[3, :2, :2] *= 1.004
+    error = exact_error(swollen, Cameras(intrinsics, poses), cameras, truth)
+    assert error.centre_rmse_percent == pytest.approx(1.0)
+    assert error.rotation_rmse_degrees == pytest.approx(0, abs=1e-3)
+    assert error.focal_percent == pytest.approx(0.4)
+    assert error.accuracy_percent == pytest.approx(0.5, rel=0.02)
+    assert error.precision_1_percent == 1.0
+    assert error.completeness_1_percent > 0.95
+    half = exact_error(swollen[swollen[:, 2] > 0], cameras, cameras, truth)
+    assert half.completeness_1_percent < 0.75
+    assert half.completeness_percent > 5
+
+
+# -- end to end, and what is frozen
+
+
+@pytest.fixture(scope="module")
+def corner_scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cameras]:
+    """Six photos of the corner as a Scene with its exact cameras and surface."""
+    images, cameras = photos().corner_views()
+    folder = tmp_path_factory.mktemp("corner")
+    (folder / "images").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+    views = [ViewFile(str(i), f"images/{i}.png") for i in range(len(images))]
+    write_scene(folder, SceneFile(name="corner", title="Corner", licence="", source="", views=views))
+    square = np.array([[0, 0], [2.0, 0], [2, 2], [0, 2]])
+    quads = [np.insert(square, axis, 0.0, axis=1) for axis in range(3)]
+    faces = np.concatenate([[[0, 1, 2], [0, 2, 3]] + 4 * np.array(k) for k in range(3)])
+    files = [
+        CameraFile(str(i), 320, 240, K[0][0], K[1][1], K[0][2], K[1][2], pose)
+        for i, (K, pose) in enumerate(zip(cameras.intrinsics.tolist(), cameras.camera_from_world.tolist(), strict=True))
+    ]
+    low, high = (-0.1, -0.1, -0.1), (2.0, 2.0, 2.0)
+    truth = TruthFile(kind="exact", made_by=[], diameter=3.0, crop_low=low, crop_high=high, frame="exact")
+    write_truth(folder, truth, files)
+    trimesh.Trimesh(np.concatenate(quads), faces, process=False).export(folder / "truth" / "exact" / "mesh.ply")
+    return folder, cameras
+
+
+def test_poses_are_registered_to_the_exact_frame(corner_scene: tuple[Path, Cameras], tmp_path: Path) -> None:
+    source, exact = corner_scene
+    seen: list[float] = []
+    card = build_groundtruth(source, tmp_path / "out", dense=False, progress=lambda _, share: seen.append(share))
+    assert card.verdict == "usable"
+    assert card.exact is not None
+    assert card.exact.centre_rmse_percent < 0.5
+    assert card.exact.accuracy_median_percent < 0.2
+    assert card.exact.rotation_rmse_degrees < 0.3
+    assert seen == sorted(seen)
+    scene = Scene.open(tmp_path / "out")
+    assert scene.truth_kinds == ("exact", "colmap")
+    truth = scene.truth("colmap")
+    assert truth.diameter == 3.0
+    assert truth.made_by == ("colmap",)
+    assert np.abs(truth.cameras.centres - exact.centres).max() < 0.03
+    assert np.median(np.abs(truth.points).min(axis=1)) < 0.006
+    assert QualityCard.read(tmp_path / "out" / "quality.json") == card
+    again = build_groundtruth(tmp_path / "out", tmp_path / "out", dense=False)  # in place, once more: the same
+    assert again.exact == card.exact
+    assert scene.truth("colmap").points.tobytes() == truth.points.tobytes()
+
+
+def test_photos_without_overlap_are_refused_and_unscorable(tmp_path: Path) -> None:
+    write_photos(tmp_path / "noise", 3, (96, 64))
+    card = build_groundtruth(tmp_path / "noise", tmp_path / "out")
+    assert card.verdict == "refused"
+    assert card.registered == 0
+    with pytest.raises(DataError, match="no colmap"):
+        Scene.open(tmp_path / "out").truth("colmap")
+
+
+@pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.name)
+def test_frozen_truths_are_as_good_as_their_cards_say(path: Path) -> None:
+    """The card's error is computed again from the frozen files."""
+    card, scene = QualityCard.read(path / "quality.json"), Scene.open(path)
+    assert card.verdict in ("trusted", "usable")
+    truth, exact = scene.truth("colmap"), scene.truth("exact")
+    assert truth.diameter == exact.diameter
+    assert truth.crop == exact.crop
+    order = [exact.view_names.index(name) for name in truth.view_names]
+    again = exact_error(truth.points, truth.cameras, exact.cameras.take(order), exact)
+    assert card.exact is not None
+    for field in ("accuracy_percent", "completeness_percent", "centre_rmse_percent"):
+        assert getattr(again, field) == pytest.approx(getattr(card.exact, field), abs=0.02)
