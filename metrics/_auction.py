@@ -55,7 +55,8 @@ STEP = 6.0  # eps shrinks by at most this on the points
 AIM = 0.85  # aim at this share of the wanted gap
 GAP_PER_EPS = 0.13  # (upper - lower) / eps that a phase leaves: measured .05 to .25
 POWER = 1.15  # eps goes as gap ** POWER when the gap shrinks: measured 1.0 to 1.2
-TAIL = 0.1  # share of the gap that matching the last persons directly may cost
+TAIL = 0.1  # share of the gap that matching the last persons directly may cost ...
+MOST_LAST = 200  # ... and how many they may be: matching them takes the cube of their number
 DELTA = 0.02  # share of the gap that inexact c-transforms may cost
 RESOLUTION = 1e-9  # a difference of the bounds below this share of the extent is not pursued
 EPSILON = float(np.finfo(np.float64).eps)
@@ -275,7 +276,7 @@ def solve(persons: F64, objects: F64, gap: float, rounding: float) -> Solution:
     auction = _Auction(one, other, prices)
     resolution = max(RESOLUTION, 4 * rounding)
     while True:
-        excess = auction.phase(eps, int(TAIL * gap * n * value), DELTA * gap)
+        excess = auction.phase(eps, min(MOST_LAST, int(TAIL * gap * n * value)), DELTA * gap)
         wanted = max(gap * (auction.lower - rounding), resolution)
         if auction.upper - auction.lower + rounding <= wanted:
             break

@@ -82,7 +82,7 @@ def measure(n: int, kind: str, repeats: int) -> list[Row]:
         rows.append(
             Row(n, kind, name, repeats, round(c, 5), round(w, 5), round(ratios[0], 2), round(ratios[1], 2), error)
         )
-    return rows  # fmt: skip
+    return rows
 
 
 def main() -> None:

@@ -184,6 +184,9 @@ def test_the_instruments_load_lazily_and_stay_functions() -> None:
         "from metrics import chamfer, emd, fscore, nearest\n"
         "assert all(type(f).__name__ == 'function' for f in (chamfer, emd, fscore, nearest))\n"
         "assert 'numba' not in sys.modules\n"
+        "import metrics.register.icp\n"
+        "from metrics import register\n"
+        "assert type(register).__name__ == 'function' and metrics.register is register\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
