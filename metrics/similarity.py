@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adapters.contract import F64, Bools
+from metrics.points import checked_points
 
 RANK_TOLERANCE = 1e-5  # second spread over first, below which points count as collinear
 MAXWELL_MEDIAN = 1.538  # median length of a 3D vector of unit normal components
@@ -31,15 +32,11 @@ class RobustFit:
     residual: float  # root mean square residual of the inliers, in the target's unit
 
 
-def checked_points(name: str, points: ArrayLike, least: int = 1) -> F64:
-    """`points` as (M, 3) float64; ValueError naming `name` unless they are finite and at least `least`."""
-    array = np.asarray(points, np.float64)
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise ValueError(f"{name}: shape {array.shape} seen, (M, 3) wanted")
+def enough_points(name: str, points: ArrayLike, least: int) -> F64:
+    """`points` as finite (M, 3) float64, else ValueError; AlignmentError where there are fewer than `least`."""
+    array = checked_points(name, points)
     if len(array) < least:
         raise AlignmentError(f"{name}: {len(array)} points seen, at least {least} wanted")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: {int((~np.isfinite(array)).any(axis=1).sum())} points are not finite, all must be")
     return array
 
 
@@ -106,7 +103,7 @@ def umeyama(source: ArrayLike, target: ArrayLike, weights: ArrayLike | None = No
 
     Raises AlignmentError for fewer than 3 weighted points, or where the points of either side lie on a line.
     """
-    x, y = checked_points("source", source, 3), checked_points("target", target, 3)
+    x, y = enough_points("source", source, 3), enough_points("target", target, 3)
     if len(x) != len(y):
         raise ValueError(f"target: {len(y)} points seen, {len(x)} wanted, one for each of source")
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
@@ -157,7 +154,7 @@ def robust_umeyama(
 
     Raises AlignmentError for fewer than 3 pairs, or where the agreeing points lie on a line.
     """
-    x, y = checked_points("source", source, 3), checked_points("target", target, 3)
+    x, y = enough_points("source", source, 3), enough_points("target", target, 3)
     if len(x) != len(y):
         raise ValueError(f"target: {len(y)} points seen, {len(x)} wanted, one for each of source")
     if tolerance is not None and not tolerance > 0:

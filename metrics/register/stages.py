@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from adapters.contract import F64, I32
-from metrics.similarity import AlignmentError, apply, checked_points, invert, scale_of, similarity, spread
+from metrics.similarity import AlignmentError, apply, enough_points, invert, scale_of, similarity, spread
 
 LEAST_POINTS = 50
 MOST = 60_000  # points of a cloud that a search tree holds
@@ -108,7 +108,7 @@ class Matcher:
 
 def cloud(name: str, points: ArrayLike) -> F64:
     """`points` (M, 3) as float64; AlignmentError naming `name` unless they can be registered."""
-    array = checked_points(name, points, LEAST_POINTS)
+    array = enough_points(name, points, LEAST_POINTS)
     extent = spread(array)
     if not extent[1] > 1e-3 * extent[0]:
         raise AlignmentError(f"{name}: the points lie on a line or in one place, a surface wanted")

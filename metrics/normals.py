@@ -1,0 +1,52 @@
+"""Agreement of surface normals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from adapters.contract import F64
+from metrics.nearest import nearest
+from metrics.points import checked_points
+
+
+@dataclass(frozen=True)
+class NormalConsistency:
+    """Mean cosines, 1 where every normal agrees with that of the nearest point of the other cloud."""
+
+    accuracy: float  # from pred's points to their nearest of truth
+    completeness: float  # from truth's points to their nearest of pred
+    mean: float  # of the two
+
+
+def normal_consistency(
+    pred: ArrayLike, pred_normals: ArrayLike, truth: ArrayLike, truth_normals: ArrayLike, oriented: bool = False
+) -> NormalConsistency:
+    """Normal consistency of two clouds in one frame: `pred` (M, 3), `truth` (K, 3), with normals of any length.
+
+    Mean absolute cosine between the normals of nearest neighbours, averaged over both directions: Mescheder et al.,
+    Occupancy Networks (2019). `oriented` keeps the sign, so that inverted normals count as -1. Unrelated normals give
+    0.5 (0 where oriented).
+
+    Raises ValueError where a normal is null, or for what `nearest` refuses.
+    """
+    x, y = checked_points("pred", pred), checked_points("truth", truth)
+    n, m = _unit("pred_normals", pred_normals, len(x)), _unit("truth_normals", truth_normals, len(y))
+    ahead = (n * m[nearest(x, y).index]).sum(axis=1)
+    back = (m * n[nearest(y, x).index]).sum(axis=1)
+    if not oriented:
+        ahead, back = np.abs(ahead), np.abs(back)
+    accuracy, completeness = float(ahead.mean()), float(back.mean())
+    return NormalConsistency(accuracy, completeness, (accuracy + completeness) / 2)
+
+
+def _unit(name: str, normals: ArrayLike, count: int) -> F64:
+    array = checked_points(name, normals)
+    if len(array) != count:
+        raise ValueError(f"{name}: {len(array)} normals seen, {count} wanted, one a point")
+    length = np.linalg.norm(array, axis=1, keepdims=True)
+    if not length.min() > 0:
+        raise ValueError(f"{name}: {int((length == 0).sum())} null vectors seen, directions wanted")
+    return np.asarray(array / length, np.float64)
