@@ -141,31 +141,28 @@ class _Job:
 def _run(job: _Job, dense: bool, halves: bool) -> QualityCard:
     """Solve, judge, register, densify, measure; the truth is written into the stage unless it is refused."""
     count = len(job.intake.paths)
-    bent = 0.0
-    model: SparseModel | None = None
     try:
         with job.clock.stage("sparse"):
             model = job.solve(range(count), 0.0, 0.4)
     except Unsupported as error:
         job.notes.append(str(error))
-    if model is not None:
-        bent = float(model.distortion[model.registered].max())
-        straighten = job.intake.ours and bent > DISTORTION_GATE
-        if straighten:
-            model = _straightened(job, model)
-    measured = _Measured(model, bent, bent > 0 and model is not None and not model.radial.any())
-    if model is not None and _judged(measured, count)[0] != "refused":
-        measured = _measure(job, measured, model, dense, halves)
-    return _card(job, measured, count)
+        return _card(job, _Measured(), count)
+    bent = float(model.distortion[model.registered].max())
+    measured = _Measured(model, bent, straightened=job.intake.ours and bent > DISTORTION_GATE)
+    if _judged(measured, count)[0] == "refused":
+        return _card(job, replace(measured, straightened=False), count)
+    if measured.straightened:
+        model = _straightened(job, model)
+    return _card(job, _measure(job, measured, model, dense, halves), count)
 
 
 @dataclass(frozen=True)
 class _Measured:
     """What the card is made from."""
 
-    model: SparseModel | None
-    distortion: float  # pixels, as photographed
-    straightened: bool
+    model: SparseModel | None = None
+    distortion: float = 0.0  # pixels, as photographed
+    straightened: bool = False
     dense: Dense | None = None
     points: int | None = None  # of the dense cloud that was kept
     halves: Halves | None = None
@@ -201,7 +198,7 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         sparse_points=len(model.points) if model else 0,
         distortion_px=_rounded(measured.distortion) if model else None,
         undistorted=measured.straightened,
-        dense_by="stereo" if dense else None,
+        dense_by=dense.made_by if dense else None,
         dense_points=measured.points,
         dense_coverage=_rounded(dense.coverage) if dense else None,
         halves=measured.halves,

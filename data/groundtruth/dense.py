@@ -18,6 +18,7 @@ from adapters.stereo import (
     fuse,
     select_neighbours,
 )
+from data.groundtruth import cuda
 
 SIDE = 640  # pixels: stereo works on images brought down to this
 MASK_MARGIN = 8  # pixels at that size by which masks are widened, so that the outline is matched too
@@ -57,6 +58,8 @@ class Solved:
 class Dense:
     """A dense surface in the frame of the cameras it came from."""
 
+    made_by: str  # "stereo" (ours, on the CPU) or "patch_match_stereo" (COLMAP's, CUDA)
+
     points: F32  # (M, 3)
     normals: F32  # (M, 3) unit length, towards the cameras
     colors: U8  # (M, 3)
@@ -83,13 +86,18 @@ def dense_surface(
     solved: Solved,
     *,
     seed: int,
-    side: int = SIDE,
-    stereo: Stereo = stereo_maps,
+    side: int | None = None,
+    stereo: Stereo | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Dense:
     """Match every view against its best neighbours, keep what they confirm, fuse it.
 
-    Images and intrinsics are brought down by the same exact factors to at most `side` pixels."""
+    Images and intrinsics are brought down by the same exact factors to at most `side` pixels. By default COLMAP's
+    PatchMatch where a CUDA device is there, our own stereo elsewhere; what follows is the same for both."""
+    made_by = "stereo"
+    if stereo is None and cuda.available():
+        stereo, made_by, side = cuda.patch_match_maps, "patch_match_stereo", side or cuda.SIDE
+    stereo, side = stereo or stereo_maps, side or SIDE
     images, valid, intrinsics, sizes = [], [], [], []
     for index in range(len(solved.cameras)):
         image = solved.images[index]
@@ -114,7 +122,7 @@ def dense_surface(
     progress(1.0)
     confirmed = sum(int(((m.depth > 0) & mask).sum()) for m, mask in zip(kept, valid, strict=True))
     coverage = confirmed / max(sum(int(mask.sum()) for mask in valid), 1)
-    return Dense(cloud.points, cloud.normals, cloud.colors, tuple(m.depth for m in kept), coverage)
+    return Dense(made_by, cloud.points, cloud.normals, cloud.colors, tuple(m.depth for m in kept), coverage)
 
 
 def _shrink(image: U8, size: tuple[int, int]) -> U8:

@@ -8,13 +8,14 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pycolmap
 import pytest
 import trimesh
 from PIL import Image
 
 from adapters.contract import Cameras, Unsupported
 from adapters.stereo import DepthMap
-from data.groundtruth import QualityCard, build_groundtruth
+from data.groundtruth import QualityCard, build_groundtruth, cuda
 from data.groundtruth.dense import Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import pinhole_focal, take_in, undistorted
@@ -295,6 +296,40 @@ def test_dense_surface_of_a_known_plane() -> None:
     assert (np.abs(dense.colors.astype(int) - (10, 120, 200)) <= 1).all()
     assert dense.coverage > 0.9
     assert shares[-1] == 1.0
+
+
+def test_colmaps_patch_match_is_fed_and_read_through_its_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the CUDA kernel: poses, sizes and sources are read back with COLMAP's own readers, and the maps that
+    it would write come back, limited to the valid pixels."""
+    cameras = ring(3, size=60)
+    images = [np.full((60, 60, 3), 40 * i, np.uint8) for i in range(3)]
+    depth = np.random.default_rng(0).uniform(1, 2, (60, 60)).astype(np.float32)
+    normal = np.tile(np.float32([0, 0, -1]), (60, 60, 1))
+
+    def kernel(workspace: Path, nearest: float, farthest: float) -> None:
+        assert (nearest, farthest) == (1.0, 4.0)
+        model = pycolmap.Reconstruction(workspace / "sparse")
+        for index in range(3):
+            image = model.find_image_with_name(f"{index:06d}.png")
+            assert np.allclose(image.cam_from_world().matrix(), cameras.camera_from_world[index, :3])
+            assert np.allclose(image.camera.calibration_matrix(), cameras.intrinsics[index])
+        config = (workspace / "stereo" / "patch-match.cfg").read_text().splitlines()
+        assert config == ["000000.png", "000001.png, 000002.png", "000001.png", "000000.png"]
+        for index in range(2):
+            name = f"{index:06d}.png.geometric.bin"
+            pycolmap.DepthMap.from_array(depth, 1.0, 4.0).write(workspace / "stereo" / "depth_maps" / name)
+            pycolmap.NormalMap.from_array(normal).write(workspace / "stereo" / "normal_maps" / name)
+
+    monkeypatch.setattr(cuda, "_run", kernel)
+    valid = [np.ones((60, 60), np.bool_) for _ in range(3)]
+    valid[1][:30] = False
+    ranges = np.array([[1.0, 3.0], [1.5, 4.0], [2.0, 3.0]])
+    maps = cuda.patch_match_maps(images, cameras, ranges, [(1, 2), (0,), ()], valid, 0, lambda done, of: None)
+    assert np.array_equal(maps[0].depth, depth)
+    assert np.array_equal(maps[0].normal, normal)
+    assert not maps[1].depth[:30].any()
+    assert np.array_equal(maps[1].depth[30:], depth[30:])
+    assert not maps[2].depth.any()
 
 
 def test_enlarged_depth_takes_the_pixel_under_each_centre() -> None:
