@@ -1,6 +1,10 @@
 """Multi-view stereo on the CPU: cameras and photographs in, depth maps and a fused cloud out.
 
-    points = viewing_volume(K, pose, sizes)                      # or sparse points of structure from motion
+    dense = reconstruct(images, K, pose, seed=0)
+
+or, step by step:
+
+    points = viewing_volume(K, pose, sizes)  # or sparse points of structure from motion
     ranges = depth_ranges_from_points(points, K, pose, sizes)
     neighbours = select_neighbours(points, K, pose, sizes)
     maps = depth_maps(images, K, pose, ranges, neighbours, seed=0)
@@ -13,9 +17,11 @@ camera from world, OpenCV axes, pixel centres at half-integers. numpy and numba 
 
 from adapters.stereo.fusion import Fused, filter_consistent, fuse
 from adapters.stereo.patchmatch import DepthMap, depth_map, depth_maps
+from adapters.stereo.pipeline import Dense, reconstruct, warm_up
 from adapters.stereo.views import depth_ranges_from_points, select_neighbours, viewing_volume
 
 __all__ = [
+    "Dense",
     "DepthMap",
     "Fused",
     "depth_map",
@@ -23,6 +29,8 @@ __all__ = [
     "depth_ranges_from_points",
     "filter_consistent",
     "fuse",
+    "reconstruct",
     "select_neighbours",
     "viewing_volume",
+    "warm_up",
 ]

@@ -168,13 +168,15 @@ def filter_consistent(
 
     A neighbour confirms a pixel when its own depth, carried back, falls within `pixels` of it and within the share
     `relative` of its depth. Pixels whose photometric cost exceeds `max_cost` are dropped first, on both sides.
-    `neighbours[i]` are the views compared with view i; cameras as in `views`."""
+    `neighbours[i]` are the views compared with view i; where they are three or fewer, one may fail to confirm or the
+    only one must. Cameras as in `depth_maps`."""
     cheap = [m.keep(m.cost <= max_cost) for m in maps]
     flat = _flatten(cheap, intrinsics, camera_from_world)
     out = []
     for i, m in enumerate(cheap):
         keep = np.zeros(m.depth.shape, np.bool_)
-        _agreeing(flat, i, np.array(neighbours[i], np.int64), views, pixels, relative, keep)
+        others = np.array(neighbours[i], np.int64)
+        _agreeing(flat, i, others, min(views, max(1, len(others) - 1)), pixels, relative, keep)
         out.append(m.keep(keep))
     return tuple(out)
 

@@ -1,0 +1,124 @@
+"""COLMAP's cameras and our stereo on the given views. Shares code with COLMAP-made ground truth (kin)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, Reconstructor, Unsupported, Views
+from adapters.sfm import SparseModel, sparse_model
+from adapters.stereo import Fused, reconstruct, warm_up
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The cameras found, in the frame of the first view registered, and the cloud they led to."""
+
+    cloud: Fused  # pixels and views are those of the photos as given
+    cameras: Cameras  # N; NaN poses where a view is not registered
+    registered: Bools  # (N,)
+
+
+class Adapter(Reconstructor):
+    """Structure from motion, lens distortion removed, depth maps, one cloud.
+
+    Raises Unsupported for fewer than 2 views, where no model is found and where no two views agree on any point."""
+
+    def __init__(self) -> None:
+        self._seed = 0
+
+    def load(self, device: str, weights: Path | None, seed: int) -> None:
+        """Compile, so that no call is timed with it."""
+        self._seed = seed
+        warm_up()
+
+    def infer(self, inputs: Views) -> Solved:
+        """Cameras of the largest model, then stereo on its views."""
+        model = sparse_model(inputs.images, seed=self._seed, threads=os.cpu_count() or 1)
+        views = np.flatnonzero(model.registered)
+        first_from_world = model.cameras.camera_from_world[views[0]]
+        poses = model.cameras.camera_from_world @ np.linalg.inv(first_from_world)
+        points = model.points @ first_from_world[:3, :3].T + first_from_world[:3, 3]
+        K = model.cameras.intrinsics
+        try:
+            dense = reconstruct(
+                [undistorted(inputs.images[i], K[i], float(model.radial[i])) for i in views],
+                K[views],
+                poses[views],
+                self._seed,
+                points=points,
+                visible=visibility(model)[views],
+            )
+        except ValueError as error:
+            raise Unsupported(f"colmap-mvs: {error}") from error
+        if len(dense.cloud.points) == 0:
+            raise Unsupported(f"colmap-mvs: no two of {len(views)} registered views agree on any point")
+        return Solved(in_photos(dense.cloud, views, model), Cameras(K, poses), model.registered)
+
+    def finish(self, outputs: Solved, views: Views) -> Reconstruction:
+        """Confidence is the mean NCC of the pixels that agree; cameras are pinholes, free of distortion."""
+        cloud = outputs.cloud
+        return Reconstruction(
+            points=cloud.points,
+            frame="first_camera",
+            scale="arbitrary",
+            colors=cloud.colors,
+            confidence=1 - cloud.cost,
+            confidence_kind="photo_consistency",
+            view_index=cloud.view_index,
+            pixel=cloud.pixel,
+            cameras=outputs.cameras,
+            registered=outputs.registered,
+        )
+
+
+def visibility(model: SparseModel) -> Bools:
+    """(N, M) which view measured which point."""
+    seen = np.zeros((len(model.registered), len(model.points)), np.bool_)
+    seen[model.observation_view, model.observation_point] = True
+    return seen
+
+
+def in_photo(pixel: F64, K: F64, radial: float) -> F64:
+    """Where pixels (M, 2) of the pinhole K lie in the photo: SIMPLE_RADIAL, (x, y)(1 + k r^2), focal length 1."""
+    centre, focal = K[:2, 2], K[[0, 1], [0, 1]]
+    x = (pixel - centre) / focal
+    return np.asarray(centre + focal * x * (1 + radial * (x**2).sum(axis=1, keepdims=True)))
+
+
+def undistorted(image: U8, K: F64, radial: float) -> U8:
+    """`image` (H, W, 3) as the pinhole K sees it, bilinear; its border pixels go on beyond it."""
+    if radial == 0:
+        return image
+    height, width = image.shape[:2]
+    v, u = np.mgrid[:height, :width] + 0.5
+    there = in_photo(np.stack([u.ravel(), v.ravel()], axis=1), K, radial) - 0.5
+    x, y = there.clip(0, [width - 1, height - 1]).T
+    i, j = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
+    fx, fy = (x - i)[:, None], (y - j)[:, None]
+    top = image[j, i] * (1 - fx) + image[j, i + 1] * fx
+    bottom = image[j + 1, i] * (1 - fx) + image[j + 1, i + 1] * fx
+    return np.asarray(np.round(top * (1 - fy) + bottom * fy), np.uint8).reshape(image.shape)
+
+
+def in_photos(cloud: Fused, views: np.ndarray, model: SparseModel) -> Fused:
+    """`cloud` of the registered `views` with view numbers and pixels of the photos as given; what lies beyond a photo's
+    border is dropped."""
+    index = views[cloud.view_index].astype(np.int32)
+    pixel: F32 = cloud.pixel.copy()
+    for i in views:
+        rows = index == i
+        pixel[rows] = in_photo(pixel[rows].astype(np.float64), model.cameras.intrinsics[i], float(model.radial[i]))
+    inside = ((pixel >= 0) & (pixel <= model.sizes[index])).all(axis=1)
+    return Fused(
+        cloud.points[inside],
+        cloud.normals[inside],
+        cloud.colors[inside],
+        index[inside],
+        pixel[inside],
+        cloud.support[inside],
+        cloud.cost[inside],
+    )
