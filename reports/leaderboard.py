@@ -84,7 +84,7 @@ def _csv_row(board: Leaderboard, row: Row, metrics: Sequence[tuple[str, str]], r
         out[field] = int(sizes.high) if sizes else None
     points = row.amount("points")
     return out | {
-        "timing_status": "ok" if row.seconds("cold_seconds") else ("several machines" if row.timed else "no result"),
+        "timing_status": _timing_status(row),
         "busy_trials": sum(trial.busy for trial in row.timed),
         "parameters": first.parameters,
         "points": int(points.middle) if points else None,
@@ -102,6 +102,15 @@ def _csv_row(board: Leaderboard, row: Row, metrics: Sequence[tuple[str, str]], r
         "trials": " ".join(trial.key for trial in row.trials),
         "version": run.version,
     }
+
+
+def _timing_status(row: Row) -> str:
+    """ok | why the times are empty."""
+    if not row.timed:
+        return "no result"
+    if len({trial.hardware for trial in row.timed}) > 1:
+        return "several machines"
+    return "ok" if row.seconds("cold_seconds") else "not timed"
 
 
 def _truth_ids(board: Leaderboard, row: Row, truth: str) -> str:

@@ -18,7 +18,7 @@ Rules (all of them printed on the page):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -114,7 +114,7 @@ def compare(cells: Mapping[str, Sequence[Cell]], better: str) -> Comparisons:
         per_scene, has_scene = _scene_means(judged, shared, in_scene)
         means, has_mean = _scene_means(difference, both, in_scene)
         mean = np.where(has_mean.any(axis=1), means.sum(axis=1) / np.maximum(has_mean.sum(axis=1), 1), np.nan)
-        sure = np.array([interval(row[has]) for row, has in zip(per_scene, has_scene, strict=True)]).reshape(-1, 2)
+        sure = intervals(per_scene, has_scene)
         enough = has_scene.sum(axis=1) >= ENOUGH_SCENES
 
         scenes[i, rest] = scenes[rest, i] = has_scene.sum(axis=1)
@@ -136,21 +136,34 @@ def _scene_means(values: F64, where: Bools, in_scene: F64) -> tuple[F64, Bools]:
 
 def interval(values: F64) -> tuple[float, float]:
     """95% percentile bootstrap interval of the mean of per-scene `values` (S,); NaNs with too few scenes."""
-    if len(values) < ENOUGH_SCENES:
-        return float("nan"), float("nan")
-    low, high = np.quantile(values[_resamples(len(values))].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = intervals(values[None], np.ones((1, len(values)), np.bool_))[0]
     return float(low), float(high)
 
 
+def intervals(values: F64, has_scene: Bools) -> F64:
+    """`interval` of each row of `values` (k, S) over the scenes it has (k, S): (k, 2) low and high ends."""
+    out = np.full((len(values), 2), np.nan)
+    for pattern in np.unique(has_scene, axis=0):
+        scenes = int(pattern.sum())
+        if scenes >= ENOUGH_SCENES:
+            rows = (has_scene == pattern).all(axis=1)
+            means = values[np.ix_(rows, pattern)] @ _weights(scenes)
+            out[rows] = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1).T
+    return out
+
+
 @lru_cache(maxsize=32)
-def _resamples(scenes: int) -> NDArray[np.int64]:
-    return np.random.default_rng(BOOTSTRAP_SEED).integers(scenes, size=(BOOTSTRAP_DRAWS, scenes))
+def _weights(scenes: int) -> F64:
+    """(scenes, draws) float64: the share of each scene in each resample."""
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(scenes, size=(BOOTSTRAP_DRAWS, scenes))
+    return np.stack([(drawn == scene).mean(axis=1) for scene in range(scenes)])
 
 
-def ranks(comparisons: Comparisons) -> dict[str, int]:
-    """Rank of every system compared: 1 + the number of systems significantly better."""
-    worse_than = comparisons.better.sum(axis=0)
-    return {system: 1 + int(count) for system, count in zip(comparisons.systems, worse_than, strict=True)}
+def ranks(comparisons: Comparisons, among: Collection[str] | None = None) -> dict[str, int]:
+    """Rank of every system compared (or only those `among` them): 1 + the number significantly better."""
+    rows = [i for i, name in enumerate(comparisons.systems) if among is None or name in among]
+    worse_than = comparisons.better[np.ix_(rows, rows)].sum(axis=0)
+    return {comparisons.systems[i]: 1 + int(count) for i, count in zip(rows, worse_than, strict=True)}
 
 
 @dataclass(frozen=True)

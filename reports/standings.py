@@ -89,6 +89,9 @@ class Score:
         return Counter(cell.status for cell in self.cells).most_common(1)[0][0] if self.cells else "not_run"
 
 
+ScoreMap = Mapping[tuple[str, str], Score]  # (truth, metric id) -> score
+
+
 def _by_scene(cells: Iterable[Cell], field: str) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = defaultdict(list)
     for cell in cells:
@@ -135,7 +138,7 @@ class Row:
     system: str  # the adapter's name, with what tells it apart where one adapter has several
     views: int
     trials: tuple[Trial, ...]
-    scores: Mapping[tuple[str, str], Score]  # (truth, metric id) -> score
+    scores: ScoreMap
     standings: Mapping[str, Standing]  # truth -> place
     left_out: tuple[str, ...]  # reasons why some of its cells were not run
 
@@ -269,7 +272,10 @@ class _Builder:
                 continue
             why = {system: self._unranked(truth, trials, scores[system]) for system, trials in systems.items()}
             field = [system for system, reason in why.items() if not reason]
-            comparisons[truth] = self._compare(truth, {system: scores[system] for system in field})
+            comparisons[truth] = compare(
+                {system: scores[system][truth, self.run.rank_metric].cells for system in field},
+                self.seen[board, truth][self.run.rank_metric].better,
+            )
             place = ranks(comparisons[truth])
             for system, reason in why.items():
                 standings[system][truth] = Standing(place.get(system), len(field), reason)
@@ -291,7 +297,7 @@ class _Builder:
             views,
             tuple(sorted(rows, key=self._order)),
             comparisons,
-            self._agreement(comparisons, scores),
+            self._agreement(board, comparisons, scores),
             len(scenes & self.judged_scenes[self.run.rank_truth]),
         )
 
@@ -339,7 +345,7 @@ class _Builder:
             before_icp=fmean(before) if before else None,
         )
 
-    def _unranked(self, truth: str, trials: list[Trial], scores: Mapping[tuple[str, str], Score]) -> str:
+    def _unranked(self, truth: str, trials: list[Trial], scores: ScoreMap) -> str:
         """Why a system has no rank under `truth`; "" where it has one."""
         trial = trials[0]
         if trial.weights == "random":
@@ -359,13 +365,8 @@ class _Builder:
             return "no result" if score is None else f"no result ({score.status})"
         return ""
 
-    def _compare(self, truth: str, scores: Mapping[str, Mapping[tuple[str, str], Score]]) -> Comparisons:
-        found = {system: of[truth, self.run.rank_metric] for system, of in scores.items()}
-        better = next(iter(found.values())).metric.better if found else "lower"
-        return compare({system: score.cells for system, score in found.items()}, better)
-
     def _agreement(
-        self, comparisons: Mapping[str, Comparisons], scores: Mapping[str, Mapping[tuple[str, str], Score]]
+        self, board: Board, comparisons: Mapping[str, Comparisons], scores: Mapping[str, ScoreMap]
     ) -> Agreement | None:
         """Kendall's tau between COLMAP's and the exact truth's rankings of the same systems on the same scenes."""
         if not {"colmap", "exact"} <= set(comparisons):
@@ -374,10 +375,11 @@ class _Builder:
         field = set(comparisons["colmap"].systems) & set(comparisons["exact"].systems)
         places = []
         for truth in ("colmap", "exact"):
-            found = {system: scores[system][truth, self.run.rank_metric] for system in field}
-            cells = {name: [cell for cell in score.cells if cell.scene in both] for name, score in found.items()}
-            better = next(iter(found.values())).metric.better if found else "lower"
-            places.append(ranks(compare(cells, better)))
+            cells = {name: scores[name][truth, self.run.rank_metric].cells for name in field}
+            shared = {name: [cell for cell in found if cell.scene in both] for name, found in cells.items()}
+            whole = all(len(shared[name]) == len(cells[name]) for name in field)
+            better = self.seen[board, truth][self.run.rank_metric].better
+            places.append(ranks(comparisons[truth] if whole else compare(shared, better), among=field))
         return agreement(*places)
 
     def _order(self, row: Row) -> tuple[Any, ...]:

@@ -230,6 +230,12 @@ def tables(tmp_path: Path) -> Tables:
     return build(tmp_path / "run")
 
 
+@pytest.fixture(scope="session")
+def builder() -> Callable[..., Tables]:
+    """`build` itself."""
+    return build
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Tables]:
     """`build` in a folder of the test's own."""

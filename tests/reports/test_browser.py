@@ -58,10 +58,11 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     assert faults == []
 
 
-@pytest.fixture
-def front(make: Callable[..., Tables], tmp_path: Path) -> Path:
-    write_report(make(cloud_points=4000, clouds=6, images=2), tmp_path / "out")
-    return tmp_path / "out" / "leaderboard.html"
+@pytest.fixture(scope="module")
+def front(builder: Callable[..., Tables], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    write_report(builder(folder / "run", cloud_points=4000, clouds=6, images=2), folder / "out")
+    return folder / "out" / "leaderboard.html"
 
 
 def names(page: Any) -> list[str]:

@@ -150,6 +150,9 @@ def test_times_of_two_machines_are_never_mixed(tables: Tables) -> None:
     table = leaderboard_csv(board, tables.run).query("adapter == 'grid3r' and views == 2")
     assert table["timing_status"].item() == "several machines"
     assert table["warm_seconds"].isna().all()
+    trials.loc[trials["adapter"] == "elsewhere", ["cold_seconds", "load_seconds"]] = np.nan
+    table = leaderboard_csv(made(replace(tables, trials=trials)), tables.run)
+    assert set(table.query("adapter == 'elsewhere'")["timing_status"]) == {"not timed"}
 
 
 def test_the_mean_has_an_interval_over_scenes_only_with_enough_of_them(make: Callable[..., Tables]) -> None:
@@ -171,6 +174,23 @@ def test_the_judge_is_judged_on_shared_scenes(tables: Tables) -> None:
     assert (nobody.systems, nobody.tau) == (0, None)
     only = replace(tables, scores=tables.scores[tables.scores["truth"] == "colmap"])
     assert all(g.agreement is None for g in made(only).groups)
+
+
+def test_the_judge_is_judged_only_where_both_truths_are(tables: Tables) -> None:
+    """On the one scene without exact truth COLMAP's ranking is turned round; the agreement must not see it."""
+    real = tables.scores["scene"] == "toy"
+    scores = tables.scores[~(real & (tables.scores["truth"] == "exact"))].copy()
+    turned = (scores["scene"] == "toy") & (scores["better"] == "lower")
+    scores.loc[turned, ["value", "low", "high"]] = 1000 / scores.loc[turned, ["value", "high", "low"]].to_numpy()
+    scenes = tables.scenes.copy()
+    toy = scenes["scene"] == "toy"
+    scenes.loc[toy, "truths"] = '{"colmap": {"id": "c-toy", "diameter": 1.7}}'
+    groups = {(g.board.inputs, g.views): g for g in made(replace(tables, scores=scores, scenes=scenes)).groups}
+    found = groups["images", 4].agreement
+    assert found is not None
+    assert (found.systems, found.tau) == (3, 1.0)
+    exact = row(made(replace(tables, scores=scores, scenes=scenes)), "grid3r", 4).scores["exact", "accuracy"]
+    assert len(exact.cells) == 3
 
 
 def test_leaderboard_csv_is_whole(tables: Tables) -> None:
