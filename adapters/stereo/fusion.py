@@ -242,11 +242,13 @@ def fuse(
     neighbours: Sequence[Sequence[int]],
     pixels: float = 1.5,
     relative: float = 0.01,
-    min_support: int = 1,
+    min_support: int = 2,
 ) -> Fused:
     """Merge filtered depth maps: view by view, each pixel not yet used is averaged with the pixels of its neighbours
     that agree with it (as in `filter_consistent`, and whose normals lie within 60 degrees), which are then used up.
-    Points of fewer than `min_support` views are left out. `images` (H, W, 3) uint8 give the colours."""
+
+    Points of fewer than `min_support` views are left out: what confirmed them was not confirmed itself. `images`
+    (H, W, 3) uint8 give the colours."""
     flat = _flatten(maps, intrinsics, camera_from_world)
     looks = _Looks(
         normal=np.concatenate(
