@@ -14,9 +14,10 @@ import trimesh
 from PIL import Image
 
 from adapters.contract import Cameras, Unsupported
+from adapters.sfm import SparseModel
 from adapters.stereo import DepthMap
-from data.groundtruth import QualityCard, build_groundtruth, cuda
-from data.groundtruth.dense import Solved, dense_surface, enlarge
+from data.groundtruth import QualityCard, build_groundtruth, cuda, measure
+from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import pinhole_focal, take_in, undistorted
 from data.groundtruth.measure import exact_error
@@ -374,6 +375,90 @@ def test_exact_error_of_a_swollen_sphere_and_shifted_cameras() -> None:
     half = exact_error(swollen[swollen[:, 2] > 0], cameras, cameras, truth)
     assert half.completeness_1_percent < 0.75
     assert half.completeness_percent > 5
+
+
+# -- two halves of the views
+
+
+def model_of(cameras: Cameras, registered: np.ndarray) -> SparseModel:
+    """A sparse model of `cameras`, those not `registered` lost, with three points that all see."""
+    count, poses = len(cameras), cameras.camera_from_world.copy()
+    poses[~registered] = np.nan
+    views = np.tile(np.flatnonzero(registered).astype(np.int32), 3)
+    return SparseModel(
+        cameras=Cameras(cameras.intrinsics, poses),
+        radial=np.zeros(count),
+        sizes=np.full((count, 2), 200, np.int32),
+        registered=registered,
+        points=np.eye(3, dtype=np.float32),
+        colors=np.zeros((3, 3), np.uint8),
+        observation_point=np.repeat(np.arange(3, dtype=np.int32), int(registered.sum())),
+        observation_view=views,
+        observation_pixel=np.zeros((len(views), 2), np.float32),
+        reprojection_error=0.3,
+        model_sizes=(int(registered.sum()),),
+    )
+
+
+def halves_of(
+    monkeypatch: pytest.MonkeyPatch, radii: tuple[float, float], lost: tuple[int, ...] = (), count: int = 24
+) -> tuple[Halves | None, list[str]]:
+    """The comparison where each half comes in a frame of its own and finds a sphere of its own radius. The sphere lies
+    where the cameras it is handed say, so that it is in place only if they were brought into the whole's frame."""
+    cameras = ring(count, radius=3.0, height=1.0)
+    sphere = np.random.default_rng(0).normal(size=(20_000, 3))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    image = np.zeros((200, 200, 3), np.uint8)
+    whole = Solved(
+        [image] * count,
+        None,
+        cameras,
+        np.full((count, 2), 200, np.int32),
+        np.zeros((3, 3), np.float32),
+        np.ones((count, 3), bool),
+    )
+    calls = iter(radii)
+
+    def solve_half(views: Sequence[int], low: float, high: float) -> SparseModel:
+        registered = np.array([view not in lost for view in views])
+        return model_of(move_cameras(cameras.take(views), some_similarity(views[0])), registered)
+
+    def surface(part: Solved, **_: object) -> Dense:
+        centre = part.cameras.centres.mean(axis=0) - [0, 0, 1]
+        spread = np.linalg.norm(part.cameras.centres - part.cameras.centres.mean(axis=0), axis=1).mean()
+        points = (next(calls) * spread / 3 * sphere + centre).astype(np.float32)
+        return Dense("stereo", points, points, np.zeros((len(points), 3), np.uint8), (), 1.0)
+
+    monkeypatch.setattr(measure, "dense_surface", surface)
+    notes: list[str] = []
+    halves = measure.compare_halves(solve_half, whole, np.arange(count), None, 2.0, 0, notes, lambda what, share: None)
+    return halves, notes
+
+
+def test_halves_that_differ_by_a_known_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spheres of radius 0.5 and 0.5 + d about one centre: every distance is d, and 1% of the diameter 2 is 0.02."""
+    halves, notes = halves_of(monkeypatch, (0.5, 0.51))
+    assert notes == []
+    assert halves is not None
+    assert halves.views == (12, 12)
+    assert halves.median_percent == pytest.approx(0.5, rel=0.05)
+    assert halves.within_1_percent > 0.95
+    apart, _ = halves_of(monkeypatch, (0.5, 0.53))
+    assert apart is not None
+    assert apart.median_percent == pytest.approx(1.5, rel=0.05)
+    assert apart.within_1_percent == 0
+
+
+def test_halves_are_null_with_a_reason_where_one_cannot_be_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    halves, notes = halves_of(monkeypatch, (0.5, 0.5), lost=(3, 5))
+    assert halves is not None
+    assert halves.views == (12, 10)
+    halves, notes = halves_of(monkeypatch, (0.5, 0.5), lost=tuple(range(1, 16, 2)))
+    assert halves is None
+    assert "4 of 12 odd views" in notes[0]
+    halves, notes = halves_of(monkeypatch, (0.5, 0.5), count=8)
+    assert halves is None
+    assert "4 even views" in notes[0]
 
 
 # -- end to end, and what is frozen
