@@ -20,8 +20,9 @@ from reports import text
 from reports.clouds import SCALES, CloudPair, write_clouds
 from reports.curves import COSTS, Curve
 from reports.leaderboard import group_title, scope_of_claim
+from reports.published import sources
 from reports.ranking import ENOUGH_SCENES, Comparisons
-from reports.standings import Board, Group, Leaderboard, Metric, Row, Standing, Trial, records
+from reports.standings import Board, Group, Leaderboard, Metric, Row, Standing, Trial, order, records
 from reports.tables import RunInfo, Tables, scene_images
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -106,9 +107,8 @@ class _Page:
         return row.standings.get(truth, Standing(None, 0, f"not scored by {self.run.rank_metric}"))
 
     def ordered(self, group: Group, truth: str) -> list[Row]:
-        """A group's rows by their rank under `truth`, unranked ones last; the group's own order breaks ties."""
-        ranks = [(row, self.standing(row, truth).rank) for row in group.rows]
-        return [row for row, _ in sorted(ranks, key=lambda pair: (pair[1] is None, pair[1] or 0))]
+        """A group's rows as a table under `truth` lists them."""
+        return sorted(group.rows, key=lambda row: order(row, truth, self.run.rank_metric))
 
     def groups(self, board: Board) -> list[Group]:
         return [group for group in self.board.groups if group.board == board]
@@ -124,6 +124,10 @@ class _Page:
             if score is not None and score.value is not None:
                 ends += [score.value, *(score.bounds or ())]
         return Plot(max(ends))
+
+    def partial(self, group: Group, truth: str) -> bool:
+        """Whether any row's mean is over fewer cells than planned."""
+        return any(s.status == "partial" for row in group.rows for (t, _), s in row.scores.items() if t == truth)
 
     def board_title(self, board: Board) -> str:
         same = [other for other in self.board.boards if (other.inputs, other.scope) == (board.inputs, board.scope)]
@@ -170,7 +174,7 @@ def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], out: Pat
     written.append(_write(out / "assets" / "plotly.min.js", get_plotlyjs()))
     written.append(_write(out / "assets" / "figures.js", _script("figures", _figures(board, curves, page))))
     front = environment.get_template("leaderboard.html").render(
-        scenes=scenes, left_out=records(tables.left_out), unavailable=_unavailable(page)
+        scenes=scenes, left_out=records(tables.left_out), unavailable=_unavailable(page), reported=sources()
     )
     written.append(_write(out / "leaderboard.html", front))
     template = environment.get_template("row.html")
@@ -199,12 +203,12 @@ def _clouds(tables: Tables, page: _Page, written: dict[str, Path]) -> list[Cloud
 def _cloud_menu(page: _Page, pairs: Iterable[CloudPair]) -> CloudMenu:
     """The entries for `pairs`, most views first, then in the order of the tables."""
 
-    def order(pair: CloudPair) -> tuple[int, int, str, str]:
+    def listing(pair: CloudPair) -> tuple[int, int, str, str]:
         trial = page.trials[pair.key]
         return (-trial.views, page.row_number[pair.key], trial.scene, pair.truth)
 
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for pair in sorted(pairs, key=order):
+    for pair in sorted(pairs, key=listing):
         trial = page.trials[pair.key]
         heading = f"{trial.views} view{'s' * (trial.views != 1)}: {trial.inputs.replace('+', ' + ')} → {trial.scope}"
         found[heading].append(_cloud_entry(page, pair))

@@ -182,7 +182,7 @@ def markdown(board: Leaderboard, run: RunInfo) -> str:
         metrics = paper_metrics(board, group.board, run.rank_truth)
         heads = ["Rank", "System", "Cells", *(text.metric_name(m.id, m.unit, m.better) for m in metrics)]
         heads += ["Warm", "Peak RSS", "Failures"]
-        lines = [f"\n## {_md(group_title(group))}\n", f"{_md(scope_of_claim(group))}\n"]
+        lines = [f"\n## {_md(group_title(group))}\n", f"{_md(scope_of_claim(group, run.rank_truth))}\n"]
         lines += ["| " + " | ".join(map(_md, heads)) + " |", "|" + "---|" * len(heads)]
         lines += ["| " + " | ".join(map(_md, _cells(row, metrics, run))) + " |" for row in group.rows]
         parts.append("\n".join(lines) + "\n")
@@ -190,14 +190,14 @@ def markdown(board: Leaderboard, run: RunInfo) -> str:
 
 
 def latex(board: Leaderboard, run: RunInfo) -> str:
-    """Every group as a LaTeX table (packages booktabs; textcomp is in LaTeX itself)."""
+    """Every group as a LaTeX table (package booktabs)."""
     parts = [f"% Reconbench {_one_line(run.version)}, {_one_line(run.created)}\n% \\usepackage{{booktabs}}\n"]
     for group in board.groups:
         metrics = paper_metrics(board, group.board, run.rank_truth)
-        heads = [_tex(m.id + ("" if m.unit == "ratio" else f" [{m.unit}]")) for m in metrics]
-        arrows = [r"$\downarrow$" if m.better == "lower" else r"$\uparrow$" for m in metrics]
-        columns = ["Rank", "System", "Cells", *(f"{h} {a}" for h, a in zip(heads, arrows, strict=True))]
+        columns = ["Rank", "System", "Cells"]
+        columns += [_tex(text.metric_name(m.id, m.unit, m.better)) for m in metrics]
         columns += ["Warm", "Peak RSS", "Failures"]
+        caption = f"{group_title(group)}. {_caption(run)} {scope_of_claim(group, run.rank_truth)}"
         rows = [" & ".join(map(_tex, _cells(row, metrics, run))) + r" \\" for row in group.rows]
         parts.append(
             "\n".join(
@@ -205,7 +205,7 @@ def latex(board: Leaderboard, run: RunInfo) -> str:
                     "",
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{_tex(f'{group_title(group)}. {_caption(run)} {scope_of_claim(group)}')}}}",
+                    rf"\caption{{{_tex(caption)}}}",
                     r"\begin{tabular}{rlr" + "r" * len(metrics) + "rrl}",
                     r"\toprule",
                     " & ".join(columns) + r" \\",
@@ -227,11 +227,14 @@ def group_title(group: Group) -> str:
     return f"{group.board.inputs}, {group.board.scope}{protocol}, {group.views} view{'s' * (group.views != 1)}"
 
 
-def scope_of_claim(group: Group) -> str:
-    """How far the ranks reach."""
-    if group.scenes >= ENOUGH_SCENES:
-        return f"Ranks from 95% bootstrap intervals over {group.scenes} scenes."
-    return f"Ranks hold within {'this 1 scene' if group.scenes == 1 else f'these {group.scenes} scenes'} only."
+def scope_of_claim(group: Group, truth: str) -> str:
+    """How far the ranks under `truth` reach."""
+    if truth not in group.comparisons or not group.comparisons[truth].systems:
+        return "No row here is ranked."
+    scenes = group.scenes[truth]
+    if scenes >= ENOUGH_SCENES:
+        return f"Ranks from 95% bootstrap intervals over {scenes} scenes."
+    return f"Ranks hold within {'this 1 scene' if scenes == 1 else f'these {scenes} scenes'} only."
 
 
 def _caption(run: RunInfo) -> str:
@@ -272,6 +275,8 @@ _TEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "–": "--",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
     **{mark: "\\" + mark for mark in "&%$#_{}"},
 }
 

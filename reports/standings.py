@@ -181,7 +181,7 @@ class Group:
     rows: tuple[Row, ...]  # by rank, unranked ones last
     comparisons: Mapping[str, Comparisons]  # truth -> ranked systems
     agreement: Agreement | None  # of the rankings under COLMAP's and the exact truth; None unless both exist
-    scenes: int  # with the ranking truth
+    scenes: Mapping[str, int]  # truth -> how many scenes have it
 
 
 @dataclass(frozen=True)
@@ -295,10 +295,10 @@ class _Builder:
         return Group(
             board,
             views,
-            tuple(sorted(rows, key=self._order)),
+            tuple(sorted(rows, key=lambda row: order(row, self.run.rank_truth, self.run.rank_metric))),
             comparisons,
             self._agreement(board, comparisons, scores),
-            len(scenes & self.judged_scenes[self.run.rank_truth]),
+            {truth: len(scenes & self.judged_scenes[truth]) for truth in TRUTHS},
         )
 
     def _places(self, truth: str, systems: Iterable[list[Trial]]) -> set[tuple[str, str]]:
@@ -382,13 +382,16 @@ class _Builder:
             places.append(ranks(comparisons[truth] if whole else compare(shared, better), among=field))
         return agreement(*places)
 
-    def _order(self, row: Row) -> tuple[Any, ...]:
-        standing = row.standings.get(self.run.rank_truth, Standing(None, 0, "not scored"))
-        score = row.scores.get((self.run.rank_truth, self.run.rank_metric))
-        value = score.value if score is not None else None
-        signed = 0.0 if value is None or score is None else value * (1 if score.metric.better == "lower" else -1)
-        missing = len(score.cells) - len(score.good) if score is not None else 0
-        return (standing.rank is None, standing.rank or 0, value is None, missing, signed, row.system)
+
+def order(row: Row, truth: str, metric: str) -> tuple[Any, ...]:
+    """What rows are sorted by under one truth: rank, then those whole, then the mean, then the name."""
+    standing = row.standings.get(truth, Standing(None, 0, "not scored"))
+    score = row.scores.get((truth, metric))
+    if score is None or score.value is None:
+        return (standing.rank is None, standing.rank or 0, True, 0, 0.0, row.system)
+    signed = score.value * (1 if score.metric.better == "lower" else -1)
+    missing = len(score.cells) - len(score.good)
+    return (standing.rank is None, standing.rank or 0, False, missing, signed, row.system)
 
 
 def _names(text: str) -> list[str]:

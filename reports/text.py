@@ -59,5 +59,6 @@ def kinds(failures: Mapping[str, int]) -> str:
 
 
 def metric_name(metric: str, unit: str, better: str) -> str:
-    """A column's head: the metric, its unit and an arrow towards good."""
-    return f"{metric}{'' if unit == 'ratio' else f' [{unit}]'} {'↓' if better == 'lower' else '↑'}"
+    """A column's head: the metric, its unit and an arrow towards good; it may break after the metric only."""
+    marks = ([] if unit == "ratio" else [f"[{unit}]"]) + ["↓" if better == "lower" else "↑"]
+    return f"{metric} " + "\N{NO-BREAK SPACE}".join(marks)
