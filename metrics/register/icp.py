@@ -12,10 +12,10 @@ from metrics.similarity import invert, scale_of
 # Lengths are in radii of the truth.
 WIDEST = 0.15  # first kernel width at most
 POINT_SHARE = 0.05  # weight of point-to-point beside point-to-plane: holds directions in which the surface slides
-ANNEALING = 12  # iterations over which the kernel narrows
-ITERATIONS = 50
+ANNEALING = 8  # iterations over which the kernel narrows
+ITERATIONS = 30
 DAMPING = 1e-6
-CONVERGED = 1e-5
+CONVERGED = 1e-4
 
 
 def icp(

@@ -1,6 +1,6 @@
 """Global search for the similarity between two clouds, from any start.
 
-One score judges everything: the mean Geman-McClure weight t^2 / (t^2 + d^2) of nearest-neighbour distances, averaged
+One score guides the climb: the mean Geman-McClure weight t^2 / (t^2 + d^2) of nearest-neighbour distances, averaged
 over both directions. (Pred to truth alone rewards shrinking onto a dense spot, truth to pred alone swelling.) Both
 clouds are brought to radius 1, then many starts climb through ever finer, ever costlier refinement while only the
 best and distinct ones survive:
@@ -11,7 +11,8 @@ best and distinct ones survive:
 3. Twins: the winner turned about truth's centre by many rotations: finds the poses that a symmetry makes as good.
 4. Where the winner leaves more than a tenth of either cloud unexplained, all of it again with more starts, among them
    ones whose centre is off: the centroid of half an object is some .6 radii from that of the whole.
-5. The kernel's last width is fitted to the noise.
+5. The leaders are judged at a kernel width fitted to the noise, with three quarters of the vote for pred to truth:
+   what pred lacks is no evidence against a pose, and a wrong one that happens to cover the missing half must not win.
 
 Everything from the seed; single-threaded.
 """
@@ -39,6 +40,7 @@ FEW_SCALES = (0.72, 0.92, 1.18)  # relative to the ratio of the radii
 MANY_SCALES = (0.62, 0.78, 0.98, 1.23)
 OFF_CENTRE_SCALES = (0.7, 0.88)
 OFF_CENTRE = 0.6  # radii
+AHEAD = 0.75  # share of pred to truth in the last judgement
 AMBIGUOUS_MARGIN = 0.012
 AMBIGUOUS_Z = 2.0  # standard errors by which the winner must lead the runner-up
 
@@ -48,9 +50,8 @@ class Found:
     """The outcome of a search."""
 
     target_from_source: F64  # (4, 4), truth from pred
-    score: float  # two-sided agreement, 0..1
     margin: float  # lead over the best clearly different pose, relative to the score
-    ambiguous: bool
+    ambiguous: bool  # the lead is too small to mean anything
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,9 @@ def search(pred: F64, truth: F64, seed: int = 0) -> Found:
         more = climb.starts(700, MANY_SCALES) + climb.off_centre_starts(450, 1500)
         pool = pool + climb.climb(more, 90, 8)
     final = climb.finish(pool + climb.twins(pool))
-    margin, z = climb.lead(final)
+    margin, z = final.lead()
     return Found(
-        target_from_source=invert(unit_truth) @ final.pool.pose[0] @ unit_pred,
-        score=1 - float(final.pool.cost[0]) / 2,
+        target_from_source=invert(unit_truth) @ final.pose[0] @ unit_pred,
         margin=margin,
         ambiguous=margin < AMBIGUOUS_MARGIN or z < AMBIGUOUS_Z,
     )
@@ -114,12 +114,31 @@ def search(pred: F64, truth: F64, seed: int = 0) -> Found:
 
 @dataclass(frozen=True)
 class _Final:
-    """The sharpened leaders, best first, the kernel width they were judged at, and the samples that judged them."""
+    """The sharpened leaders, best first, and the weights by which they were judged."""
 
-    pool: Pool
-    width: float
-    pred: F64
-    truth_rows: I32
+    pose: F64  # (K, 4, 4)
+    ahead: F64  # (K, A) kernel weights of pred's samples
+    back: F64  # (K, B) of truth's
+
+    def lead(self) -> tuple[float, float]:
+        """How far the winner leads the best pose more than 15 degrees or a quarter radius from it: the margin relative
+        to its score, and in standard errors. (1, inf) where there is no such pose."""
+        scale = np.sqrt((self.pose[:, :3, :3] ** 2).sum(axis=(1, 2)) / 3)
+        rotation = self.pose[:, :3, :3] / scale[:, None, None]
+        shift = np.linalg.norm(self.pose[:, :3, 3] - self.pose[0, :3, 3], axis=1) / scale[0]
+        other = (rotation_angle(rotation @ rotation[0].T) > 15) | (np.hypot(scale / scale[0] - 1, shift) > 0.25)
+        if not other.any():
+            return 1.0, np.inf
+        rival = int(np.argmax(other))
+        ahead, back = self.ahead[0] - self.ahead[rival], self.back[0] - self.back[rival]
+        lead = _judged(ahead.mean(), back.mean())
+        error = np.hypot(AHEAD * ahead.std() / np.sqrt(len(ahead)), (1 - AHEAD) * back.std() / np.sqrt(len(back)))
+        return lead / _judged(self.ahead[0].mean(), self.back[0].mean()), lead / (float(error) + 1e-12)
+
+
+def _judged(ahead: float, back: float) -> float:
+    """The score from the mean weights of either direction."""
+    return float(AHEAD * ahead + (1 - AHEAD) * back)
 
 
 class _Climb:
@@ -167,8 +186,9 @@ class _Climb:
 
     def climb(self, pool: Pool, basins: int, leaders: int) -> Pool:
         """From raw starts to sharp, distinct poses."""
-        pool = self._refine(pool, 150, 6, 0.5, 0.3, share=1).half()
-        pool = self._refine(pool, 200, 8, 0.3, 0.15, share=1)
+        pool = self._refine(pool, 100, 3, 0.5, 0.4, share=1).half()
+        pool = self._refine(pool, 150, 4, 0.4, 0.28, share=1).half()
+        pool = self._refine(pool, 200, 8, 0.28, 0.15, share=1)
         pool = self._refine(pool.distinct(basins, 0.17), 500, 15, 0.2, 0.07)
         poses = np.concatenate([self._variants(pose) for pose in pool.distinct(leaders, 0.12).pose])
         varied = self._refine(Pool(np.zeros(len(poses)), poses), 250, 8, 0.15, 0.07)
@@ -201,10 +221,14 @@ class _Climb:
         pool = self._refine(pool.distinct(9, 0.05) + pool.distinct(5, 0.3), 1000, 6, 0.08, 0.05, 6, 0.1)
         pred, truth_rows = self._samples(2500)
         width = self._width(pool, pred, truth_rows)
-        leaders = np.ascontiguousarray((pool.distinct(4, 0.05) + pool.distinct(4, 0.3)).pose)
+        near, far = pool.distinct(4, 0.05).pose, pool.distinct(5, 0.3).pose[1:]  # the winner would be in both
         clouds = self.pred, self.truth, self.normals
-        cost, pose = refine(leaders, pred, truth_rows, *clouds, 10, max(0.08, width), width, 6, 0.1)
-        return _Final(Pool(cost, pose).best(len(cost)), width, pred, truth_rows)
+        leaders = np.concatenate([near, far])
+        _, pose = refine(leaders, pred, truth_rows, *clouds, 10, max(0.08, width), width, 6, 0.1)
+        weights = [[1 / (1 + (d / width) ** 2) for d in self._distances(p, pred, truth_rows)] for p in pose]
+        ahead, back = (np.stack([pair[way] for pair in weights]) for way in (0, 1))
+        order = np.argsort(-(AHEAD * ahead.mean(axis=1) + (1 - AHEAD) * back.mean(axis=1)), kind="stable")
+        return _Final(pose[order], ahead[order], back[order])
 
     def explained(self, pool: Pool) -> tuple[float, float]:
         """Shares of pred and of truth that have a counterpart under the best of `pool`, once that is sharpened."""
@@ -227,25 +251,6 @@ class _Climb:
         pair_up(np.ascontiguousarray(pose), pred, truth_rows, self.pred, self.truth, 6, moved, rows, squared)
         distance = np.sqrt(squared)
         return distance[: len(pred)], distance[len(pred) :]
-
-    def lead(self, final: _Final) -> tuple[float, float]:
-        """Margin and z-value of the winner over the best pose more than 15 degrees or a quarter radius from it."""
-        pose = final.pool.pose
-        scale = np.sqrt((pose[:, :3, :3] ** 2).sum(axis=(1, 2)) / 3)
-        rotation = pose[:, :3, :3] / scale[:, None, None]
-        shift = np.linalg.norm(pose[:, :3, 3] - pose[0, :3, 3], axis=1) / scale[0]
-        other = (rotation_angle(rotation @ rotation[0].T) > 15) | (np.hypot(scale / scale[0] - 1, shift) > 0.25)
-        if not other.any():
-            return 1.0, np.inf
-        rival = int(np.argmax(other))
-        weights = [
-            1 / (1 + (np.concatenate(self._distances(p, final.pred, final.truth_rows)) / final.width) ** 2)
-            for p in (pose[0], pose[rival])
-        ]
-        lead = weights[0] - weights[1]
-        score = 1 - final.pool.cost[0] / 2
-        margin = float((final.pool.cost[rival] - final.pool.cost[0]) / 2 / score)
-        return margin, float(lead.mean() / (lead.std() / np.sqrt(len(lead)) + 1e-12))
 
 
 def even_rotations(count: int) -> F64:
