@@ -163,8 +163,7 @@ class Worker:
         self._emit({"event": "done", **self._memory()})
 
     def _memory(self) -> Event:
-        """Peaks in bytes: this process, its largest ended child, and the device by allocator and driver."""
-        unit = 1 if sys.platform == "darwin" else 1024
+        """Peaks in bytes: this process, and the device by allocator and driver."""
         torch = self._torch()
         allocator = driver = None
         if torch is not None:
@@ -172,10 +171,24 @@ class Worker:
             free, total = torch.cuda.mem_get_info(self._device)
             driver = int(total - free)
         return {
-            "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_rss": _peak_rss(),
             "device_allocator": allocator,
             "device_driver": driver,
         }
+
+
+def _peak_rss() -> int:
+    """High-water mark of this process's resident memory, bytes.
+
+    Linux carries `ru_maxrss` over from the process that forked this one, so that a large host would be booked on every
+    adapter: the mark of the address space itself is read instead."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main(commands_fd: int, events_fd: int) -> None:

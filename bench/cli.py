@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from bench.plan import Trial
     from bench.suite import Suite
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
@@ -96,7 +97,7 @@ def run(
     Every finished trial is stored at once: interrupt freely, and give the same command to go on."""
     from bench.plan import plan
     from bench.run import run_plan
-    from bench.scenes import get_scenes, scene_of_images
+    from bench.scenes import scene_of_images
     from bench.show import ShownRun, print_plan
     from bench.store import Store
     from metrics.protocol import load_protocol
@@ -106,8 +107,9 @@ def run(
         return _refuse("--images and --scenes: give one of them")
     chosen = _suite(asked)
     load_protocol(chosen.protocol)
-    found = [scene_of_images(images)] if images is not None else get_scenes(chosen.scenes)
-    trials = plan(chosen, found)
+    trials = plan(chosen, [scene_of_images(images)] if images is not None else None)
+    if images is not None:
+        _check_view_counts(trials)
     if dry_run:
         print_plan(output, trials, Store(store), chosen.budget_seconds)
         return 0
@@ -234,7 +236,7 @@ def report(
     """Write leaderboard.html, leaderboard.csv, scores.csv and their peers."""
     from bench.store import Store
     from bench.tables import make_tables
-    from reports.html import write_report
+    from reports.report import write_report
 
     with console.status("scoring what is not scored yet") as status:
         tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"))
@@ -320,13 +322,12 @@ def list_adapters() -> int:
 @adapters_app.command
 def show(name: str, /) -> int:
     """One adapter's card."""
-    import msgspec
-
     from bench.cards import get_adapter
 
     adapter = get_adapter(name)
+    _ = adapter.card  # a malformed card is an error here too
     output.print(f"# {adapter.folder} ({adapter.origin}), hash {adapter.hash}", markup=False)
-    output.print(msgspec.toml.encode(adapter.card).decode(), markup=False)
+    output.print((adapter.folder / "adapter.toml").read_text(), markup=False)
     return 0
 
 
@@ -446,6 +447,18 @@ def doctor() -> int:
 def _refuse(sentence: str) -> int:
     console.print(f"reconbench: {sentence}", style="red", markup=False)
     return 2
+
+
+def _check_view_counts(trials: list[Trial]) -> None:
+    """DataError where the user's photos are too few for an adapter that he named: a table of refusals helps nobody."""
+    from data.images import DataError
+
+    for trial in trials:
+        card, count = trial.adapter.card, len(trial.scene.view_names)
+        if count < card.min_views:
+            raise DataError(
+                f"{trial.scene.path}: {count} image seen, adapter {card.name} wants {card.min_views} at least"
+            )
 
 
 def _split(text: str) -> list[str]:

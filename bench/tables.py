@@ -83,7 +83,7 @@ def make_tables(store: Store, protocol: str, truth: str, advance: Callable[[str]
                 version=VERSION,
                 created=now(),
                 commands=tuple(dict.fromkeys(run.command for run in runs)),
-                protocols={meant.hash: msgspec.toml.encode(meant).decode()},
+                protocols={meant.hash: msgspec.json.format(msgspec.json.encode(meant), indent=1).decode()},
                 hardware="; ".join(dict.fromkeys(str(record.hardware) for record in records)),
                 overhead_seconds=runs[-1].overhead_seconds if runs else None,
                 rank_metric=meant.rank_metric,

@@ -55,12 +55,12 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     version: int
     description: str
     source: str = ""  # the paper whose protocol this reproduces
-    unstated: list[str] = []  # what that source leaves open, and was chosen here
+    unstated: tuple[str, ...] = ()  # what that source leaves open, and was chosen here
     crop: bool = True  # cut both sides to the truth's crop volume, after alignment
     masks: bool = False  # drop predicted points that fall outside the object's masks in a given view
     confidence_keep: float = 1.0  # share of a prediction's points kept, the surest first
     voxel: float = 0.0025  # density equalisation: one point a voxel of this edge, both sides
-    samples: int = 30_000  # at most so many points a side
+    samples: int = 30_000  # points of each side whose distance to the whole other side is measured, a draw
     emd_samples: int = 2_048
     seed: int = 0
     draws: int = 3  # independent sample sets; values are their mean, intervals their t interval
@@ -68,13 +68,13 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     visible_within: float = 0.01  # a truth point counts as seen where its depth agrees to this
     behind: float = 0.05  # predicted points farther than this behind every seen surface are unobserved: not punished
     align: Align = msgspec.field(default_factory=Align)
-    thresholds: list[float] = [0.005, 0.01, 0.02]  # of precision, recall and F-score
+    thresholds: tuple[float, ...] = (0.005, 0.01, 0.02)  # of precision, recall and F-score
     rank_metric: str = "fscore@1%"
 
     @property
     def hash(self) -> str:
         """12 hex digits over the meaning (not the prose) and the metric implementations."""
-        meaning = msgspec.to_builtins(msgspec.structs.replace(self, description="", source="", unstated=[]))
+        meaning = msgspec.to_builtins(msgspec.structs.replace(self, description="", source="", unstated=()))
         return hashlib.sha256(msgspec.json.encode([meaning, IMPLEMENTATION], order="sorted")).hexdigest()[:12]
 
     def check(self, where: str) -> None:

@@ -122,8 +122,10 @@ class PreparedTruth:
         return seen_surface(self.points, self.truth, self.buffers, indices, tolerance)
 
     def floors(self, count: int) -> dict[str, float]:
-        """Every geometry metric of the truth against itself, `count` points of it as the prediction: a fresh sample of
-        its mesh, or where it is a cloud one random half against the other."""
+        """Every geometry metric of the truth against itself, `count` points of it (two significant digits, rounded
+        down) as the prediction: a fresh sample of its mesh, or where it is a cloud one random half against the other."""
+        step = 10 ** max(len(str(count)) - 2, 0)
+        count = count // step * step
         if count not in self._floors:
             rng = np.random.default_rng([self.protocol.seed, 1])
             if self.truth.vertices is not None and self.truth.faces is not None:
@@ -180,7 +182,7 @@ def score(
         given = prepared.seen_by(views)
         everything = np.arange(len(prepared.points))
         draws = _geometry(final.points, prepared, everything, prepared.visible, given)
-        floors = prepared.floors(min(count, protocol.samples))
+        floors = prepared.floors(count)
         before: dict[str, list[float]] = {}
         if stages and stages[-1].name == "icp":
             earlier = stages[-2].truth_from_pred if len(stages) > 1 else np.eye(4)
@@ -371,7 +373,7 @@ def _geometry(
         note("accuracy", accuracy.mean())
         if len(seen) >= FEWEST_POINTS:
             asked = seen[random_subset(len(seen), protocol.samples, rng)]
-            missing = nearest(prepared.points[asked], some).distance * percent_of
+            missing = nearest(prepared.points[asked], pred).distance * percent_of
             note("completeness-visible", missing.mean())
             note("chamfer-l1-sum", accuracy.mean() + missing.mean())
             note("chamfer-l2sq-mean", ((accuracy**2).mean() + (missing**2).mean()) / 2)
@@ -384,7 +386,7 @@ def _geometry(
         of_given = index[given]
         if len(of_given) >= FEWEST_POINTS:
             asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
-            note("completeness-given", nearest(prepared.points[asked], some).distance.mean() * percent_of)
+            note("completeness-given", nearest(prepared.points[asked], pred).distance.mean() * percent_of)
     count = min(protocol.emd_samples, len(pred), len(seen))
     if count >= FEWEST_POINTS:
         for draw in range(protocol.emd_draws):

@@ -82,4 +82,4 @@ def _rotation_about(axis: np.ndarray, angle: float) -> np.ndarray:
     """Rodrigues: (3, 3) rotation by `angle` radians about `axis`."""
     x, y, z = axis / np.linalg.norm(axis)
     K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.asarray(np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * K @ K
+    return np.asarray(np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * K @ K)

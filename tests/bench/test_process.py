@@ -148,3 +148,10 @@ def test_a_staged_tree_holds_adapters_alone() -> None:
     assert [path.name for path in tree.iterdir()] == ["adapters"]
     assert (tree / "adapters" / "faulty" / "adapter.py").is_file()
     assert stage(FAULTY) == tree
+
+
+def test_the_hosts_memory_is_not_booked_on_the_worker() -> None:
+    ballast = np.ones(100_000_000)  # 0.8 GB
+    outcome, _ = run_adapter(FAULTY, VIEWS, policy=QUICK)
+    assert ballast.sum() == len(ballast)
+    assert 2**20 < outcome.peak_rss < 400 * 2**20

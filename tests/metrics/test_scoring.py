@@ -1,0 +1,313 @@
+"""Scoring against closed forms: what is put into a prediction is what the metrics read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from adapters.contract import Cameras, Mesh, Reconstruction, Surface, Views
+from adapters.noisy_oracle.adapter import Adapter as NoisyOracle
+from data.scene import Scene
+from metrics.protocol import Protocol, ProtocolError, load_protocol, metric_table
+from metrics.scoring import PreparedTruth, Score, score
+from metrics.similarity import apply, invert, similarity
+from metrics.truth import Box, Truth, sample_mesh
+
+PROTOCOL = msgspec.structs.replace(load_protocol("object-v1"), samples=10_000, emd_samples=256)
+NO_ICP = msgspec.structs.replace(PROTOCOL, align=msgspec.structs.replace(PROTOCOL.align, icp=False))
+
+
+@pytest.fixture(scope="module")
+def truth(scene: Scene) -> Truth:
+    return scene.truth("exact")
+
+
+@pytest.fixture(scope="module")
+def prepared(truth: Truth) -> PreparedTruth:
+    return PreparedTruth.of(truth, PROTOCOL)
+
+
+def fresh(truth: Truth, count: int = 40_000) -> np.ndarray:
+    assert truth.vertices is not None and truth.faces is not None
+    return sample_mesh(truth.vertices, truth.faces, count, seed=5)
+
+
+def cloud(points: np.ndarray, truth: Truth, **more: object) -> Reconstruction:
+    values: dict[str, object] = {"points": points.astype(np.float32), "frame": "world", "scale": "metric", **more}
+    return Reconstruction(**values)  # type: ignore[arg-type]
+
+
+def posed(prediction: Reconstruction, prepared: PreparedTruth, scope: str = "scene") -> Score:
+    return score(prediction, prepared, prepared.truth.view_names, scope=scope, posed=True)
+
+
+def reading(result: Score, name: str) -> float:
+    value = result.values[name]
+    assert value.status == "ok" and value.value is not None, (name, value)
+    return value.value
+
+
+def spoilt(truth: Truth, **options: float) -> Reconstruction:
+    """What the noisy oracle returns on the scene."""
+    whole = {"noise": 0.0, "floaters": 0.0, "missing": 0.0, **options}
+    assert truth.vertices is not None and truth.faces is not None
+    points = fresh(truth, 60_000)
+    radial = points - points.mean(axis=0)
+    normals = radial / np.linalg.norm(radial, axis=1, keepdims=True)
+    surface = Surface(points, normals.astype(np.float32), truth.diameter)
+    images = tuple(np.zeros((96, 96, 3), np.uint8) for _ in truth.view_names)
+    views = Views(images, truth.view_names, cameras=truth.cameras, truth=surface)
+    return NoisyOracle(**whole).predict(views)  # type: ignore[arg-type]
+
+
+def test_every_metric_of_the_table_is_read_or_excused(prepared: PreparedTruth) -> None:
+    result = posed(cloud(fresh(prepared.truth), prepared.truth), prepared)
+    assert set(result.values) == set(metric_table(PROTOCOL))
+    for value in result.values.values():
+        assert (value.value is None) == (value.status != "ok")
+        assert value.status == "ok" or value.note
+
+
+def test_a_fresh_sample_of_the_surface_reads_the_floor(prepared: PreparedTruth) -> None:
+    result = posed(cloud(fresh(prepared.truth, 50_000), prepared.truth), prepared)
+    for name in ("completeness-visible", "completeness-given", "fscore@0.5%", "fscore@1%", "emd", "chamfer-l1-sum"):
+        value = result.values[name]
+        assert value.floor is not None and value.value == pytest.approx(
+            value.floor, rel=0.2 if name == "emd" else 0.08
+        ), name
+    assert reading(result, "accuracy") < 1e-3
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.005])
+def test_normal_noise_reads_its_half_normal_mean_and_its_precision(prepared: PreparedTruth, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    points = fresh(prepared.truth).astype(np.float64)
+    radial = points - points.mean(axis=0)
+    # Not along the normal exactly, so the distance is that of the isotropic noise's normal component.
+    points += rng.normal(0, noise * prepared.truth.diameter, radial.shape)
+    result = posed(cloud(points, prepared.truth), prepared)
+    assert reading(result, "accuracy") == pytest.approx(100 * noise * math.sqrt(2 / math.pi), rel=0.03)
+    for threshold, name in ((0.005, "precision@0.5%"), (0.01, "precision@1%")):
+        assert reading(result, name) == pytest.approx(math.erf(threshold / noise / math.sqrt(2)), abs=0.02)
+
+
+def test_a_missing_share_takes_that_share_of_the_recall(prepared: PreparedTruth) -> None:
+    points = fresh(prepared.truth, 60_000)
+    side = points[:, 0]
+    kept = points[side <= np.quantile(side, 0.75)]
+    result = posed(cloud(kept, prepared.truth), prepared)
+    visible = prepared.points[prepared.visible]
+    share = float((visible[:, 0] <= np.quantile(side, 0.75)).mean())
+    assert reading(result, "recall@1%") == pytest.approx(share, abs=0.03)
+    assert reading(result, "precision@1%") == 1.0
+
+
+def test_floaters_at_a_known_distance_read_their_share(prepared: PreparedTruth) -> None:
+    # 3% of the diameter outside the surface: on the sphere-like scene the offset is the distance, up to its bumps.
+    result = score(
+        spoilt(prepared.truth, floaters=0.1, floater_distance=0.03),
+        PreparedTruth.of(prepared.truth, NO_ICP),
+        prepared.truth.view_names,
+        scope="scene",
+        posed=False,
+    )
+    # Floaters sit above hull vertices, many on one; equalisation thins both sides, so their share is read off anew.
+    assert result.cloud is not None
+    far = result.cloud.error > 2.0
+    assert result.cloud.error[far] == pytest.approx(3.0, rel=0.05)
+    assert reading(result, "accuracy") == pytest.approx(3.0 * (1 - reading(result, "precision@2%")), rel=0.05)
+
+
+def test_the_noisy_oracles_similarity_is_undone_by_its_cameras(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    result = score(
+        spoilt(truth, noise=0.003, rotation=120.0, scale=3.1), prepared, truth.view_names, scope="scene", posed=False
+    )
+    assert [stage.name for stage in result.stages] == ["cameras", "icp"]
+    assert reading(result, "accuracy") < 0.4
+    assert result.values["accuracy"].before_icp == pytest.approx(reading(result, "accuracy"), rel=0.05)
+    assert reading(result, "auc@5") == pytest.approx(1.0)
+    assert reading(result, "centre-rmse") < 1e-6
+
+
+def test_a_wrong_pose_direction_is_seen(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    inverted = Cameras(truth.cameras.intrinsics, np.linalg.inv(truth.cameras.camera_from_world))
+    wrong = cloud(fresh(truth), truth, frame="object", cameras=inverted, registered=np.ones(8, np.bool_))
+    result = score(wrong, PreparedTruth.of(truth, NO_ICP), truth.view_names, scope="scene", posed=False)
+    assert reading(result, "rotation") > 10
+    value = result.values["fscore@1%"]
+    assert value.status == "failed" or (value.value is not None and value.value < 0.5)
+
+
+def test_scaling_the_world_changes_no_score(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    points = fresh(truth) + np.random.default_rng(0).normal(0, 0.01, (40_000, 3))
+    move = similarity(1.0, np.eye(3), np.array([1.0, 2.0, 3.0]))
+    move[:3, :3] *= 7.0
+    poses = truth.cameras.camera_from_world.copy()
+    poses[:, :3, 3] = 7.0 * poses[:, :3, 3] - poses[:, :3, :3] @ move[:3, 3]
+    assert truth.vertices is not None and truth.depth is not None
+    moved = replace(
+        truth,
+        points=apply(move, truth.points).astype(np.float32),
+        vertices=apply(move, truth.vertices),
+        cameras=Cameras(truth.cameras.intrinsics, poses),
+        depth=tuple(depth * np.float32(7.0) for depth in truth.depth),
+        diameter=truth.diameter * 7.0,
+    )
+    one = posed(cloud(points, truth), prepared)
+    other = posed(cloud(apply(move, points), moved), PreparedTruth.of(moved, PROTOCOL))
+    for name in ("accuracy", "completeness-visible", "fscore@1%"):
+        assert reading(other, name) == pytest.approx(reading(one, name), rel=0.02)
+
+
+def test_points_that_no_camera_can_judge_are_not_punished_and_counted(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    inside = np.random.default_rng(0).normal(0, 0.05, (3000, 3)) + [0, 0, 1.3]
+    result = posed(cloud(np.concatenate([fresh(truth), inside]), truth), prepared)
+    assert reading(result, "accuracy") < 0.1
+    assert result.unobserved > 1000
+    before = np.random.default_rng(0).normal(0, 0.05, (3000, 3)) + [2.5, 0, 1.5]
+    result = posed(cloud(np.concatenate([fresh(truth), before]), truth), prepared)
+    assert reading(result, "accuracy") > 0.5
+
+
+def test_completeness_over_what_the_given_views_see_is_kinder_than_over_everything(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    near_first = fresh(truth)[prepared_seen(prepared, fresh(truth), 0)]
+    result = score(cloud(near_first, truth), prepared, truth.view_names[:1], scope="scene", posed=True)
+    assert reading(result, "completeness-given") < 0.8
+    assert reading(result, "completeness-visible") > 5
+
+
+def prepared_seen(prepared: PreparedTruth, points: np.ndarray, view: int) -> np.ndarray:
+    from metrics.visibility import seen_surface
+
+    return seen_surface(points, prepared.truth, prepared.buffers, [view], 0.01 * prepared.truth.diameter)
+
+
+def test_the_crop_volume_cuts_both_sides(truth: Truth) -> None:
+    low, high = truth.points.min(axis=0), truth.points.max(axis=0)
+    upper = Box((float(low[0]), float(low[1]), 1.3), tuple(map(float, high)))  # type: ignore[arg-type]
+    cropped = PreparedTruth.of(replace(truth, crop=upper), PROTOCOL)
+    assert cropped.points[:, 2].min() >= 1.3 - 1e-6
+    floor = np.random.default_rng(0).uniform(-3, 3, (5000, 3)) * [1, 1, 0]
+    result = posed(cloud(np.concatenate([fresh(truth), floor]), truth), cropped)
+    assert reading(result, "accuracy") < 1e-3
+
+
+def test_two_views_are_aligned_by_pixels_and_scored_on_other_points(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    move = similarity(0.4, np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0] * 1.0, np.ones(3))
+    if np.linalg.det(move[:3, :3]) < 0:
+        move[:3, 0] *= -1
+    points, pixels, index = [], [], []
+    for i in range(2):
+        assert truth.depth is not None
+        rows, columns = np.nonzero(truth.depth[i])
+        pixel = np.stack([columns, rows], axis=1) + 0.5
+        points.append(truth.cameras.unproject(i, pixel, truth.depth[i][rows, columns]))
+        pixels.append(pixel)
+        index.append(np.full(len(pixel), i))
+    made = cloud(
+        apply(invert(move), np.concatenate(points)),
+        truth,
+        frame="first_camera",
+        view_index=np.concatenate(index).astype(np.int32),
+        pixel=np.concatenate(pixels).astype(np.float32),
+    )
+    result = score(made, PreparedTruth.of(truth, NO_ICP), truth.view_names[:2], scope="scene", posed=False)
+    assert result.stages[0].name == "correspondences"
+    assert reading(result, "accuracy") < 0.25
+    np.testing.assert_allclose(result.stages[0].truth_from_pred, move, atol=0.02)
+
+
+def test_an_object_is_found_by_search(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    move = similarity(2.0, turn * np.sign(np.linalg.det(turn)), np.array([3.0, -1.0, 2.0]))
+    result = score(
+        cloud(apply(move, fresh(truth)), truth, frame="object"), prepared, truth.view_names, scope="object", posed=False
+    )
+    assert [stage.name for stage in result.stages] == ["search", "icp"]
+    assert reading(result, "accuracy") < 0.5
+
+
+def test_a_mesh_is_sampled(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    assert truth.vertices is not None and truth.faces is not None
+    mesh = Mesh(truth.vertices.astype(np.float32), truth.faces)
+    result = posed(cloud(np.zeros((0, 3)), truth, mesh=mesh), prepared)
+    assert reading(result, "accuracy") < 1e-3
+    assert reading(result, "recall@1%") > 0.99
+
+
+def test_what_cannot_be_aligned_or_scored_says_why(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    nowhere = cloud(fresh(truth), truth, frame="object")
+    result = score(nowhere, prepared, truth.view_names, scope="scene", posed=False)
+    assert result.values["accuracy"].status == "unsupported"
+    assert "gives no cameras" in result.values["accuracy"].note
+    lost = replace(nowhere, cameras=truth.cameras, registered=np.arange(8) < 2)
+    result = score(lost, prepared, truth.view_names, scope="scene", posed=False)
+    assert result.values["accuracy"].status == "failed"
+    assert "2 views seen, at least 3 wanted" in result.values["accuracy"].note
+    assert reading(result, "auc@30") < 0.1
+    far = posed(cloud(fresh(truth) + [0, 0, 100], truth), prepared)
+    assert far.values["accuracy"].status in ("ok", "failed")
+
+
+def test_the_surest_points_are_kept(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    good, bad = fresh(truth, 20_000), fresh(truth, 20_000) + np.float32(0.5)
+    confidence = np.concatenate([np.ones(20_000), np.zeros(20_000)]).astype(np.float32)
+    made = cloud(np.concatenate([good, bad]), truth, confidence=confidence, confidence_kind="probability")
+    half = PreparedTruth.of(truth, msgspec.structs.replace(PROTOCOL, confidence_keep=0.5))
+    assert reading(posed(made, half), "accuracy") < 1e-3 < reading(posed(made, prepared), "accuracy")
+    assert posed(cloud(good, truth), half).values["accuracy"].status == "unsupported"
+
+
+def test_depth_is_scored_at_the_alignments_scale(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    assert truth.depth is not None
+    made = cloud(fresh(truth), truth, depth=tuple(depth * np.float32(1.02) for depth in truth.depth))
+    result = posed(made, prepared)
+    assert reading(result, "depth-absrel") == pytest.approx(0.02, abs=1e-4)
+    assert reading(result, "depth-delta@1.03") == 1.0
+    assert reading(result, "depth-coverage") == 1.0
+
+
+def test_scores_are_the_same_to_the_last_bit(prepared: PreparedTruth) -> None:
+    made = cloud(fresh(prepared.truth), prepared.truth)
+    again = PreparedTruth.of(prepared.truth, PROTOCOL)
+    assert posed(made, prepared).values == posed(made, again).values
+
+
+def test_a_protocols_hash_is_that_of_its_meaning() -> None:
+    default = load_protocol("object-v1")
+    assert msgspec.structs.replace(default, description="other").hash == default.hash
+    assert msgspec.structs.replace(default, voxel=0.003).hash != default.hash
+    assert msgspec.structs.replace(default, align=NO_ICP.align).hash != default.hash
+    assert load_protocol("object-no-icp-v1").hash != load_protocol("object-masked-v1").hash
+
+
+def test_a_malformed_protocol_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="known: object-masked-v1"):
+        load_protocol("objekt")
+    file = tmp_path / "p.toml"
+    for text, sentence in (
+        ('name = "p"\n', "missing required field `version`"),
+        ('name = "p"\nversion = 1\ndescription = ""\nvoxel = 3.0\n', "voxel 3.0 seen"),
+        ('name = "p"\nversion = 1\ndescription = ""\nrank_metric = "beauty"\n', "rank_metric 'beauty'"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ProtocolError, match=sentence) as caught:
+            load_protocol(str(file))
+        assert "p.toml" in str(caught.value)
+    assert isinstance(load_protocol("object-v1"), Protocol)
