@@ -13,7 +13,7 @@ from metrics.truth import Box
 
 COMMON = 0.5  # share of the most seen point's views that a point must fall into to belong to what was photographed
 ON_OBJECT = 0.8  # share of the views that see a point whose masks must cover it
-TRIM, MARGIN = 1.0, 0.05  # percentiles cut off at each end of the box, and its margin as a share of its extent
+TRIM, MARGIN = 0.2, 0.05  # percentiles cut off at each end of the box, and its margin as a share of its extent
 
 
 def move_cameras(cameras: Cameras, target_from_source: F64) -> Cameras:
