@@ -1,9 +1,10 @@
 """How often registration finds the pose, at what cost, and how well it knows when it has not.
 
-    python -m tests.benchmarks.bench_register GROUP FIRST LAST [--scenarios a,b] [--csv FILE]
+    python -m tests.benchmarks.bench_register GROUP FIRST LAST [--scenarios a,b] [--csv FILE] [--table FILE]
 
 GROUP is common, held out, symmetric or wrong (shapes registered to other shapes). Seeds FIRST to LAST - 1. A success is
-a rotation within 5 degrees and a scale within 5%. CPU seconds of one thread, compilation left out.
+a rotation within 5 degrees and a scale within 5%. CPU seconds of one thread, compilation left out. --csv appends a row
+a case as they come, --table a row a scenario; in --scenarios a semicolon stands for the comma within a name.
 """
 
 from __future__ import annotations
@@ -46,6 +47,26 @@ class Row:
     cpu_s: float
 
 
+@dataclass(frozen=True)
+class Line:
+    """All cases of one group and scenario."""
+
+    group: str
+    scenario: str
+    shapes: int
+    first_seed: int
+    last_seed: int
+    cases: int
+    successes: int
+    ambiguous_successes: int
+    ambiguous_failures: int
+    poor_fits: int
+    cpu_s_median: float
+    cpu_s_95: float
+    rotation_median: float | None  # degrees, of the successes
+    scale_median: float | None  # relative, of the successes
+
+
 @cache
 def shapes(group: str) -> dict[str, trimesh.Trimesh]:
     if group == "wrong":
@@ -81,6 +102,7 @@ def main() -> None:
     parser.add_argument("--shapes", default="")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--table", type=Path)
     chosen = parser.parse_args()
     scenarios = [s.replace("; ", ", ") for s in chosen.scenarios.split(",")]
     names = chosen.shapes.split(",") if chosen.shapes else list(shapes(chosen.group))
@@ -96,37 +118,51 @@ def main() -> None:
             rows.append(row)
             if not row.success and chosen.group in ("common", "held out"):
                 print(f"  failed: {row}", flush=True)
+            if chosen.csv:
+                append(chosen.csv, row)
     for scenario in scenarios:
-        print(summary(scenario, [row for row in rows if row.scenario == scenario]))
-    if chosen.csv:
-        write(chosen.csv, rows)
+        total = line([row for row in rows if row.scenario == scenario])
+        print(
+            f"{scenario:38s} {total.successes:3d}/{total.cases:<3d} cpu {total.cpu_s_median} {total.cpu_s_95}  median"
+            f" {total.rotation_median} deg, scale {total.scale_median}  ambiguous {total.ambiguous_successes} right,"
+            f" {total.ambiguous_failures} wrong  poor fit {total.poor_fits}"
+        )
+        if chosen.table:
+            append(chosen.table, total)
 
 
-def summary(scenario: str, rows: list[Row]) -> str:
-    """One line: successes, ambiguous among successes and failures, poor fits, CPU seconds, median errors."""
+def line(rows: list[Row]) -> Line:
+    """What the cases of one group and scenario come to."""
     good = [row for row in rows if row.success]
-    bad = [row for row in rows if not row.success]
+    seeds = [row.seed for row in rows]
     cpu = np.quantile([row.cpu_s for row in rows], (0.5, 0.95))
-    text = f"{scenario:38s} {len(good):3d}/{len(rows):<3d} cpu {cpu[0]:.2f} {cpu[1]:.2f}"
-    if good:
-        errors = np.median([(row.rotation_error, row.scale_error) for row in good], axis=0)
-        text += f"  median {errors[0]:.2f} deg {100 * errors[1]:.2f}%"
-    flags = [f"{sum(r.ambiguous for r in part)}/{len(part)}" for part in (good, bad)]
-    worst = max(row.margin for row in rows), min(row.margin for row in rows)
-    return (
-        f"{text}  ambiguous right {flags[0]} wrong {flags[1]}  poor fit {sum(r.poor_fit for r in rows)}/{len(rows)}"
-        f"  margin {worst[1]:.4f}..{worst[0]:.4f}"
+    return Line(
+        group=rows[0].group,
+        scenario=rows[0].scenario,
+        shapes=len({row.shape for row in rows}),
+        first_seed=min(seeds),
+        last_seed=max(seeds),
+        cases=len(rows),
+        successes=len(good),
+        ambiguous_successes=sum(row.ambiguous for row in good),
+        ambiguous_failures=sum(row.ambiguous for row in rows) - sum(row.ambiguous for row in good),
+        poor_fits=sum(row.poor_fit for row in rows),
+        cpu_s_median=round(float(cpu[0]), 2),
+        cpu_s_95=round(float(cpu[1]), 2),
+        rotation_median=round(float(np.median([row.rotation_error for row in good])), 3) if good else None,
+        scale_median=round(float(np.median([row.scale_error for row in good])), 5) if good else None,
     )
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    """Append `rows` to a CSV file, with a header where it is new."""
+def append(path: Path, row: Row | Line) -> None:
+    """Append `row` to a CSV file, after a header where it is new."""
     new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])))
+        writer = csv.DictWriter(file, list(asdict(row)))
         if new:
             writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerow(asdict(row))
 
 
 if __name__ == "__main__":
