@@ -109,8 +109,9 @@ class Matcher:
 def cloud(name: str, points: ArrayLike) -> F64:
     """`points` (M, 3) as float64; AlignmentError naming `name` unless they can be registered."""
     array = enough_points(name, points, LEAST_POINTS)
-    extent = spread(array)
-    if not extent[1] > 1e-3 * extent[0]:
+    distance = np.linalg.norm(array - np.median(array, axis=0), axis=1)
+    core = array[distance <= np.quantile(distance, 0.9)]  # one point far away makes a line of any cloud
+    if all(extent[1] <= 1e-3 * extent[0] for extent in (spread(core), spread(array))):
         raise AlignmentError(f"{name}: the points lie on a line or in one place, a surface wanted")
     return array
 

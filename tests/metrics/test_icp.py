@@ -72,6 +72,13 @@ def test_deterministic_and_never_worse() -> None:
     np.testing.assert_allclose(same.transform, np.eye(4), atol=1e-6)
 
 
+def test_a_point_far_away_does_no_harm() -> None:
+    truth, _ = surface(3000, 8)
+    off = rough(8)
+    pred = apply(invert(off), np.concatenate([surface(3000, 9)[0], [[1e7, 0, 0]]]))
+    assert rotation_angle(rotation_of(icp(pred, truth).transform @ invert(off))) < 0.3
+
+
 def test_planar_clouds_are_laid_into_their_plane() -> None:
     rng = np.random.default_rng(7)
     truth = np.column_stack([rng.uniform(0, 2, 4000), rng.uniform(0, 1, 4000), np.zeros(4000)])

@@ -1,6 +1,7 @@
 """Similarity fits: closed forms, optimality, outliers, refusals."""
 
 import numpy as np
+import pycolmap
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,6 +34,15 @@ def test_umeyama_recovers_a_known_similarity(seed: int, count: int, planar: bool
     found = umeyama(source, apply(truth, source))
     np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-6 * np.abs(truth).max())
     assert np.linalg.det(rotation_of(found)) == pytest.approx(1)
+
+
+def test_umeyama_agrees_with_colmap() -> None:
+    rng = np.random.default_rng(9)
+    source, noise = rng.normal(size=(40, 3)), 0.1 * rng.normal(size=(40, 3))
+    target = apply(random_similarity(rng), source) + noise
+    theirs = pycolmap.estimate_sim3d(source, target)
+    assert theirs is not None
+    np.testing.assert_allclose(umeyama(source, target)[:3], theirs.matrix(), rtol=1e-9, atol=1e-9)
 
 
 def test_umeyama_never_mirrors() -> None:
