@@ -46,7 +46,8 @@ def _camera_files(prediction: Reconstruction, views: Views, names: tuple[str, ..
     for i in np.flatnonzero(registered):
         K, (height, width) = cameras.intrinsics[i], views.images[i].shape[:2]
         pose = cameras.camera_from_world[i].tolist()
-        files.append(CameraFile(Path(names[i]).stem, width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2], pose))
+        pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+        files.append(CameraFile(Path(names[i]).stem, width, height, *pinhole, pose))
     return files
 
 
@@ -130,7 +131,8 @@ def _read_cameras(path: Path) -> list[CameraFile]:
                 K = camera.calibration_matrix()
                 pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]).tolist()
                 name = Path(image.name).stem
-                files.append(CameraFile(name, camera.width, camera.height, K[0, 0], K[1, 1], K[0, 2], K[1, 2], pose))
+                pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+                files.append(CameraFile(name, camera.width, camera.height, *pinhole, pose))
         return files
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[CameraFile])

@@ -61,7 +61,15 @@ def diameter(points: NDArray[np.floating], trim: float = 0.001) -> float:
     cloud = cloud[radius <= np.quantile(radius, 1 - trim)]
     with contextlib.suppress(QhullError, ValueError):  # planar, collinear or too few points have no hull in 3D
         cloud = cloud[ConvexHull(cloud).vertices]
-    if len(cloud) > 5000:
-        far = np.argsort(np.linalg.norm(cloud - cloud.mean(axis=0), axis=1))[-5000:]
-        cloud = cloud[far]
-    return float(pdist(cloud).max()) if len(cloud) > 1 else 0.0
+    if len(cloud) <= 5000:
+        return float(pdist(cloud).max()) if len(cloud) > 1 else 0.0
+    # A round hull has too many vertices for all pairs: walk to the farthest vertex until that no longer moves away,
+    # from 256 starts (taken by index, so that a rotation changes nothing).
+    best = 0.0
+    for start in cloud[:: len(cloud) // 256]:
+        reached = 0.0
+        while (distance := np.linalg.norm(cloud - start, axis=1)).max() > reached:
+            reached = float(distance.max())
+            start = cloud[int(distance.argmax())]
+        best = max(best, reached)
+    return best
