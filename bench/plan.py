@@ -102,10 +102,9 @@ def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
         for seed in suite.seeds:
             order = view_order(scene, seed)
-            counts = sorted({min(count, len(order)) for count in suite.views})
-            for count in counts:
-                views = tuple(sorted(order[:count]))
-                for contestant, adapter in contestants:
+            for contestant, adapter in contestants:
+                for count in sorted({min(count, len(order)) for count in contestant.views or suite.views}):
+                    views = tuple(sorted(order[:count]))
                     trial = Trial(adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth)
                     _check_scene(trial)
                     trials.append(trial)

@@ -19,6 +19,7 @@ class Contestant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     name: str
     options: dict[str, str | int | float | bool] = {}
     give: list[Given] = []  # beyond what its card requires
+    views: tuple[int, ...] = ()  # its own view counts, instead of the suite's
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,8 +42,9 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         for field in ("adapters", "scenes", "views", "seeds"):
             if not getattr(self, field):
                 raise DataError(f"{where}: {field} is empty, at least one wanted")
-        if min(self.views) < 1:
-            raise DataError(f"{where}: views {min(self.views)} seen, at least 1 wanted")
+        for views in (self.views, *(contestant.views for contestant in self.adapters)):
+            if min(views, default=1) < 1:
+                raise DataError(f"{where}: views {min(views)} seen, at least 1 wanted")
         if min(self.seeds) < 0:
             raise DataError(f"{where}: seeds {min(self.seeds)} seen, 0 or more wanted")
 

@@ -97,7 +97,8 @@ class PreparedTruth:
     points: F32  # (M, 3) cropped, equalised
     normals: F32  # (M, 3)
     buffers: tuple[DepthBuffer, ...]
-    visible: Bools  # (M,), seen by some camera of the truth
+    seen: Bools  # (V, M), which views of the truth see which point
+    visible: Bools  # (M,), seen by some of them
     _floors: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -111,19 +112,17 @@ class PreparedTruth:
             raise ScoringError("failed", f"the {truth.kind} truth holds {len(keep)} points inside its crop volume")
         buffers = depth_buffers(truth)
         points = truth.points[keep]
-        everyone = list(range(len(truth.view_names)))
-        seen = seen_surface(points, truth, buffers, everyone, protocol.visible_within * truth.diameter)
-        return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, seen)
+        seen = seen_surface(points, truth, buffers, protocol.visible_within * truth.diameter)
+        return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, seen, np.asarray(seen.any(axis=0)))
 
     def seen_by(self, views: tuple[str, ...]) -> Bools:
         """(M,) bool: which points the views of these names see."""
-        indices = [self.truth.view_names.index(view) for view in views if view in self.truth.view_names]
-        tolerance = self.protocol.visible_within * self.truth.diameter
-        return seen_surface(self.points, self.truth, self.buffers, indices, tolerance)
+        rows = [self.truth.view_names.index(view) for view in views if view in self.truth.view_names]
+        return np.asarray(self.seen[rows].any(axis=0))
 
     def floors(self, count: int) -> dict[str, float]:
-        """Every geometry metric of the truth against itself, `count` points of it (two significant digits, rounded
-        down) as the prediction: a fresh sample of its mesh, or where it is a cloud one random half against the other."""
+        """Every geometry metric of the truth against itself, with `count` points (two significant digits, rounded
+        down) as the prediction: a fresh sample of its mesh; where it is a cloud, one random half against the other."""
         step = 10 ** max(len(str(count)) - 2, 0)
         count = count // step * step
         if count not in self._floors:

@@ -67,14 +67,14 @@ def _splat(truth: Truth, view: int) -> DepthBuffer:
 
 
 def seen_surface(
-    points: NDArray[np.floating], truth: Truth, buffers: tuple[DepthBuffer, ...], views: list[int], tolerance: float
+    points: NDArray[np.floating], truth: Truth, buffers: tuple[DepthBuffer, ...], tolerance: float
 ) -> Bools:
-    """(M,) bool: which surface `points` (M, 3) at least one of `views` sees, depths agreeing to `tolerance`."""
-    seen = np.zeros(len(points), np.bool_)
-    for view in views:
+    """(V, M) bool: which surface `points` (M, 3) each of the truth's views sees, depths agreeing to `tolerance`."""
+    seen = np.zeros((len(truth.view_names), len(points)), np.bool_)
+    for view in range(len(truth.view_names)):
         pixel, depth = truth.cameras.project(view, points)
         surface, _, inside = buffers[view].lookup(pixel, depth)
-        seen |= inside & (surface > 0) & (np.abs(surface - depth) <= tolerance)
+        seen[view] = inside & (surface > 0) & (np.abs(surface - depth) <= tolerance)
     return seen
 
 

@@ -108,8 +108,7 @@ def exact_error(points: F32, cameras: Cameras, exact_cameras: Cameras, exact: Tr
     unit = exact.diameter
     samples = exact.points
     keep: Bools = np.ones(len(samples), np.bool_) if exact.crop is None else exact.crop.contains(samples)
-    everyone = list(range(len(exact.view_names)))
-    keep &= seen_surface(samples, exact, depth_buffers(exact), everyone, NEAR * unit)
+    keep &= seen_surface(samples, exact, depth_buffers(exact), NEAR * unit).any(axis=0)
     both = distances(points, samples[keep], vertices=exact.vertices, faces=exact.faces)
     accuracy, completeness = both.to_truth / unit, both.to_pred / unit
     apart = np.linalg.norm(cameras.centres - exact_cameras.centres, axis=1)

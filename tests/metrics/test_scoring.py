@@ -17,6 +17,7 @@ from metrics.protocol import Protocol, ProtocolError, load_protocol, metric_tabl
 from metrics.scoring import PreparedTruth, Score, score
 from metrics.similarity import apply, invert, similarity
 from metrics.truth import Box, Truth, sample_mesh
+from metrics.visibility import seen_surface
 
 PROTOCOL = msgspec.structs.replace(load_protocol("object-v1"), samples=10_000, emd_samples=256)
 NO_ICP = msgspec.structs.replace(PROTOCOL, align=msgspec.structs.replace(PROTOCOL.align, icp=False))
@@ -180,16 +181,11 @@ def test_points_that_no_camera_can_judge_are_not_punished_and_counted(prepared: 
 
 def test_completeness_over_what_the_given_views_see_is_kinder_than_over_everything(prepared: PreparedTruth) -> None:
     truth = prepared.truth
-    near_first = fresh(truth)[prepared_seen(prepared, fresh(truth), 0)]
+    seen = seen_surface(fresh(truth), truth, prepared.buffers, 0.01 * truth.diameter)
+    near_first = fresh(truth)[seen[0]]
     result = score(cloud(near_first, truth), prepared, truth.view_names[:1], scope="scene", posed=True)
     assert reading(result, "completeness-given") < 0.8
     assert reading(result, "completeness-visible") > 5
-
-
-def prepared_seen(prepared: PreparedTruth, points: np.ndarray, view: int) -> np.ndarray:
-    from metrics.visibility import seen_surface
-
-    return seen_surface(points, prepared.truth, prepared.buffers, [view], 0.01 * prepared.truth.diameter)
 
 
 def test_the_crop_volume_cuts_both_sides(truth: Truth) -> None:
