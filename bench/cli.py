@@ -400,48 +400,15 @@ def show_scene(name: str, /) -> int:
 @app.command
 def doctor() -> int:
     """What this machine is and what works on it."""
-    import importlib.metadata
-    import platform
-    import shutil
+    from bench.doctor import examine
 
-    from bench.measure import hardware
-    from bench.process import cache_dir, namespaces_work
-    from bench.run import overhead_seconds
-    from bench.scenes import embedded_scenes
-
-    def line(what: str, value: str, good: bool | None = None) -> None:
-        mark = {True: "[green]ok  [/]", False: "[yellow]no  [/]", None: "    "}[good]
-        output.print(f"{mark}{what}: ", end="")
-        output.print(value, markup=False)
-
-    line("machine", str(hardware()))
-    line("python", platform.python_version(), sys.version_info >= (3, 11))
-    for package in ("numpy", "scipy", "numba", "pycolmap", "trimesh", "point-cloud-utils", "plotly"):
-        line(package, importlib.metadata.version(package), True)
-    for extra in ("torch", "open3d", "mitsuba", "ray"):
-        try:
-            line(f"{extra} (optional)", importlib.metadata.version(extra), True)
-        except importlib.metadata.PackageNotFoundError:
-            line(f"{extra} (optional)", "not installed")
-    import pycolmap
-
-    count = getattr(pycolmap, "get_num_cuda_devices", lambda: 0)  # absent from builds without CUDA
-    cuda = bool(pycolmap.has_cuda and count() > 0)
-    line("COLMAP's dense stereo on CUDA", "yes" if cuda else "no CUDA device: Reconbench's own stereo is used")
-    hidden = namespaces_work()
-    line(
-        "scenes hidden from workers", "by a mount namespace" if hidden else "namespaces are not permitted here", hidden
-    )
-    usage = shutil.disk_usage(Path.cwd())
-    line("disk", f"{usage.free / 2**30:.0f} GiB free", usage.free > 2 * 2**30)
-    line("cache", str(cache_dir()))
-    line("embedded scenes", ", ".join(embedded_scenes()) or "none", bool(embedded_scenes()))
-    overhead = overhead_seconds()
-    if overhead is None:
-        line("worker", "the null adapter did not run", False)
-        return 1
-    line("harness overhead on a timed call", f"{overhead * 1e6:.0f} microseconds", overhead < 0.01)
-    return 0
+    well = True
+    for finding in examine():
+        mark = {True: "[green]ok  [/]", False: "[yellow]no  [/]", None: "    "}[finding.good]
+        output.print(f"{mark}{finding.what}: ", end="")
+        output.print(finding.seen, markup=False)
+        well &= finding.good is not False or not finding.needed
+    return 0 if well else 1
 
 
 def _refuse(sentence: str) -> int:
