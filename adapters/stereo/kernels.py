@@ -281,7 +281,8 @@ def _slope(camera: Camera, x: Real, y: Real, q: Real, a0: Real, a1: Real, a2: Re
     """(gx, gy) of the plane through inverse depth q at (x, y) whose normal is along (a0, a1, a2), pointing away."""
     ry = (y - camera.cy) / camera.fy
     rx = (x - camera.cx - camera.skew * ry) / camera.fx
-    scale = q / (a0 * rx + a1 * ry + a2)
+    # A normal across the ray gives a plane too steep to be tried, never one that is not finite.
+    scale = q / max(a0 * rx + a1 * ry + a2, np.float32(1e-3))
     gx = a0 * scale / camera.fx
     return np.float32(gx), np.float32((a1 * scale - camera.skew * gx) / camera.fy)
 
