@@ -1,0 +1,34 @@
+"""A toy: its solid, its paint and the table it stands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapters.contract import F64
+from data.synthetic.paint import Paint
+from data.synthetic.sdf import Solid
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colours around a toy, sRGB hex."""
+
+    ground: str  # the table's stone
+    chips: tuple[str, ...]  # the stones cast into it
+    wall: str  # behind the table
+    ceiling: str  # the sky light's tint
+
+
+@dataclass(frozen=True)
+class Toy:
+    """One modelled toy. Lengths in decimetres, z up, the table at z = 0."""
+
+    name: str
+    title: str
+    difficulty: str  # as in SceneFile
+    solid: Solid
+    low: F64  # (3,) a box around the solid
+    high: F64  # (3,)
+    cell: float  # of the marching-cubes grid
+    paint: Paint
+    look: Look
