@@ -92,23 +92,24 @@ class Trial:
 
 
 def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
-    """Every trial of `suite`, in the order to run them: small view counts of every adapter and scene first, so that
-    a budget that ends early has measured something of everything."""
+    """Every trial of `suite`, in the order to run them: first every contestant's first view count on every scene, then
+    the second ones, so that a budget that ends early has measured what the suite lists first of everything."""
     contestants = [(contestant, get_adapter(contestant.name)) for contestant in suite.adapters]
     for contestant, adapter in contestants:
         if extra := [given for given in contestant.give if given not in adapter.card.accepts]:
             raise DataError(f"adapter {adapter.name} does not accept {', '.join(extra)}")
-    trials: list[Trial] = []
+    ordered: list[tuple[int, int, Trial]] = []
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
         for seed in suite.seeds:
             order = view_order(scene, seed)
-            for contestant, adapter in contestants:
-                for count in sorted({min(count, len(order)) for count in contestant.views or suite.views}):
+            for place, (contestant, adapter) in enumerate(contestants):
+                counts = dict.fromkeys(min(count, len(order)) for count in contestant.views or suite.views)
+                for turn, count in enumerate(counts):
                     views = tuple(sorted(order[:count]))
                     trial = Trial(adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth)
                     _check_scene(trial)
-                    trials.append(trial)
-    return sorted(trials, key=lambda trial: len(trial.views))
+                    ordered.append((turn, place, trial))
+    return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
 
 
 def view_order(scene: Scene, seed: int) -> list[str]:

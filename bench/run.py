@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from adapters.contract import Views
@@ -148,16 +149,7 @@ def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool)
         device=trial.device,
         policy=trial.policy,
         posed=prediction is not None and prediction.frame == "world" and "cameras" in trial.given,
-        status=outcome.status,
-        message=outcome.message,
-        log_tail=outcome.log_tail,
-        load_seconds=outcome.load_seconds,
-        cold=outcome.cold,
-        warm=outcome.warm,
-        peak_rss=outcome.peak_rss,
-        device_allocator=outcome.device_allocator,
-        device_driver=outcome.device_driver,
-        others_share=outcome.others_share,
+        **msgspec.structs.asdict(outcome),
         hardware=hardware(),
         prediction=identity,
         points=len(prediction.points) if prediction is not None else 0,
