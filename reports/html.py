@@ -81,6 +81,7 @@ class _Page:
         for row in board.rows:
             self.rows_of[row.board, row.system].append(row)
         self.hues = self._hues()
+        self.notes = _notes(tables)
         self.alignments: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
         for stage in records(tables.alignments):
             self.alignments[stage.key, stage.truth, stage.protocol].append(stage)
@@ -96,6 +97,13 @@ class _Page:
         for at, name in sorted(self.rows_of):
             systems[at].append(name)
         return {(at, name): i % HUES for at, names in systems.items() for i, name in enumerate(names)}
+
+    @property
+    def opening(self) -> Board | None:
+        """The board shown first: the first with a ranked row."""
+        ranked = [g.board for g in self.board.groups if any(found.systems for found in g.comparisons.values())]
+        found = ranked or list(self.board.boards)
+        return found[0] if found else None
 
     def hue(self, row: Row) -> int:
         return self.hues[row.board, row.system]
@@ -137,6 +145,21 @@ class _Page:
     def file_link(self, path: str, start: Path) -> str:
         """`path` relative to the folder `start`, for a link; "" where nothing is there."""
         return Path(os.path.relpath(path, start)).as_posix() if path and Path(path).exists() else ""
+
+
+def _notes(tables: Tables) -> dict[tuple[str, str], list[str]]:
+    """(Trial key, protocol hash) -> why scores are missing, each reason once with the metrics it concerns."""
+    reasons: dict[tuple[str, str], dict[tuple[str, str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    missing = tables.scores[tables.scores["status"] != "ok"]
+    for score in sorted(records(missing), key=lambda row: (row.key, row.truth, row.metric)):
+        reasons[score.key, score.protocol_hash][score.truth, score.status, score.note].append(score.metric)
+    return {
+        place: [
+            f"{truth} truth, {status}: {', '.join(metrics)}{f' ({note})' if note else ''}"
+            for (truth, status, note), metrics in found.items()
+        ]
+        for place, found in reasons.items()
+    }
 
 
 def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], out: Path) -> list[Path]:

@@ -33,7 +33,7 @@ HEADLINE = (
     "emd",
     "auc@30",
     "centre-rmse",
-    "absrel",
+    "depth-absrel",
 )
 
 

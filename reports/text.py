@@ -25,6 +25,8 @@ def seconds(value: float | None) -> str:
     """A duration, its unit beside it."""
     if value is None:
         return MISSING
+    if value < 0.0009995:
+        return f"{number(value * 1e6)} µs"
     if value < 0.9995:
         return f"{number(value * 1000)} ms"
     if value < 99.95:

@@ -127,11 +127,12 @@
   // 1, 2 and 5 of each decade that a cost spans.
   function steps(figure) {
     const found = figure.lines.flatMap(function (line) { return line.value.filter(function (v) { return v > 0; }); });
-    const out = [];
-    for (let k = Math.floor(Math.log10(Math.min(...found))); k <= Math.ceil(Math.log10(Math.max(...found))); k++) {
+    const out = [], least = Math.min(...found), most = Math.max(...found);
+    for (let k = Math.floor(Math.log10(least)); k <= Math.ceil(Math.log10(most)); k++) {
       for (const digit of [1, 2, 5]) out.push(Number((digit * 10 ** k).toPrecision(1)));
     }
-    return out;
+    const inside = out.filter(function (v) { return v >= least * 0.9 && v <= most * 1.1; });
+    return inside.length > 1 ? out : [least, most].map(function (v) { return Number(v.toPrecision(3)); });
   }
   function draw(target, figure) {
     const soft = colour("--soft"), rule = colour("--line"), cost = figure.truth === "";
@@ -156,6 +157,7 @@
     const kept = select.value;
     const offered = figuresOf(board).filter(function (f) { return f.truth !== "" && (truth === undefined || f.truth === truth); });
     select.replaceChildren(...offered.map(function (figure) { return new Option(figure.quantity, figure.quantity); }));
+    select.closest("label").hidden = offered.length === 0;
     if (offered.some(function (f) { return f.quantity === kept; })) select.value = kept;
     drawBoard(board);
   }
@@ -225,6 +227,6 @@
     if (target instanceof HTMLDetailsElement) target.open = true;
   }
   unfold();
-  if (tabs.length) openTab(tabs[0]);
+  if (tabs.length) openTab(tabs.find(function (tab) { return tab.getAttribute("aria-selected") === "true"; }));
   for (const board of all(".board")) refresh(board);
 })(window.reconbench = window.reconbench || {});

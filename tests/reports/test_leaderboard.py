@@ -115,6 +115,12 @@ def test_cells_not_run_and_not_scored_are_in_the_coverage(tables: Tables) -> Non
     assert len(found.scores["colmap", "chamfer-l1-sum"].cells) == 4
 
 
+def test_a_prediction_that_cannot_be_scored_has_failed(tables: Tables) -> None:
+    found = row(made(tables), "carver", 2)
+    assert found.failures("colmap", "chamfer-l1-sum") == {"unscorable": 1}
+    assert found.standings["colmap"].rank is not None
+
+
 def test_repeats_are_one_cell_that_fails_when_any_of_them_does(tables: Tables) -> None:
     one = tables.trials["key"] == "grid3r-toy-2"
     again = tables.trials[one].assign(key="grid3r-toy-2-again", repeat=1)
@@ -218,8 +224,8 @@ def test_scores_csv_keeps_every_trial_and_every_digit(tables: Tables, tmp_path: 
     back = pd.read_csv(tmp_path / "out" / "scores.csv")
     merged = back.merge(tables.scores, on=["key", "truth", "metric"])
     assert len(merged) == len(tables.scores)
-    assert np.array_equal(merged["value_x"], merged["value_y"])
-    assert set(back.loc[back["value"].isna(), "status"]) == {"oom", "timeout", "unsupported", "timed only"}
+    assert np.array_equal(merged["value_x"], merged["value_y"], equal_nan=True)
+    assert set(back.loc[back["value"].isna(), "status"]) == {"oom", "timeout", "unsupported", "timed only", "failed"}
 
 
 def test_curves_have_gaps_where_there_is_no_result(tables: Tables) -> None:

@@ -142,6 +142,14 @@ def test_a_row_page_holds_what_reproduces_it(tables: Tables, tmp_path: Path) -> 
         assert words in text, words
 
 
+def test_a_row_page_says_why_a_score_is_missing(tables: Tables, tmp_path: Path) -> None:
+    write_report(tables, tmp_path / "out")
+    page = next((tmp_path / "out" / "rows").glob("carver-2-*.html"))
+    text = " ".join(" ".join(read(page).text).split())
+    assert text.count("no overlap with the truth") == 2  # once a truth, all metrics together
+    assert "unscorable" in text
+
+
 def test_predictions_are_linked_where_they_exist(tables: Tables, tmp_path: Path) -> None:
     folder = tmp_path / "store" / "p 1"
     folder.mkdir(parents=True)
