@@ -1,1 +1,1 @@
-"""Reconbench."""
+"""Reports: tables in; leaderboards, pages and papers' tables out."""
