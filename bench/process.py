@@ -96,7 +96,9 @@ def namespaces_work() -> bool:
 
 def _hide(command: list[str], hidden: list[Path]) -> list[str]:
     """`command`, run where every folder of `hidden` is an empty one."""
-    folders = [str(path.resolve()) for path in hidden if path.is_dir()]
+    resolved = {path.resolve() for path in hidden if path.is_dir()}
+    # A folder inside a hidden one is gone already, and cannot be mounted on.
+    folders = sorted(str(path) for path in resolved if not resolved & set(path.parents))
     if not folders or not namespaces_work():
         return command
     script = (

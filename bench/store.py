@@ -184,7 +184,7 @@ class Store:
         """Write a score; its cloud first, so that a score in the store always has one where it should."""
         name = f"{record.trial}.{record.protocol_hash}.{record.truth_id}"
         if cloud is not None:
-            arrays = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth}
+            arrays = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth, "up": cloud.up}
             if cloud.colors is not None:
                 arrays["pred_colors"] = cloud.colors  # type: ignore[assignment]
             with _replacing(self._file("clouds", f"{name}.npz")) as temporary:

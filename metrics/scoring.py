@@ -66,6 +66,7 @@ class ErrorCloud:
     error: F32  # (K,), distance to the truth, percent of the diameter
     colors: U8 | None  # (K, 3)
     truth: F32  # (T, 3)
+    up: F32  # (3,), unit: the mean of where the truth's cameras have their top
 
 
 @dataclass(frozen=True)
@@ -463,4 +464,6 @@ def _error_cloud(final: _Cropped, prediction: Reconstruction, pred: _Kept, prepa
     error = (prepared.distance(points) * 100 / prepared.truth.diameter).astype(np.float32)
     source = pred.index[final.index[chosen]]
     colors = prediction.colors[source] if prediction.colors is not None and (source >= 0).all() else None
-    return ErrorCloud(points, error, colors, prepared.points[bounded_subset(prepared.points, SHOWN_POINTS)])
+    up = -prepared.truth.cameras.camera_from_world[:, 1, :3].mean(axis=0)
+    up = (up / max(float(np.linalg.norm(up)), 1e-12)).astype(np.float32)
+    return ErrorCloud(points, error, colors, prepared.points[bounded_subset(prepared.points, SHOWN_POINTS)], up)

@@ -113,7 +113,8 @@ def test_hidden_folders_are_empty_for_the_worker(tmp_path: Path) -> None:
     (secret / "truth.ply").write_text("ply")
     adapter = spy(tmp_path / "spy", f"import os\nassert os.listdir({str(secret)!r}), 'the folder is empty'")
     assert run_adapter(adapter, VIEWS, policy=QUICK)[0].status == "ok"
-    outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK, hidden=[secret])
+    (secret / "truth").mkdir()
+    outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK, hidden=[secret / "truth", secret])
     assert outcome.status == "crash" and "the folder is empty" in outcome.message
     assert (secret / "truth.ply").is_file()
 
