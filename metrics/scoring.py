@@ -260,7 +260,7 @@ def _align(
         elif route == "correspondences":
             transform, held_out = _from_correspondences(prediction, pred, prepared, views)
         else:
-            found = register(pred_some, truth_some, seed=protocol.seed)
+            found = register(pred_some, truth_some, seed=protocol.seed, refine=False)
             transform = found.target_from_source
             if found.ambiguous:
                 notes.append("the alignment is ambiguous: another pose fits about as well")
