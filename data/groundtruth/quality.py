@@ -11,7 +11,8 @@ REGISTERED_GATE = 0.9  # share of the images in the one model
 REPROJECTION_GATE = 1.0  # pixels
 STRAY_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
 TRUSTED_REGISTERED = 0.95
-TRUSTED_HALVES = 0.9  # share of the two halves' surfaces that agree within 1% of the diameter
+TRUSTED_HALVES = 0.8  # share of each half's surface within 1% of the other's: what one half alone saw counts against
+TRUSTED_MEDIAN = 0.5  # % of the diameter, median distance between the halves' surfaces
 TRUSTED_COVERAGE = 0.3  # share of the pixels with a confirmed depth
 DISTORTION_GATE = 0.5  # pixels at the corner that images may miss their pinhole camera by
 
@@ -123,11 +124,17 @@ def judge(
         doubts.append(f"dense depth on {coverage:.0%} of the pixels, {TRUSTED_COVERAGE:.0%} wanted for trust")
     if halves is None:
         doubts.append("the agreement of two halves of the views is not known")
-    elif halves.within_1_percent < TRUSTED_HALVES:
-        doubts.append(
-            f"two halves of the views agree within 1% of the diameter on {halves.within_1_percent:.0%} of the surface, "
-            f"{TRUSTED_HALVES:.0%} wanted for trust"
-        )
+    else:
+        if halves.within_1_percent < TRUSTED_HALVES:
+            doubts.append(
+                f"two halves of the views agree within 1% of the diameter on {halves.within_1_percent:.0%} of the "
+                f"surface, {TRUSTED_HALVES:.0%} wanted for trust"
+            )
+        if halves.median_percent > TRUSTED_MEDIAN:
+            doubts.append(
+                f"two halves of the views lie {halves.median_percent:.2f}% of the diameter apart, at most "
+                f"{TRUSTED_MEDIAN:g}% wanted for trust"
+            )
     if refused:
         return "refused", refused
     return ("usable", doubts) if doubts else ("trusted", [])

@@ -90,7 +90,8 @@ GOOD = {
         ({"coverage": None}, "usable", ["no dense"]),
         ({"coverage": 0.1}, "usable", ["10%"]),
         ({"halves": None}, "usable", ["not known"]),
-        ({"halves": Halves((10, 10), 0.9, 0.6)}, "usable", ["60%"]),
+        ({"halves": Halves((10, 10), 0.3, 0.6)}, "usable", ["60%"]),
+        ({"halves": Halves((10, 10), 0.7, 0.85)}, "usable", ["0.70%"]),
         ({"distortion_left_px": 3.0}, "usable", ["3.0 px"]),
     ],
 )
