@@ -185,13 +185,15 @@ def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
 
 def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
     model, dense = measured.model, measured.dense
+    registered = int(model.registered.sum()) if model else 0
     verdict, reasons = _judged(measured, count)
     return QualityCard(
         verdict=verdict,
         reasons=reasons,
         notes=job.notes,
         images=count,
-        registered=int(model.registered.sum()) if model else 0,
+        registered=registered,
+        registered_share=_rounded(registered / count),
         models=list(model.model_sizes) if model else [],
         reprojection_px=_rounded(model.reprojection_error) if model else None,
         track_length=_rounded(float(model.track_length.mean())) if model else None,

@@ -57,7 +57,8 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     reasons: list[str]  # what keeps it from the next better verdict; empty when trusted
     notes: list[str]
     images: int
-    registered: int
+    registered: int  # in the largest model
+    registered_share: float
     models: list[int]  # registered views of every model that COLMAP returned, largest first
     reprojection_px: float | None
     track_length: float | None  # mean views a point
@@ -73,10 +74,6 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     cpu_seconds: Seconds
     seed: int
     versions: dict[str, str]
-
-    @property
-    def registered_share(self) -> float:
-        return self.registered / self.images
 
     def write(self, path: Path) -> None:
         """Write as indented JSON."""
