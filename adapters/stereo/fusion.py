@@ -159,9 +159,9 @@ def filter_consistent(
     intrinsics: F64,
     camera_from_world: F64,
     neighbours: Sequence[Sequence[int]],
-    views: int = 2,
+    views: int = 3,
     pixels: float = 1.5,
-    relative: float = 0.01,
+    relative: float = 0.005,
     max_cost: float = 0.5,
 ) -> tuple[DepthMap, ...]:
     """The maps with only those pixels left that at least `views` neighbours confirm, and more confirm than see through.

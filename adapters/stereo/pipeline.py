@@ -37,9 +37,9 @@ def reconstruct(
     visible: Bools | None = None,
     progress: Progress | None = None,
 ) -> Dense:
-    """Depth of every view and the fused cloud of what at least two views confirm, in the cameras' frame.
+    """Depth of every view and the fused cloud of what three views agree on (two, where a view has few sources).
 
-    `points` (M, 3) and `visible` (N, M) are sparse points and the views that measured them, which say where to look;
+    Points are in the cameras' frame. `points` (M, 3) and `visible` (N, M) are sparse points and the views that measured them, which say where to look;
     without them the cameras' common viewing volume is searched. Other arguments as in `depth_maps`. The cloud may be
     empty. Raises ValueError where no two views overlap."""
     halvings = [0] * len(images)
@@ -56,7 +56,8 @@ def reconstruct(
     maps = filter_consistent(
         depth_maps(small, K, pose, ranges, neighbours, seed, progress=progress), K, pose, neighbours
     )
-    cloud = fuse(maps, small, K, pose, neighbours)
+    support = 2 if min(len(others) for others in neighbours) < 3 else 3  # as many as the filter asked for, if it could
+    cloud = fuse(maps, small, K, pose, neighbours, min_support=support)
     factor = np.array([2.0**n for n in halvings], np.float32)
     depth = tuple(_enlarge(m.depth, n, image.shape) for m, n, image in zip(maps, halvings, images, strict=True))
     return Dense(replace(cloud, pixel=cloud.pixel * factor[cloud.view_index, None]), depth)

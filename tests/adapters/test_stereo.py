@@ -180,7 +180,7 @@ def test_consistency_keeps_the_surface_and_fusion_lies_on_it(
     maps, neighbours = sphere_maps
     kept = filter_consistent(maps, sphere.K, sphere.pose, neighbours)
     middle = (sphere.depth[2] > 0) & (sphere.depth[2] < 3.5)
-    assert (kept[2].depth > 0)[middle].mean() > 0.9
+    assert (kept[2].depth > 0)[middle].mean() > 0.8
     cloud = fuse(kept, sphere.images, sphere.K, sphere.pose, neighbours)
     on = np.abs(np.linalg.norm(cloud.points, axis=1) - 1)
     assert np.median(on) < 0.01
