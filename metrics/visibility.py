@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from adapters.contract import F32, F64, Bools
 from metrics.truth import Truth
+
+OUTLINE_PIXELS = 2
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,15 @@ def depth_buffers(truth: Truth) -> tuple[DepthBuffer, ...]:
     """One buffer a view: from depth maps where the truth has them, else from its points.
 
     A truth of points alone is splatted on cells about twice as wide as the points' spacing in the image, so that the
-    near surface hides the far one; a cell that no point falls into is free only where the mask says background."""
+    near surface hides the far one; points that face away are left out, or a hole in the near surface would show the
+    inside of the far one and make space before it look empty. A cell that no point falls into is free only where the
+    mask says background."""
     if truth.depth is not None:
         masks = truth.masks or tuple(np.ones(d.shape, np.bool_) for d in truth.depth)
         # An exact depth map is complete: no depth means no object. A measured one has holes: only the mask can tell.
         exact = truth.kind == "exact"
         return tuple(
-            DepthBuffer(depth, (depth == 0) if exact else (depth == 0) & ~mask, 1.0)
+            DepthBuffer(depth, (depth == 0) if exact else (depth == 0) & _background(mask), 1.0)
             for depth, mask in zip(truth.depth, masks, strict=True)
         )
     return tuple(_splat(truth, view) for view in range(len(truth.view_names)))
@@ -49,6 +54,7 @@ def _splat(truth: Truth, view: int) -> DepthBuffer:
     pixel, depth = truth.cameras.project(view, truth.points)
     width, height = truth.sizes[view]
     inside = (depth > 0) & (pixel >= 0).all(axis=1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)
+    inside &= ((truth.cameras.centres[view] - truth.points) * truth.normals).sum(axis=1) > 0
     pixel, depth = pixel[inside], depth[inside]
     # Occupied area over points, on 8-pixel cells, estimates the spacing; twice that leaves few holes.
     occupied = len(np.unique((pixel // 8).astype(np.int64) @ np.array([1, 1 << 20]))) * 64.0
@@ -62,8 +68,13 @@ def _splat(truth: Truth, view: int) -> DepthBuffer:
     if truth.masks is not None:
         y = np.minimum(((np.arange(rows) + 0.5) * cell).astype(np.int64), height - 1)
         x = np.minimum(((np.arange(columns) + 0.5) * cell).astype(np.int64), width - 1)
-        free = ~truth.masks[view][np.ix_(y, x)] & (surface == 0)
+        free = _background(truth.masks[view])[np.ix_(y, x)] & (surface == 0)
     return DepthBuffer(surface, free, cell)
+
+
+def _background(mask: Bools) -> Bools:
+    """Pixels that are background for certain: those beside the outline may hold some of the object."""
+    return np.asarray(~binary_dilation(mask, iterations=OUTLINE_PIXELS))
 
 
 def seen_surface(

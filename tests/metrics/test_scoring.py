@@ -307,3 +307,26 @@ def test_a_malformed_protocol_is_named(tmp_path: Path) -> None:
             load_protocol(str(file))
         assert "p.toml" in str(caught.value)
     assert isinstance(load_protocol("object-v1"), Protocol)
+
+
+def test_a_hole_in_a_measured_truth_does_not_punish_the_surface_that_fills_it(truth: Truth) -> None:
+    """COLMAP's clouds have holes: through one, the inside of the far surface must not count as seen."""
+    hole = truth.points[:, 0] > 0.55
+    measured = replace(
+        truth,
+        kind="colmap",
+        points=truth.points[~hole],
+        normals=truth.normals[~hole],
+        vertices=None,
+        faces=None,
+        depth=None,
+        masks=truth.masks,
+    )
+    protocol = msgspec.structs.replace(PROTOCOL, voxel=0.005)
+    result = posed(cloud(fresh(truth), truth), PreparedTruth.of(measured, protocol))
+    floor = result.values["accuracy"].floor
+    assert floor is not None and reading(result, "accuracy") < 2.5 * floor
+    assert reading(result, "precision@2%") > 0.93
+    before = np.random.default_rng(0).normal(0, 0.05, (3000, 3)) + [-1.6, 0, 1.5]
+    floaters = posed(cloud(np.concatenate([fresh(truth), before]), truth), PreparedTruth.of(measured, protocol))
+    assert reading(floaters, "accuracy") > reading(result, "accuracy") + 0.5
