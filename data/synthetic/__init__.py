@@ -4,9 +4,11 @@
 Rendering needs the `render` extra; nothing else in the project does.
 """
 
+from data.synthetic.duck import duck
 from data.synthetic.elephant import elephant
 from data.synthetic.render import render_scene
+from data.synthetic.robot import robot
 
-RECIPES = {"elephant": elephant}
+RECIPES = {"duck": duck, "elephant": elephant, "robot": robot}
 
 __all__ = ["RECIPES", "render_scene"]

@@ -10,6 +10,10 @@ from data.synthetic import RECIPES, render_scene
 from data.synthetic.sdf import MissingTool
 
 
+def _report(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
 def main() -> int:
     """Parse the command line and render; exit code 2 where the `render` extra is absent."""
     parser = argparse.ArgumentParser(prog="python -m data.synthetic", description=__doc__)
@@ -17,7 +21,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the Scene directory to write")
     parser.add_argument("--views", type=int, default=24, help="views all round (group a; default 24)")
     parser.add_argument("--wide-views", type=int, default=8, help="views with the wider lens (group b; default 8)")
-    parser.add_argument("--spp", type=int, default=128, help="light paths a pixel (default 128)")
+    parser.add_argument("--spp", type=int, default=32, help="light paths a pixel (default 32)")
     parser.add_argument("--seed", type=int, default=0, help="0 is the embedded scene, others vary it")
     options = parser.parse_args()
     try:
@@ -28,7 +32,7 @@ def main() -> int:
             options.spp,
             options.seed,
             options.wide_views,
-            progress=lambda line: sys.stderr.write(line + "\n") and None,
+            progress=_report,
         )
     except MissingTool as error:
         sys.stderr.write(f"{error}\n")

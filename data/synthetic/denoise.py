@@ -1,7 +1,7 @@
 """Intel's Open Image Denoise through its C interface: noise leaves the light, texture stays.
 
-The library is found by name (Debian: libopenimagedenoise1) or by the path in OIDN_LIBRARY. It is guided by the noise-free
-albedo and normals of the first hit, so that detail painted on a surface is kept.
+The library is found by name (Debian: libopenimagedenoise1) or by the path in OIDN_LIBRARY. It is guided by the nearly
+noise-free albedo and normals of the first hit, so that detail painted on a surface is kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Denoiser:
         lib.oidnNewDevice.restype = lib.oidnNewFilter.restype = pointer
         lib.oidnNewDevice.argtypes = [ctypes.c_int]
         lib.oidnNewFilter.argtypes = [pointer, text]
-        lib.oidnSetSharedFilterImage.argtypes = [pointer, text, pointer, ctypes.c_int] + [ctypes.c_size_t] * 5
+        sizes = (ctypes.c_size_t,) * 5
+        lib.oidnSetSharedFilterImage.argtypes = (pointer, text, pointer, ctypes.c_int, *sizes)
         lib.oidnSetFilter1b.argtypes = [pointer, text, ctypes.c_bool]
         for name in ("oidnCommitDevice", "oidnCommitFilter", "oidnExecuteFilter"):
             getattr(lib, name).argtypes = [pointer]

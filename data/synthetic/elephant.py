@@ -33,9 +33,11 @@ def elephant(seed: int) -> Toy:
     body = np.array([0.0, 0.0, 1.26])
     facing = sdf.rotation([0, 0, 1], turn)
     head = body + np.array([0.74, 0.08, 0.66])
-    trunk = head + sdf.bezier(
-        [[0.30, 0, -0.12], [0.62, -0.05, -1.25], [1.20, 0.0, -1.15], [1.02, curl * 0.5, -0.22]], 14
-    ) @ facing.T
+    trunk = (
+        head
+        + sdf.bezier([[0.30, 0, -0.12], [0.62, -0.05, -1.25], [1.20, 0.0, -1.15], [1.02, curl * 0.5, -0.22]], 14)
+        @ facing.T
+    )
     thickness = np.linspace(0.27, 0.13, len(trunk))
     ball_centre = trunk[-1] + np.array([0.0, 0.02, ball * 0.92])
     feet = [(0.50 + stride, 0.36), (0.42, -0.38), (-0.52, 0.36), (-0.60 - stride, -0.34)]
@@ -46,19 +48,21 @@ def elephant(seed: int) -> Toy:
         return np.asarray(head + facing @ np.array(offset))
 
     def parts(p: F64) -> dict[str, F64]:
-        legs = [
-            sdf.capsule(p, (x * 0.85, y * 0.9, 1.05), (x, y, 0.20), leg * 0.98, leg * 1.02) for x, y in feet
-        ]
+        legs = [sdf.capsule(p, (x * 0.85, y * 0.9, 1.05), (x, y, 0.20), leg * 0.98, leg * 1.02) for x, y in feet]
         seat = sdf.ellipsoid(p, body, (1.06, girth + 0.055, girth * 0.98 + 0.055))
         over = np.abs(p[:, 0] + 0.08) - 0.46
         return {
             "body": sdf.ellipsoid(p, body, (1.02, girth, girth * 0.98)),
             "head": sdf.ellipsoid(p, head, (0.56, 0.52, 0.58), facing),
-            "legs": np.minimum.reduce(legs),
+            "legs": sdf.union(*legs),
             "trunk": sdf.tube(p, trunk, thickness),
             "left ear": sdf.ellipsoid(p, at_head(-0.12, 0.82, 0.02), (0.10, ear * 0.72, ear), left_ear),
             "right ear": sdf.ellipsoid(p, at_head(-0.20, -0.78, -0.10), (0.10, ear * 0.66, ear), right_ear),
-            "tail": sdf.tube(p, body + sdf.bezier([[-0.95, 0, 0.2], [-1.3, 0.1, 0.2], [-1.25, 0.3, -0.4], [-1.4, 0.42, -0.6]], 8), 0.075),
+            "tail": sdf.tube(
+                p,
+                body + sdf.bezier([[-0.95, 0, 0.2], [-1.3, 0.1, 0.2], [-1.25, 0.3, -0.4], [-1.4, 0.42, -0.6]], 8),
+                0.075,
+            ),
             "tuft": sdf.ellipsoid(p, body + np.array([-1.41, 0.43, -0.64]), (0.13, 0.12, 0.17)),
             "rug": np.maximum(np.maximum(seat, over), 1.22 - p[:, 2]) - 0.02,
             "tusks": np.minimum(
@@ -99,7 +103,9 @@ def elephant(seed: int) -> Toy:
         band = np.floor(rim * 5).astype(int)
         diamond = (np.floor((u + v) * 5.5) + np.floor((u - v) * 5.5)).astype(int) % 3
         woven = palette[(np.array([0, 3, 1])[diamond] + (band == 4)) % len(palette)]
-        woven = np.where((band == 4)[:, None], np.where((np.floor(v * 9) % 2 == 0)[:, None], palette[2], palette[5]), woven)
+        woven = np.where(
+            (band == 4)[:, None], np.where((np.floor(v * 9) % 2 == 0)[:, None], palette[2], palette[5]), woven
+        )
         woven *= (0.6 + 0.8 * fbm(p, 16, seed + 71, 4, 0.7))[:, None]
         colour = np.where(rug[:, None], woven, colour)
 
@@ -107,7 +113,9 @@ def elephant(seed: int) -> Toy:
         q = (p - ball_centre) @ sdf.rotation([1, 1, 0], 35)
         panel = np.floor((np.arctan2(q[:, 1], q[:, 0]) / (2 * np.pi) + 0.5) * 8).astype(int) % 8
         star = smoothstep(0.80, 0.86, np.abs(q[:, 2]) / ball)
-        shell = mix(np.array([palette[0], cream, palette[3], palette[2]] * 2)[panel], palette[1] * np.ones((len(p), 3)), star)
+        shell = mix(
+            np.array([palette[0], cream, palette[3], palette[2]] * 2)[panel], palette[1] * np.ones((len(p), 3)), star
+        )
         shell *= (0.75 + 0.5 * fbm(p, 14, seed + 5, 4, 0.7))[:, None]
         colour = np.where(on_ball[:, None], shell, colour)
 

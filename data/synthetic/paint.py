@@ -61,9 +61,9 @@ def terrazzo(side: float, texels: int, ground: str, chips: F64, seed: int) -> F3
         seeds = (cells.reshape(-1, 2) + rng.uniform(0, 1, (count**2, 2))) * size
         kept, tone = rng.uniform(size=len(seeds)) < share, rng.integers(len(chips), size=len(seeds))
         warped = p + size * 0.25 * np.stack([value_noise(p, 2 / size, seed + 7 + k) - 0.5 for k in (0, 1)], axis=1)
-        distance, index = cKDTree(seeds).query(warped, k=2)
+        distance, index = (np.asarray(found) for found in cKDTree(seeds).query(warped, k=2))
         inside = smoothstep(0.10, 0.16, (distance[:, 1] - distance[:, 0]) / size) * kept[index[:, 0]]
-        colour = mix(colour, chips[tone[index[:, 0]]], 0.72 * inside)
+        colour = mix(colour, chips[tone[index[:, 0]]], 0.85 * inside)
     return np.clip(colour, 0.015, 0.92).reshape(texels, texels, 3).astype(np.float32)
 
 
@@ -136,7 +136,8 @@ def bake(vertices: F32, faces: I32, normals: F64, paint: Paint, texel: float) ->
 
 
 def corner_normals(vertices: F32, faces: I32, crease: float = 42.0) -> F64:
-    """(F, 3, 3) shading normals: face normals averaged around a vertex, but not across edges sharper than `crease` deg."""
+    """(F, 3, 3) shading normals: face normals averaged around a vertex, but not across edges
+    sharper than `crease` degrees."""
     corner = vertices[faces].astype(np.float64)
     area = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     unit = area / np.maximum(np.linalg.norm(area, axis=1, keepdims=True), 1e-15)
@@ -148,7 +149,8 @@ def corner_normals(vertices: F32, faces: I32, crease: float = 42.0) -> F64:
     step = np.arange(len(here)) - np.repeat(np.cumsum(degree) - degree, degree)
     there = face_of[order[start[flat[here]] + step]]
     smooth = np.einsum("md,md->m", unit[face_of[here]], unit[there]) > np.cos(np.deg2rad(crease))
-    out = np.stack([np.bincount(here[smooth], area[there[smooth], d], len(flat)) for d in range(3)], axis=1)
+    sums = [np.bincount(here[smooth], area[there[smooth], d], len(flat)) for d in range(3)]
+    out = np.stack(sums, axis=1).astype(np.float64)
     out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-15)
     return out.reshape(-1, 3, 3)
 
@@ -164,7 +166,7 @@ def fabrics(points: F64, normals: F64, anchors: F64, facing: F64, palette: F64, 
     """Patchwork: (M, 3) linear colour. Every point takes the print of its nearest anchor (K, 3), laid in the anchor's
     tangent plane (`facing` (K, 3) its unit normal); seams are dark with light stitches. Lengths follow `scale`, the
     width of a print's repeat."""
-    distance, index = cKDTree(anchors).query(points, k=2)
+    distance, index = (np.asarray(found) for found in cKDTree(anchors).query(points, k=2))
     own, joint = index[:, 0], (distance[:, 1] - distance[:, 0]) / scale
     rng = np.random.default_rng([seed, 5])
     up = np.cross(facing, rng.normal(size=facing.shape))
@@ -188,7 +190,7 @@ def fabrics(points: F64, normals: F64, anchors: F64, facing: F64, palette: F64, 
         (((cell.sum(axis=1)) % 2).astype(np.float64), smoothstep(0.12, 0.08, radius)),  # checks
         (smoothstep(0.36, 0.32, radius * (1.25 + 0.35 * np.cos(5 * angle + 6 * pick))), smoothstep(0.12, 0.09, radius)),
         (  # plaid
-            0.55 * (np.abs(frac[:, 0]) < 0.2) + 0.45 * (np.abs(frac[:, 1]) < 0.2),
+            np.asarray(0.55 * (np.abs(frac[:, 0]) < 0.2) + 0.45 * (np.abs(frac[:, 1]) < 0.2)),
             ((np.abs(frac) < 0.04).any(axis=1)).astype(np.float64),
         ),
         (  # zigzag
@@ -205,4 +207,4 @@ def fabrics(points: F64, normals: F64, anchors: F64, facing: F64, palette: F64, 
     stitch = (smoothstep(0.34, 0.26, np.abs(joint - 0.42) * 2.2) > 0) & (np.abs(joint - 0.34) < 0.07)
     dash = lattice_hash(np.floor(points * 2.6 / scale).astype(np.int64), seed + 23) > 0.45
     colour = mix(colour, 0.25 * ground, seam)
-    return mix(colour, linear("f6efe0")[0] * np.ones_like(colour), (stitch & dash) * 0.8)
+    return mix(colour, linear("f6efe0")[0] * np.ones_like(colour), np.asarray((stitch & dash) * 0.8))

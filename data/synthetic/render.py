@@ -23,10 +23,10 @@ from data.synthetic.sdf import MissingTool, polygonise
 from data.synthetic.toy import Look, Toy
 from metrics.truth import diameter
 
-FACES = 20_000
+FACES = 26_000
 METRE = 0.1  # per decimetre, the unit in which toys are modelled
-TEXEL = 0.0008  # metres, of the paint on the toy
-EXPOSURE = 0.9
+TEXEL = 0.001  # metres, of the paint on the toy
+EXPOSURE = 0.78
 JPEG_QUALITY = 86
 GUIDE_SPP = 16  # samples a pixel of the denoiser's guides
 DEPTH_UNIT = 5e-4  # of the diameter: rounding errs by 0.025% of it at most
@@ -36,7 +36,7 @@ def render_scene(
     recipe: Callable[[int], Toy],
     out: Path,
     views: int = 24,
-    spp: int = 128,
+    spp: int = 32,
     seed: int = 0,
     wide_views: int = 8,
     progress: Callable[[str], None] = lambda line: None,
@@ -65,7 +65,9 @@ def render_scene(
         depth[name] = z_depth(vertices, faces, camera)
         Image.fromarray(depth[name] > 0).save(out / "masks" / f"{name}.png", optimize=True)
         photo = studio.photograph(camera, spp, seed=seed * 1000 + number)
-        Image.fromarray(photo).save(out / "images" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0, progressive=True)
+        Image.fromarray(photo).save(
+            out / "images" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0, progressive=True
+        )
         progress(f"{toy.name}: {number + 1}/{len(shots)} views, object fills {(depth[name] > 0).mean():.0%}")
     write_scene(
         out,
@@ -234,7 +236,10 @@ class _Studio:
         rings = [(0.0, 0.0), (0.985, 0.0), (0.995, -0.004), (1.0, -0.012), (1.0, -0.05)]  # share of the radius, height
         vertices = np.concatenate([np.column_stack([circle * share * radius, np.full(180, z)]) for share, z in rings])
         i, j = np.arange(180), (np.arange(180) + 1) % 180
-        strips = [np.concatenate([np.stack([i, i + 180, j + 180], 1), np.stack([i, j + 180, j], 1)]) + 180 * k for k in range(4)]
+        strips = [
+            np.concatenate([np.stack([i, i + 180, j + 180], 1), np.stack([i, j + 180, j], 1)]) + 180 * k
+            for k in range(4)
+        ]
         uv = 0.5 + vertices[:, :2] / (2 * radius)
         bsdf = {"type": "diffuse", "reflectance": self._texture(stone)}
         return self._mesh(vertices, np.concatenate(strips), None, uv, bsdf)
@@ -251,7 +256,9 @@ class _Studio:
             "specular": 0.4,
         }
         corners = np.arange(3 * len(faces)).reshape(-1, 3)
-        return self._mesh(vertices[faces].reshape(-1, 3), corners, normals.reshape(-1, 3), atlas.uv.reshape(-1, 2), bsdf)
+        return self._mesh(
+            vertices[faces].reshape(-1, 3), corners, normals.reshape(-1, 3), atlas.uv.reshape(-1, 2), bsdf
+        )
 
     def _mesh(
         self,
@@ -262,7 +269,9 @@ class _Studio:
         bsdf: dict[str, Any],
     ) -> Any:
         mi = self._mi
-        mesh = mi.Mesh("mesh", len(vertices), len(faces), has_vertex_normals=normals is not None, has_vertex_texcoords=True)
+        mesh = mi.Mesh(
+            "mesh", len(vertices), len(faces), has_vertex_normals=normals is not None, has_vertex_texcoords=True
+        )
         fields = mi.traverse(mesh)
         fields["vertex_positions"] = vertices.astype(np.float32).ravel()
         fields["vertex_texcoords"] = uv.astype(np.float32).ravel()

@@ -43,7 +43,7 @@ def capsule(p: F64, a: ArrayLike, b: ArrayLike, radius_a: float, radius_b: float
 def tube(p: F64, path: F64, radii: ArrayLike) -> F64:
     """Capsules along a polyline `path` (K, 3) with `radii` () or (K,)."""
     r = np.broadcast_to(np.asarray(radii, np.float64), len(path))
-    return np.minimum.reduce([capsule(p, a, b, ra, rb) for (a, b), (ra, rb) in zip(pairwise(path), pairwise(r))])
+    return union(*(capsule(p, a, b, ra, rb) for (a, b), (ra, rb) in zip(pairwise(path), pairwise(r), strict=True)))
 
 
 def box(p: F64, centre: ArrayLike, half: ArrayLike, rounding: float, target_from_local: F64 | None = None) -> F64:
@@ -74,6 +74,11 @@ def cylinder(p: F64, centre: ArrayLike, axis: ArrayLike, radius: float, half: fl
     radial, height = _across(p, centre, axis)
     q = np.stack([radial - radius, np.abs(height) - half], axis=1) + rounding
     return np.asarray(np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(axis=1), 0) - rounding)
+
+
+def union(*solids: F64) -> F64:
+    """The points inside any of `solids`."""
+    return np.asarray(np.minimum.reduce(solids), np.float64)
 
 
 def smooth_union(a: F64, b: F64, blend: float) -> F64:
@@ -121,11 +126,11 @@ def polygonise(solid: Solid, low: ArrayLike, high: ArrayLike, cell: float, faces
     # Distances grow at most as fast as the way walked; blends and ellipsoids are inexact, hence half as much again.
     near = np.abs(middle) < 1.5 * np.sqrt(3) * cell * block / 2
     offsets = np.stack(np.meshgrid(*[np.arange(block)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    for (i, j, k), value in zip(corners[~near], middle[~near]):
+    for (i, j, k), value in zip(corners[~near], middle[~near], strict=True):
         grid[i : i + block, j : j + block, k : k + block] = value
     for chunk in np.array_split(corners[near], max(1, int(near.sum()) // 400)):
         values = solid(low + (chunk[:, None] + offsets).reshape(-1, 3) * cell).reshape(len(chunk), block, block, block)
-        for (i, j, k), value in zip(chunk, values):
+        for (i, j, k), value in zip(chunk, values, strict=True):
             grid[i : i + block, j : j + block, k : k + block] = value
     rim = min(grid[[0, -1]].min(), grid[:, [0, -1]].min(), grid[:, :, [0, -1]].min())
     if rim <= 0:
