@@ -39,9 +39,9 @@ def reconstruct(
 ) -> Dense:
     """Depth of every view and the fused cloud of what three views agree on (two, where a view has few sources).
 
-    Points are in the cameras' frame. `points` (M, 3) and `visible` (N, M) are sparse points and the views that measured them, which say where to look;
-    without them the cameras' common viewing volume is searched. Other arguments as in `depth_maps`. The cloud may be
-    empty. Raises ValueError where no two views overlap."""
+    Points are in the cameras' frame. `points` (M, 3) and `visible` (N, M) are sparse points and the views that measured
+    them, which say where to look; without them the cameras' common viewing volume is searched. Other arguments as in
+    `depth_maps`. The cloud may be empty. Raises ValueError where no two views overlap."""
     halvings = [0] * len(images)
     small, K = list(images), np.array(intrinsics, np.float64)
     for i in range(len(small)):
