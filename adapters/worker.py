@@ -151,7 +151,7 @@ class Worker:
         def room() -> bool:
             return bool(time.perf_counter() - began + last <= command["max_seconds"])
 
-        for _ in range(command["warmups"]):
+        for _ in range(command["warmups"] if command["repeats"] else 0):
             if room():
                 last = self._timed_call(views, infer_only)[0]["total"]
         done, spent = 0, 0.0

@@ -21,7 +21,7 @@ app.command(adapters_app)
 app.command(data_app)
 
 # Results go to standard output; progress and messages to standard error.
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 STORE = Path("runs/store")
@@ -264,7 +264,7 @@ def groundtruth(
     from data.groundtruth import build_groundtruth
 
     with progress_bar(console) as bar:
-        task = bar.add_task("ground truth", total=1.0)
+        task = bar.add_task("ground truth", total=100)
         card = build_groundtruth(
             source,
             out,
@@ -272,7 +272,7 @@ def groundtruth(
             seed=seed,
             timeout=timeout,
             dense=dense,
-            progress=lambda what, share: bar.update(task, description=what, completed=share),
+            progress=lambda what, share: bar.update(task, description=what, completed=round(100 * share)),
         )
     output.print(f"{out}: {card.verdict}", markup=False)
     for reason in card.reasons:
