@@ -16,7 +16,7 @@ from typing import Any, Mapping, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -135,6 +135,8 @@ class Views:
     masks: Optional[Tuple[Bools, ...]] = None  # each (H, W), true on the object
     cameras: Optional[Cameras] = None  # N cameras
     truth: Optional[Surface] = None  # reference adapters only; such rows are never ranked
+    targets: Optional[Cameras] = None  # K cameras of views held back, to render; only where cameras are given too
+    target_sizes: Optional[I32] = None  # (K, 2) width and height of those renderings, pixels; required with targets
 
     def __len__(self) -> int:
         return len(self.images)
@@ -154,6 +156,11 @@ class Views:
                 _check(f"views.masks[{i}]", mask, image.shape[:2], np.bool_)
         if self.cameras is not None:
             self.cameras.validate("views.cameras", len(self))
+        if (self.targets is None) != (self.target_sizes is None):
+            raise ContractError("views.targets and views.target_sizes: give both or neither")
+        if self.targets is not None and self.target_sizes is not None:
+            _check("views.target_sizes", self.target_sizes, (len(self.targets), 2), np.int32)
+            self.targets.validate("views.targets", len(self.targets))
 
     def save(self, path: Path) -> None:
         """Write everything to one uncompressed `.npz`."""
@@ -166,6 +173,9 @@ class Views:
         if self.truth is not None:
             arrays.update(truth_points=self.truth.points, truth_normals=self.truth.normals)
             arrays["truth_diameter"] = np.array(self.truth.diameter)
+        if self.targets is not None and self.target_sizes is not None:
+            arrays.update(target_intrinsics=self.targets.intrinsics, target_sizes=self.target_sizes)
+            arrays["target_from_world"] = self.targets.camera_from_world
         np.savez(path, **arrays)  # type: ignore[arg-type]
 
     @staticmethod
@@ -182,6 +192,10 @@ class Views:
                 truth=Surface(file["truth_points"], file["truth_normals"], float(file["truth_diameter"]))
                 if "truth_points" in has
                 else None,
+                targets=Cameras(file["target_intrinsics"], file["target_from_world"])
+                if "target_sizes" in has
+                else None,
+                target_sizes=file["target_sizes"] if "target_sizes" in has else None,
             )
         views.validate()
         return views
@@ -212,6 +226,7 @@ class Reconstruction:
     registered: Optional[Bools] = None  # (N,), views whose camera was found; required with cameras
     depth: Optional[Tuple[F32, ...]] = None  # N maps (H, W) of z-depth at original resolution, 0 = none
     mesh: Optional[Mesh] = None
+    renderings: Optional[Tuple[U8, ...]] = None  # K images (H, W, 3) sRGB as the views' target cameras would see it
 
     def validate(self, views: Views) -> None:
         """Raise ContractError naming the field at fault, the shape seen and the shape wanted."""
@@ -262,6 +277,12 @@ class Reconstruction:
                 raise ContractError(f"depth: {len(self.depth)} maps seen, {len(views)} wanted")
             for i, (depth, image) in enumerate(zip(self.depth, views.images)):
                 _check(f"depth[{i}]", depth, image.shape[:2], np.float32)
+        if self.renderings is not None:
+            sizes = views.target_sizes if views.target_sizes is not None else np.zeros((0, 2), np.int32)
+            if len(self.renderings) != len(sizes):
+                raise ContractError(f"renderings: {len(self.renderings)} images seen, {len(sizes)} wanted")
+            for i, (rendering, (width, height)) in enumerate(zip(self.renderings, sizes)):
+                _check(f"renderings[{i}]", rendering, (height, width, 3), np.uint8)
 
     def save(self, path: Path) -> None:
         """Write everything to one uncompressed `.npz`."""
@@ -283,6 +304,8 @@ class Reconstruction:
             out.update(intrinsics=self.cameras.intrinsics, camera_from_world=self.cameras.camera_from_world)
         if self.depth is not None:
             out.update({f"depth_{i}": depth for i, depth in enumerate(self.depth)})
+        if self.renderings is not None:
+            out.update({f"rendering_{i}": rendering for i, rendering in enumerate(self.renderings)})
         if self.mesh is not None:
             out.update(mesh_vertices=self.mesh.vertices, mesh_faces=self.mesh.faces)
             if self.mesh.colors is not None:
@@ -298,7 +321,11 @@ class Reconstruction:
     @staticmethod
     def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> "Reconstruction":
         """The inverse of `arrays`."""
-        depths = sorted((name for name in arrays if name.startswith("depth_")), key=lambda name: int(name[6:]))
+
+        def series(prefix: str) -> Optional[Tuple[Any, ...]]:
+            names = [name for name in arrays if name.startswith(prefix)]
+            return tuple(arrays[name] for name in sorted(names, key=lambda name: int(name[len(prefix) :]))) or None
+
         return Reconstruction(
             points=arrays["points"],
             frame=str(arrays["frame"]),
@@ -310,7 +337,8 @@ class Reconstruction:
             pixel=arrays.get("pixel"),
             cameras=Cameras(arrays["intrinsics"], arrays["camera_from_world"]) if "intrinsics" in arrays else None,
             registered=arrays.get("registered"),
-            depth=tuple(arrays[name] for name in depths) if depths else None,
+            depth=series("depth_"),
+            renderings=series("rendering_"),
             mesh=Mesh(arrays["mesh_vertices"], arrays["mesh_faces"], arrays.get("mesh_colors"))
             if "mesh_vertices" in arrays
             else None,

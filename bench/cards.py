@@ -21,7 +21,7 @@ from data.images import DataError
 
 ENTRY_POINT_GROUP = "reconbench.adapters"
 BUILT_IN = Path(adapters.__file__).parent
-Given = Literal["masks", "cameras", "truth"]
+Given = Literal["masks", "cameras", "targets", "truth"]
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +79,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise DataError(f"{where}: name {self.name!r} seen, lower-case words joined by '-' wanted")
         if missing := [given for given in self.requires if given not in self.accepts]:
             raise DataError(f"{where}: requires {', '.join(missing)}, which accepts does not list")
+        if "targets" in self.accepts and "cameras" not in self.requires:
+            raise DataError(f"{where}: accepts targets, which are cameras in a given world: requires cameras is wanted")
         if "truth" in self.accepts and not self.reference:
             raise DataError(f"{where}: accepts truth, so reference = true is wanted")
         if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):

@@ -72,7 +72,7 @@ class Asked:
     scenes: Annotated[str | None, Parameter(help="embedded scenes or Scene directories, comma-separated")] = None
     views: Annotated[str | None, Parameter(help="view counts, such as 1,2,4; default: all")] = None
     seeds: Annotated[str | None, Parameter(help="seeds, each a repeat with its own view subset: 0,1,2")] = None
-    give: Annotated[str | None, Parameter(help="masks, cameras: given to adapters that accept them")] = None
+    give: Annotated[str | None, Parameter(help="masks, cameras, targets: given to adapters that accept them")] = None
     option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None
     protocol: Annotated[str | None, Parameter(help="how to score: a protocol's name or .toml file")] = None
     truth: Annotated[Truth | None, Parameter(help="the truth to rank under; others are printed beside it")] = None
@@ -473,8 +473,8 @@ def _suite(asked: Asked) -> Suite:
         base = load_suite(asked.suite or "bench")
     changes: dict[str, object] = {}
     given = _split(asked.give or "")
-    if unknown := [word for word in given if word not in ("masks", "cameras", "truth")]:
-        raise DataError(f"--give: {unknown[0]!r} seen, masks, cameras or truth wanted")
+    if unknown := [word for word in given if word not in ("masks", "cameras", "targets", "truth")]:
+        raise DataError(f"--give: {unknown[0]!r} seen, masks, cameras, targets or truth wanted")
     if asked.adapters is not None:
         options = _options(asked.option)
         changes["adapters"] = [{"name": n, "options": options, "give": given} for n in _split(asked.adapters)]

@@ -24,6 +24,8 @@ from data.scene import Scene
 from data.subsets import even_order, nested_order
 from metrics.truth import Truth
 
+TARGETS = 4  # views held back for an adapter that renders
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -43,12 +45,19 @@ class Trial:
     def given(self) -> tuple[str, ...]:
         """What the adapter gets beside images, in a fixed order."""
         wanted = {*self.adapter.card.requires, *self.contestant.give}
-        return tuple(given for given in ("masks", "cameras", "truth") if given in wanted)
+        return tuple(given for given in ("masks", "cameras", "targets", "truth") if given in wanted)
 
     @property
     def inputs(self) -> str:
-        """The first half of the trial's table: "images+masks+cameras"."""
-        return "+".join(("images", *self.given))
+        """The first half of the trial's table: "images+masks+cameras". Targets help nobody to reconstruct."""
+        return "+".join(("images", *(given for given in self.given if given != "targets")))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The views held back to be rendered: the next ones of the nested order, so that they are spread as well."""
+        if "targets" not in self.given:
+            return ()
+        return tuple([view for view in view_order(self.scene, self.seed) if view not in self.views][:TARGETS])
 
     @property
     def label(self) -> str:
@@ -58,11 +67,14 @@ class Trial:
     def make_views(self) -> Views:
         """The arrays to give: images and what the trial gives, nothing else. DataError where the scene lacks it."""
         scene, given = self.scene, self.given
-        cameras, truth = None, None
-        if "cameras" in given or "truth" in given:
+        cameras = targets = sizes = truth = None
+        if {"cameras", "truth"} & set(given):
             known = read_truth(scene, self.truth)
             if "cameras" in given:
                 cameras = _cameras_of(known, self.views, scene)
+            if self.targets:
+                targets = _cameras_of(known, self.targets, scene)
+                sizes = known.sizes[[known.view_names.index(view) for view in self.targets]]
             if "truth" in given:
                 truth = _surface_of(scene, self.truth)
         return Views(
@@ -71,6 +83,8 @@ class Trial:
             masks=tuple(scene.mask(view) for view in self.views) if "masks" in given else None,
             cameras=cameras,
             truth=truth,
+            targets=targets,
+            target_sizes=sizes,
         )
 
     def key(self, views: Views) -> str:
@@ -152,6 +166,9 @@ def hash_views(views: Views) -> str:
         digest.update(np.packbits(mask).tobytes())
     if views.cameras is not None:
         digest.update(views.cameras.intrinsics.tobytes() + views.cameras.camera_from_world.tobytes())
+    if views.targets is not None and views.target_sizes is not None:
+        digest.update(views.targets.intrinsics.tobytes() + views.targets.camera_from_world.tobytes())
+        digest.update(views.target_sizes.tobytes())
     if views.truth is not None:
         digest.update(views.truth.points.tobytes() + views.truth.normals.tobytes())
     return digest.hexdigest()[:24]

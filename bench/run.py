@@ -145,6 +145,7 @@ def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool)
         scene_path=str(trial.scene.path.resolve()),
         inputs_hash=hash_views(views),
         views=list(trial.views),
+        targets=list(trial.targets),
         seed=trial.seed,
         device=trial.device,
         policy=trial.policy,

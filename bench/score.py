@@ -78,4 +78,6 @@ def _score(store: Store, record: TrialRecord, scene: Scene, kind: str, protocol:
     except ScoringError as error:
         raise DataError(f"{scene.path}: {error}") from error
     # A prediction made with one truth's cameras is posed in that frame; the scene's other truths are registered to it.
-    return score(prediction, prepared, tuple(record.views), scope=record.card.scope, posed=record.posed)
+    photos = tuple(scene.image(view) for view in record.targets)
+    views = tuple(record.views)
+    return score(prediction, prepared, views, scope=record.card.scope, posed=record.posed, photos=photos)

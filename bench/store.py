@@ -55,6 +55,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     scene_path: str
     inputs_hash: str  # of the very arrays the worker was given
     views: list[str]
+    targets: list[str] = []  # views held back, whose cameras were given to be rendered
     seed: int
     device: str
     policy: Policy

@@ -127,6 +127,7 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Literal["lower", "h
     emd                 mean distance of the cheapest bijection between equally many points of both sides
     rotation, translation, auc@*, centre-rmse           see metrics.cameras
     depth-absrel, depth-delta@1.03, depth-coverage      see metrics.depth
+    psnr, ssim, lpips   of renderings at the cameras of views held back, mean over them: see metrics.image
     """
     table: dict[str, tuple[str, Literal["lower", "higher"]]] = {
         "accuracy": ("%", "lower"),
@@ -145,4 +146,5 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Literal["lower", "h
     table["centre-rmse"] = ("%", "lower")
     table["depth-absrel"] = ("ratio", "lower")
     table["depth-delta@1.03"] = table["depth-coverage"] = ("ratio", "higher")
+    table |= {"psnr": ("dB", "higher"), "ssim": ("ratio", "higher"), "lpips": ("ratio", "lower")}
     return table

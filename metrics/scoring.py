@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import t as student_t
 
-from adapters.contract import F32, F64, U8, Bools, Reconstruction
+from adapters.contract import F32, F64, U8, Bools, Reconstruction, Unavailable
 from metrics import similarity
 from metrics.cameras import align_cameras, pose_errors
 from metrics.depth import depth_errors
 from metrics.emd import emd
 from metrics.equalise import bounded_subset, random_subset, voxel_subset
+from metrics.image import lpips, psnr, ssim
 from metrics.nearest import nearest
 from metrics.protocol import Protocol, metric_table, percent
 from metrics.register import icp, register
@@ -31,6 +32,8 @@ ALIGN_POINTS = 20_000
 FEWEST_POINTS = 16  # a cloud of fewer points after cropping is a failure, not a score
 FEWEST_PAIRS = 30
 CORRESPONDENCE_PIXELS = 1.0
+
+IMAGE_METRICS = {"psnr": psnr, "ssim": ssim, "lpips": lpips}
 
 Status = Literal["ok", "failed", "unsupported"]
 
@@ -159,10 +162,12 @@ def score(
     *,
     scope: str,
     posed: bool,
+    photos: tuple[U8, ...] = (),
 ) -> Score:
     """Score `prediction`, made from the scene's `views` (their names, in the prediction's order).
 
-    `posed`: the prediction lives in the frame of the truth's own cameras, so nothing is aligned."""
+    `posed`: the prediction lives in the frame of the truth's own cameras, so nothing is aligned. `photos` are the
+    views held back, (H, W, 3) each, for which the prediction's renderings were asked."""
     truth, protocol = prepared.truth, prepared.protocol
     values: dict[str, Value] = {}
     stages: tuple[AlignmentStage, ...] = ()
@@ -198,6 +203,7 @@ def score(
         values.update({name: Value(error.status, note=str(error)) for name in geometry})
     values.update(_camera_values(prediction, truth, views))
     values.update(_depth_values(prediction, truth, views, truth_from_pred))
+    values.update(_image_values(prediction, photos))
     return Score(values, stages, count, unobserved, tuple(notes), cloud)
 
 
@@ -456,6 +462,20 @@ def _depth_values(
     readings = (errors.absrel, errors.delta_1_03, errors.coverage)
     absent = Value("failed", note="no pixel has both a predicted and a true depth")
     return {k: absent if v is None else Value("ok", v) for k, v in zip(names, readings, strict=True)}
+
+
+def _image_values(prediction: Reconstruction, photos: tuple[U8, ...]) -> dict[str, Value]:
+    if prediction.renderings is None or not photos:
+        note = "the adapter gives no renderings" if prediction.renderings is None else "no view was held back"
+        return dict.fromkeys(IMAGE_METRICS, Value("unsupported", note=note))
+    values = {}
+    for name, metric in IMAGE_METRICS.items():
+        try:
+            readings = [metric(*pair) for pair in zip(prediction.renderings, photos, strict=True)]
+            values[name] = Value("ok", float(np.mean(readings)))
+        except (Unavailable, ValueError) as error:  # LPIPS without its backbone; images too small for a window
+            values[name] = Value("unsupported", note=str(error))
+    return values
 
 
 def _error_cloud(final: _Cropped, prediction: Reconstruction, pred: _Kept, prepared: PreparedTruth) -> ErrorCloud:

@@ -67,6 +67,28 @@ def test_views_survive_the_disk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.cameras.camera_from_world, given.cameras.camera_from_world)  # type: ignore[union-attr]
 
 
+def with_targets() -> Views:
+    return replace(views(), cameras=cameras(2), targets=cameras(3), target_sizes=np.array([[32, 24]] * 3, np.int32))
+
+
+def test_renderings_are_asked_for_by_targets_and_survive_the_disk(tmp_path: Path) -> None:
+    asked = with_targets()
+    asked.save(tmp_path / "v.npz")
+    read = Views.load(tmp_path / "v.npz")
+    assert read.targets is not None and len(read.targets) == 3
+    made = replace(whole(), renderings=tuple(np.full((24, 32, 3), i, np.uint8) for i in range(3)))
+    made.validate(read)
+    made.save(tmp_path / "r.npz")
+    again = Reconstruction.load(tmp_path / "r.npz")
+    assert again.renderings is not None and [int(r[0, 0, 0]) for r in again.renderings] == [0, 1, 2]
+    with pytest.raises(ContractError, match="renderings: 3 images seen, 0 wanted"):
+        made.validate(views())
+    with pytest.raises(ContractError, match=r"renderings\[0\]: shape \(32, 24, 3\) seen"):
+        replace(made, renderings=tuple(np.zeros((32, 24, 3), np.uint8) for _ in range(3))).validate(asked)
+    with pytest.raises(ContractError, match="give both or neither"):
+        replace(asked, target_sizes=None).validate()
+
+
 BROKEN = [
     ({"points": np.zeros((5, 3))}, r"points: dtype float64 seen, float32"),
     ({"points": np.zeros((5, 2), np.float32)}, r"points: shape \(5, 2\) seen"),

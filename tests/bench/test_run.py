@@ -176,3 +176,28 @@ def test_equal_predictions_are_stored_once(undisturbed: Store) -> None:
     assert record.prediction is not None
     prediction = undisturbed.prediction(record.prediction)
     assert undisturbed.put_prediction(prediction, keep_all=True)[0] == record.prediction
+
+
+def test_views_held_back_are_rendered_and_scored(scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "renders"
+    folder.mkdir()
+    (folder / "adapter.toml").write_text(
+        'name = "renders"\ntitle = "Renders"\nlicence_code = "MIT"\nscope = "scene"\n'
+        'accepts = ["cameras", "targets"]\nrequires = ["cameras", "targets"]\n'
+    )
+    (folder / "adapter.py").write_text(
+        "import numpy as np\nfrom adapters.contract import Reconstruction, Reconstructor\n"
+        "class Adapter(Reconstructor):\n"
+        "    def infer(self, inputs):\n"
+        "        grey = tuple(np.full((h, w, 3), 90, np.uint8) for w, h in inputs.target_sizes)\n"
+        "        return Reconstruction(np.zeros((20, 3), np.float32), 'world', 'metric', renderings=grey)\n"
+    )
+    store = Store(tmp_path / "store")
+    run(suite(adapters=[Contestant(name=str(folder))], views=(3,)), scene, store)
+    (record,) = store.trials()
+    assert record.status == "ok", record.message
+    assert record.inputs == "images+cameras"
+    assert len(record.targets) == 4 and not set(record.targets) & set(record.views)
+    (score,) = store.scores()
+    psnr = next(value for value in score.values if value.metric == "psnr")
+    assert psnr.value is not None and 5 < psnr.value < 20

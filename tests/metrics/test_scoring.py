@@ -330,3 +330,19 @@ def test_a_hole_in_a_measured_truth_does_not_punish_the_surface_that_fills_it(tr
     before = np.random.default_rng(0).normal(0, 0.05, (3000, 3)) + [-1.6, 0, 1.5]
     floaters = posed(cloud(np.concatenate([fresh(truth), before]), truth), PreparedTruth.of(measured, protocol))
     assert reading(floaters, "accuracy") > reading(result, "accuracy") + 0.5
+
+
+def test_renderings_are_compared_with_the_photos_held_back(scene: Scene, prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    photos = (scene.image("000"), scene.image("003"))
+
+    def read(renderings: tuple[np.ndarray, ...]) -> Score:
+        made = cloud(fresh(truth), truth, renderings=renderings)
+        return score(made, prepared, truth.view_names[1:3], scope="scene", posed=True, photos=photos)
+
+    same, other = read(photos), read((photos[0], photos[0]))
+    assert reading(same, "psnr") == pytest.approx(58.9, abs=0.1)
+    assert reading(same, "ssim") == pytest.approx(1.0)
+    assert reading(other, "psnr") < 40 and reading(other, "ssim") < 0.95
+    assert same.values["lpips"].status == "ok" or "torchmetrics" in same.values["lpips"].note
+    assert posed(cloud(fresh(truth), truth), prepared).values["psnr"].note == "the adapter gives no renderings"
