@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pycolmap
-
 from bench.measure import hardware
 from bench.process import cache_dir, namespaces_work
 from bench.run import overhead_seconds
 from bench.scenes import embedded_scenes
+from data.groundtruth import cuda
 
 NEEDED = ("numpy", "scipy", "numba", "pycolmap", "trimesh", "point-cloud-utils", "plotly")
 OPTIONAL = ("torch", "open3d", "mitsuba", "ray")
@@ -43,9 +42,8 @@ def examine() -> Iterator[Finding]:
             yield Finding(f"{extra} (optional)", importlib.metadata.version(extra), True)
         except importlib.metadata.PackageNotFoundError:
             yield Finding(f"{extra} (optional)", "not installed")
-    count = getattr(pycolmap, "get_num_cuda_devices", lambda: 0)  # absent from builds without CUDA
-    cuda = bool(pycolmap.has_cuda and count() > 0)
-    yield Finding("COLMAP's dense stereo on CUDA", "yes" if cuda else "no CUDA device: Reconbench's own stereo is used")
+    dense = "yes" if cuda.available() else "no CUDA device: Reconbench's own stereo is used"
+    yield Finding("COLMAP's dense stereo on CUDA", dense)
     hidden = namespaces_work()
     yield Finding(
         "scenes hidden from workers", "by a mount namespace" if hidden else "namespaces are not permitted here", hidden

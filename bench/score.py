@@ -33,8 +33,8 @@ def score_trial(
 ) -> ScoreRecord:
     """The score of a trial under one truth and protocol: the stored one, or a new one, which is then stored.
 
-    A trial that failed, or whose network had random weights, is scored as failed in every metric or not at all: its
-    rows must stand in the tables, or its failures would be averaged away."""
+    A trial that failed is scored as failed in every metric: its rows must stand in the tables, or its failures would be
+    averaged away."""
     protocol = load_protocol(protocol_name)
     truth = read_truth(scene, kind)
     if not again and (known := store.score(record.key, protocol.hash, truth.id)) is not None:

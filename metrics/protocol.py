@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 IMPLEMENTATION = {
-    "nearest": 1,
+    "nearest": 2,
     "chamfer": 1,
     "fscore": 1,
     "emd": 1,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import point_cloud_utils as pcu
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import t as student_t
@@ -16,11 +15,13 @@ from scipy.stats import t as student_t
 from adapters.contract import F32, F64, U8, Bools, Reconstruction, Unavailable
 from metrics import similarity
 from metrics.cameras import align_cameras, pose_errors
+from metrics.chamfer import chamfer_of
 from metrics.depth import depth_errors
 from metrics.emd import emd
 from metrics.equalise import bounded_subset, random_subset, voxel_subset
+from metrics.fscore import fscore_of
 from metrics.image import lpips, psnr, ssim
-from metrics.nearest import nearest
+from metrics.nearest import Distances, nearest, surface_distance
 from metrics.protocol import Protocol, metric_table, percent
 from metrics.register import icp, register
 from metrics.similarity import AlignmentError
@@ -147,10 +148,7 @@ class PreparedTruth:
     def distance(self, points: NDArray[np.floating], index: NDArray[np.int64] | None = None) -> F64:
         """(K,) distances from `points` (K, 3) to the truth: its mesh, or its samples (those of `index`)."""
         if self.truth.vertices is not None and self.truth.faces is not None:
-            found = pcu.closest_points_on_mesh(
-                np.ascontiguousarray(points, np.float64), self.truth.vertices, self.truth.faces
-            )
-            return np.asarray(found[0], np.float64)
+            return surface_distance(points, self.truth.vertices, self.truth.faces)
         samples = self.points if index is None else self.points[index]
         return np.asarray(nearest(points, samples).distance, np.float64)
 
@@ -379,16 +377,16 @@ def _geometry(
         note("accuracy", accuracy.mean())
         if len(seen) >= FEWEST_POINTS:
             asked = seen[random_subset(len(seen), protocol.samples, rng)]
-            missing = nearest(prepared.points[asked], pred).distance * percent_of
-            note("completeness-visible", missing.mean())
-            note("chamfer-l1-sum", accuracy.mean() + missing.mean())
-            note("chamfer-l2sq-mean", ((accuracy**2).mean() + (missing**2).mean()) / 2)
+            both = Distances(accuracy, nearest(prepared.points[asked], pred).distance * percent_of)
+            distances = chamfer_of(both)
+            note("completeness-visible", distances.completeness)
+            note("chamfer-l1-sum", distances.l1_sum)
+            note("chamfer-l2sq-mean", distances.l2sq_mean)
             for threshold in protocol.thresholds:
-                precision, recall = (accuracy < 100 * threshold).mean(), (missing < 100 * threshold).mean()
-                note(f"precision@{percent(threshold)}", precision)
-                note(f"recall@{percent(threshold)}", recall)
-                both = precision + recall
-                note(f"fscore@{percent(threshold)}", 2 * precision * recall / both if both else 0.0)
+                shares = fscore_of(both, 100 * threshold)
+                note(f"precision@{percent(threshold)}", shares.precision)
+                note(f"recall@{percent(threshold)}", shares.recall)
+                note(f"fscore@{percent(threshold)}", shares.fscore)
         of_given = index[given]
         if len(of_given) >= FEWEST_POINTS:
             asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
