@@ -1,0 +1,64 @@
+"""The command line. Commands import what they need when they are called, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from bench.cli import adapters, data
+from bench.cli.common import console, output
+from bench.cli.data import groundtruth
+from bench.cli.report import report
+from bench.cli.run import merge, predict, run, score
+
+app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
+for command in (run, score, predict, report, groundtruth, merge, adapters.app, data.app):
+    app.command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Bad input is one sentence on standard error and exit code 2; nothing is lost."""
+    try:
+        code = app(
+            arguments if arguments is not None else sys.argv[1:],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        console.print(f"reconbench: {error}", style="red", markup=False)
+        console.print("Run `reconbench --help` for the commands and their options.")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("Interrupted. Finished trials are stored; the same command goes on from here.")
+        sys.exit(130)
+    except ValueError as error:
+        if not _expected(error):
+            raise
+        console.print(f"reconbench: {error}", style="red", markup=False)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _expected(error: ValueError) -> bool:
+    """Whether `error` speaks to the user of his input."""
+    from data.images import DataError
+    from metrics.protocol import ProtocolError
+    from reports.tables import TableError
+
+    return isinstance(error, (DataError, ProtocolError, TableError))
+
+
+@app.command
+def doctor() -> int:
+    """What this machine is and what works on it."""
+    from bench.doctor import examine
+
+    well = True
+    for finding in examine():
+        mark = {True: "[green]ok  [/]", False: "[yellow]no  [/]", None: "    "}[finding.good]
+        output.print(f"{mark}{finding.what}: ", end="")
+        output.print(finding.seen, markup=False)
+        well &= finding.good is not False or not finding.needed
+    return 0 if well else 1

@@ -1,0 +1,56 @@
+"""What every command shares: the two consoles, where things lie, how flags are read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+# Results go to standard output; progress and messages to standard error.
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+
+STORE = Path("runs/store")
+REPORT = Path("runs/report")
+Truth = Literal["colmap", "exact", "scan"]
+
+
+def refuse(sentence: str) -> int:
+    """Print `sentence` as an error and return exit code 2."""
+    console.print(f"reconbench: {sentence}", style="red", markup=False)
+    return 2
+
+
+def split(text: str) -> list[str]:
+    """The comma-separated parts of `text`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def integers(flag: str, text: str) -> tuple[int, ...]:
+    """The whole numbers of a comma-separated `text`; DataError naming `flag` otherwise."""
+    from data.images import DataError
+
+    try:
+        return tuple(int(part) for part in split(text))
+    except ValueError as error:
+        raise DataError(f"{flag}: {text!r} seen, whole numbers such as 1,2,4 wanted") from error
+
+
+def options_of(pairs: list[str] | None) -> dict[str, str | int | float | bool]:
+    """`NAME=VALUE` pairs; values that read as JSON numbers or booleans become those."""
+    from data.images import DataError
+
+    options: dict[str, str | int | float | bool] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise DataError(f"--option: {pair!r} seen, NAME=VALUE wanted")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        options[name] = parsed if isinstance(parsed, (int, float, bool)) else value
+    return options

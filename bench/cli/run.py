@@ -1,0 +1,235 @@
+"""Running and scoring: `run`, `score`, `predict`, `merge`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from bench.cli.common import STORE, Truth, console, integers, options_of, output, refuse, split
+
+if TYPE_CHECKING:
+    from bench.plan import Trial
+    from bench.suite import Suite
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Asked:
+    """What to run; a flag that is given overrides the suite."""
+
+    suite: Annotated[str | None, Parameter(help="a suite's name or .toml file; default: bench")] = None
+    adapters: Annotated[str | None, Parameter(help="names or folders of adapters, comma-separated")] = None
+    scenes: Annotated[str | None, Parameter(help="embedded scenes or Scene directories, comma-separated")] = None
+    views: Annotated[str | None, Parameter(help="view counts, such as 1,2,4; default: all")] = None
+    seeds: Annotated[str | None, Parameter(help="seeds, each a repeat with its own view subset: 0,1,2")] = None
+    give: Annotated[str | None, Parameter(help="masks, cameras, targets: given to adapters that accept them")] = None
+    option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None
+    protocol: Annotated[str | None, Parameter(help="how to score: a protocol's name or .toml file")] = None
+    truth: Annotated[Truth | None, Parameter(help="the truth to rank under; others are printed beside it")] = None
+    device: Annotated[str | None, Parameter(help="cpu or cuda:N")] = None
+    budget: Annotated[float | None, Parameter(help="seconds; trials that do not fit are named and left out")] = None
+    deadline: Annotated[float | None, Parameter(help="seconds that a trial may take")] = None
+    memory: Annotated[float | None, Parameter(help="GiB that a trial's processes may hold")] = None
+    repeats: Annotated[int | None, Parameter(help="timed calls after the cold one")] = None
+
+
+def run(
+    asked: Asked | None = None,
+    *,
+    images: Annotated[Path | None, Parameter(help="a folder of your own photos: run and timed, not scored")] = None,
+    store: Annotated[Path, Parameter(help="where finished trials are kept")] = STORE,
+    keep_all: Annotated[bool, Parameter(help="store whole clouds, not at most 400,000 points of each")] = False,
+    dry_run: Annotated[bool, Parameter(help="print the trials and what they will take, and stop")] = False,
+) -> int:
+    """Run adapters on scenes, and score what they return.
+
+    Every finished trial is stored at once: interrupt freely, and give the same command to go on."""
+    from bench.plan import plan
+    from bench.run import run_plan
+    from bench.scenes import scene_of_images
+    from bench.show import ShownRun, print_plan
+    from bench.store import Store
+    from metrics.protocol import load_protocol
+
+    asked = asked or Asked()
+    if images is not None and asked.scenes is not None:
+        return refuse("--images and --scenes: give one of them")
+    chosen = _suite(asked)
+    load_protocol(chosen.protocol)
+    trials = plan(chosen, [scene_of_images(images)] if images is not None else None)
+    if images is not None:
+        _check_view_counts(trials)
+    if dry_run:
+        print_plan(output, trials, Store(store), chosen.budget_seconds)
+        return 0
+    with ShownRun(console, len(trials)) as shown:
+        result = run_plan(
+            trials,
+            Store(store),
+            protocol=chosen.protocol,
+            truth=chosen.truth,
+            budget_seconds=chosen.budget_seconds,
+            keep_all=keep_all,
+            progress=shown.progress,
+        )
+    failed = [record for record in result.records if record.status != "ok"]
+    console.print(f"{len(result.records)} trials finished, {len(failed)} of them failures, in {store}.")
+    if result.left_out:
+        console.print(f"{len(result.left_out)} trials left out:")
+        for left in result.left_out:
+            console.print(f"  {left.adapter} on {left.scene}, {left.views} views: {left.reason}", markup=False)
+    if images is not None:
+        console.print("No ground truth, so nothing is scored: `reconbench groundtruth` makes one from the photos.")
+    return 0
+
+
+def score(
+    *,
+    store: Annotated[Path, Parameter(help="the store to score in")] = STORE,
+    protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
+    prediction: Annotated[
+        Path | None, Parameter(help="a PLY, OBJ or GLB made elsewhere, to score as `external`")
+    ] = None,
+    scene: Annotated[str | None, Parameter(help="the scene that the prediction shows")] = None,
+    cameras: Annotated[Path | None, Parameter(help="the prediction's cameras: cameras.json or a COLMAP model")] = None,
+    posed: Annotated[bool, Parameter(help="the prediction is already in the truth's frame")] = False,
+    again: Annotated[bool, Parameter(help="score anew what this protocol scored already")] = False,
+) -> int:
+    """Score stored predictions again, under any protocol and without any model; or a cloud made elsewhere."""
+    from bench.external import add_external
+    from bench.scenes import get_scene
+    from bench.score import score_trial
+    from bench.show import print_score
+    from bench.store import Store
+    from data.images import DataError
+    from data.scene import Scene
+    from metrics.protocol import load_protocol
+
+    load_protocol(protocol)
+    kept = Store(store)
+    if prediction is not None:
+        if scene is None:
+            return refuse("--prediction: --scene is wanted with it")
+        records = [add_external(kept, prediction, get_scene(scene), cameras, posed)]
+    else:
+        records = kept.trials()
+        if not records:
+            raise DataError(f"{store}: no finished trial seen, a store wanted")
+    for record in records:
+        if not Path(record.scene_path, "scene.json").is_file():
+            console.print(f"{record.adapter} on {record.scene}: the scene is gone or has no truth, not scored")
+            continue
+        opened = Scene.open(Path(record.scene_path))
+        for kind in opened.truth_kinds:
+            done = score_trial(kept, record, opened, kind, protocol, again=again)
+            print_score(output, record, done)
+    return 0
+
+
+def predict(
+    *,
+    adapter: Annotated[str, Parameter(help="an adapter's name or folder")],
+    images: Annotated[Path, Parameter(help="a folder of photos; masks in masks/NAME.png where the adapter needs them")],
+    out: Annotated[Path, Parameter(help="the folder to write PLY, GLB and a COLMAP model to")],
+    device: str = "cpu",
+    seed: int = 0,
+    option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, may be repeated")] = None,
+    deadline: Annotated[float, Parameter(help="seconds")] = 3600.0,
+) -> int:
+    """Reconstruct photos with one adapter and write files; nothing is benchmarked or stored."""
+    from adapters.contract import Views
+    from bench.cards import get_adapter
+    from bench.export import write_files
+    from bench.measure import Policy
+    from bench.process import run_adapter
+    from bench.scenes import scene_of_images
+    from data.images import DataError
+
+    system, scene = get_adapter(adapter), scene_of_images(images)
+    if needs := [given for given in system.card.requires if given != "masks"]:
+        raise DataError(f"adapter {adapter} requires {', '.join(needs)}, which a folder of photos does not hold")
+    if "masks" in system.card.requires and not scene.has_masks:
+        raise DataError(f"{images}: no masks/ folder seen, adapter {adapter} wants a mask for each image")
+    views = Views(
+        images=tuple(scene.image(name) for name in scene.view_names),
+        names=tuple(f"{i:03d}" for i in range(len(scene.view_names))),
+        masks=tuple(scene.mask(n) for n in scene.view_names) if "masks" in system.card.requires else None,
+    )
+    policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=deadline)
+    with console.status(f"{system.card.title} on {len(views)} views"):
+        outcome, prediction = run_adapter(
+            system, views, options=options_of(option), device=device, seed=seed, policy=policy
+        )
+    if prediction is None:
+        console.print(f"{outcome.status}: {outcome.message}", style="red", markup=False)
+        console.print(outcome.log_tail, markup=False, style="dim")
+        return 1
+    names = tuple(Path(view.image).name for view in scene.file.views)
+    for path in write_files(prediction, views, names, out):
+        output.print(str(path), markup=False)
+    seconds = outcome.cold.total if outcome.cold else 0.0
+    console.print(f"{len(prediction.points)} points in {seconds:.1f} s, {outcome.peak_rss / 2**30:.2f} GiB")
+    return 0
+
+
+def merge(
+    *stores: Path,
+    into: Annotated[Path, Parameter(help="the store that receives")],
+) -> int:
+    """Copy the trials, scores and predictions of other stores into one."""
+    from bench.store import Store
+
+    for other in stores:
+        copied = Store(into).merge(Store(other))
+        console.print(f"{other}: {copied} trials copied", markup=False)
+    return 0
+
+
+def _check_view_counts(trials: list[Trial]) -> None:
+    """DataError where the user's photos are too few for an adapter that he named: a table of refusals helps nobody."""
+    from data.images import DataError
+
+    for trial in trials:
+        card, count = trial.adapter.card, len(trial.scene.view_names)
+        if count < card.min_views:
+            raise DataError(
+                f"{trial.scene.path}: {count} image seen, adapter {card.name} wants {card.min_views} at least"
+            )
+
+
+def _suite(asked: Asked) -> Suite:
+    """The suite asked for, or one made of the flags; flags that were given override the suite's fields."""
+    import msgspec
+
+    from bench.suite import Contestant, Suite, load_suite
+    from data.images import DataError
+
+    if asked.suite is None and asked.adapters is not None:
+        base = Suite(name="command line", adapters=[Contestant(name="null")], views=(10**6,))
+    else:
+        base = load_suite(asked.suite or "bench")
+    changes: dict[str, object] = {}
+    given = split(asked.give or "")
+    if unknown := [word for word in given if word not in ("masks", "cameras", "targets", "truth")]:
+        raise DataError(f"--give: {unknown[0]!r} seen, masks, cameras, targets or truth wanted")
+    if asked.adapters is not None:
+        options = options_of(asked.option)
+        changes["adapters"] = [{"name": n, "options": options, "give": given} for n in split(asked.adapters)]
+    elif given or asked.option:
+        raise DataError("--give and --option: --adapters is wanted with them")
+    if asked.scenes is not None:
+        changes["scenes"] = split(asked.scenes)
+    for flag, text in (("views", asked.views), ("seeds", asked.seeds)):
+        if text is not None:
+            changes[flag] = integers(f"--{flag}", text)
+    plain = {"protocol": asked.protocol, "truth": asked.truth, "device": asked.device, "budget_seconds": asked.budget}
+    changes |= {field: value for field, value in plain.items() if value is not None}
+    policy = {"deadline": asked.deadline, "memory_gib": asked.memory, "repeats": asked.repeats}
+    if stated := {field: value for field, value in policy.items() if value is not None}:
+        changes["policy"] = {**msgspec.to_builtins(base.policy), **stated}
+    merged = msgspec.convert({**msgspec.to_builtins(base), **changes}, Suite)
+    merged.check("the command line" if asked.suite is None else asked.suite)
+    return merged
