@@ -352,8 +352,11 @@ class Reconstructor:
     `prepare`, `infer` and `finish` are timed apart; the device is synchronised around each.
     """
 
-    def load(self, device: str, weights: Optional[Path], seed: int) -> None:
-        """Load the network on `device` ("cpu", "cuda:0"); `weights` is a local folder or file, or None."""
+    def load(self, device: str, weights: str, seed: int) -> None:
+        """Load the network on `device` ("cpu", "cuda:0").
+
+        `weights` is "none" where the card has none, "random" for a network of full size drawn from `seed`, or the
+        absolute path of the checkpoint: a file, or the folder of the files where the card lists several."""
 
     def prepare(self, views: Views) -> Any:
         """Turn views into the network's inputs: resize, crop, normalise."""

@@ -109,8 +109,7 @@ class Worker:
         start = time.perf_counter()
         self._adapter = make_adapter(command["module"], command["options"])
         self._reseed()
-        weights = Path(command["weights"]) if command["weights"] else None
-        self._adapter.load(self._device, weights, self._seed)
+        self._adapter.load(self._device, command["weights"], self._seed)
         self._synchronise()
         self._emit({"event": "loaded", "seconds": time.perf_counter() - start})
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
 
 import adapters
 from data.images import DataError
@@ -40,12 +41,26 @@ class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: dict[str, str] = {}
 
 
-class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the adapter's own environment holds; no requirements means Reconbench's own environment serves."""
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A repository that pip cannot install: folders of its tree are put on the worker's import path."""
 
-    python: str = ">=3.11"
-    requirements: list[str] = []
-    build: list[str] = []
+    url: str
+    commit: str
+    path: tuple[str, ...] = ("",)  # folders below the tree; "" is the tree itself
+
+
+class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the adapter's own environment holds; nothing asked for means Reconbench's own environment serves."""
+
+    python: str = ">=3.9"  # versions that may serve, as PEP 440 specifies them
+    requirements: list[str] = []  # PEP 508, pinned; `NAME @ git+URL@COMMIT` for a repository that pip can install
+    sources: list[Source] = []
+    build: list[str] = []  # shell commands, run in the folder that holds a tree for each source
+
+    @property
+    def own(self) -> bool:
+        """Whether the adapter needs an environment of its own."""
+        return bool(self.requirements or self.sources or self.build)
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +98,16 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise DataError(f"{where}: accepts targets, which are cameras in a given world: requires cameras is wanted")
         if "truth" in self.accepts and not self.reference:
             raise DataError(f"{where}: accepts truth, so reference = true is wanted")
+        for text in self.environment.requirements:
+            try:
+                url = Requirement(text).url or ""
+            except InvalidRequirement as error:
+                raise DataError(f"{where}: requirement {text!r} seen, one as PEP 508 writes it wanted") from error
+            if url.startswith("git+") and not re.search(r"@[0-9a-f]{40}(#.*)?$", url):
+                raise DataError(f"{where}: requirement {text!r} seen, git+URL@COMMIT with 40 hex digits wanted")
+        for source in self.environment.sources:
+            if not re.fullmatch(r"[0-9a-f]{40}", source.commit):
+                raise DataError(f"{where}: source {source.url} at commit {source.commit!r} seen, 40 hex digits wanted")
         if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):
             raise DataError(
                 f"{where}: min_views {self.min_views}, max_views {self.max_views} seen, 1 <= min <= max wanted"

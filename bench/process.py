@@ -137,7 +137,7 @@ def run_adapter(
                 "module": adapter.module,
                 "options": options or {},
                 "device": device,
-                "weights": str(weights) if weights else None,
+                "weights": str(weights) if weights else "none",
                 "seed": seed,
             },
             {

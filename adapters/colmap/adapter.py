@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +18,7 @@ class Adapter(Reconstructor):
     def __init__(self) -> None:
         self._seed = 0
 
-    def load(self, device: str, weights: Path | None, seed: int) -> None:
+    def load(self, device: str, weights: str, seed: int) -> None:
         """There is no network: only the seed of matching and mapping is kept."""
         self._seed = seed
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +29,7 @@ class Adapter(Reconstructor):
     def __init__(self) -> None:
         self._seed = 0
 
-    def load(self, device: str, weights: Path | None, seed: int) -> None:
+    def load(self, device: str, weights: str, seed: int) -> None:
         """Compile, so that no call is timed with it."""
         self._seed = seed
         warm_up()

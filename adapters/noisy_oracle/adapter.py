@@ -7,8 +7,6 @@ missing share m takes m of the recall."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from adapters.contract import Cameras, Reconstruction, Reconstructor, Surface, Unsupported, Views
@@ -30,7 +28,7 @@ class Adapter(Reconstructor):
         self._missing, self._rotation, self._scale = missing, rotation, scale
         self._seed = 0
 
-    def load(self, device: str, weights: Path | None, seed: int) -> None:
+    def load(self, device: str, weights: str, seed: int) -> None:
         self._seed = seed
 
     def infer(self, inputs: Views) -> Reconstruction:

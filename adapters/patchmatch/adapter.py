@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from adapters.contract import Reconstruction, Reconstructor, Unsupported, Views
@@ -18,7 +16,7 @@ class Adapter(Reconstructor):
     def __init__(self) -> None:
         self._seed = 0
 
-    def load(self, device: str, weights: Path | None, seed: int) -> None:
+    def load(self, device: str, weights: str, seed: int) -> None:
         """Compile, so that no call is timed with it."""
         self._seed = seed
         warm_up()
