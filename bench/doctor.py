@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.files import cache_dir
 from bench.measure import hardware
-from bench.process import cache_dir, namespaces_work
+from bench.process import namespaces_work
 from bench.run import overhead_seconds
 from bench.scenes import embedded_scenes
 from data.groundtruth import cuda

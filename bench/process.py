@@ -18,22 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import platformdirs
 import psutil
 
 from adapters.contract import ContractError, Reconstruction, Views
 from bench.cards import BUILT_IN, Adapter
+from bench.files import cache_dir
 from bench.measure import Policy, Steps, TreeUsage, TreeWatch, memory_limit_bytes
 
 Status = Literal["ok", "oom", "timeout", "crash", "invalid_output", "unsupported", "unavailable"]
 LOG_TAIL_LINES = 20
-CACHE_VARIABLE = "RECONBENCH_CACHE"
 _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker import main; main({}, {})"
-
-
-def cache_dir() -> Path:
-    """Where environments, downloads and compiled kernels live; RECONBENCH_CACHE overrides it."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("reconbench"))
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

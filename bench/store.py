@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 
 from adapters.contract import Reconstruction
 from bench.cards import Card
+from bench.files import replacing, write
 from bench.measure import Hardware, Policy, Steps
 from bench.process import Status
 from data.images import DataError
@@ -171,7 +171,7 @@ class Store:
         return self._all("trials", TrialRecord)
 
     def put_trial(self, record: TrialRecord) -> None:
-        _write(self._file("trials", f"{record.key}.json"), _pretty(record))
+        write(self._file("trials", f"{record.key}.json"), _pretty(record))
 
     def score(self, key: str, protocol_hash: str, truth_id: str) -> ScoreRecord | None:
         """The score of this trial, protocol and truth, or None."""
@@ -188,9 +188,9 @@ class Store:
             arrays = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth, "up": cloud.up}
             if cloud.colors is not None:
                 arrays["pred_colors"] = cloud.colors  # type: ignore[assignment]
-            with _replacing(self._file("clouds", f"{name}.npz")) as temporary:
+            with replacing(self._file("clouds", f"{name}.npz")) as temporary:
                 np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        _write(self._file("scores", f"{name}.json"), _pretty(record))
+        write(self._file("scores", f"{name}.json"), _pretty(record))
 
     def cloud_path(self, record: ScoreRecord) -> Path:
         """Where the cloud of a score lies, if it has one."""
@@ -202,7 +202,7 @@ class Store:
 
     def put_run(self, record: RunRecord) -> None:
         name = f"{record.started.replace(':', '')}-{os.getpid()}.json"
-        _write(self._file("runs", name), _pretty(record))
+        write(self._file("runs", name), _pretty(record))
 
     def log_path(self, key: str) -> Path:
         return self._file("logs", f"{key}.log")
@@ -231,7 +231,7 @@ class Store:
         identity = digest.hexdigest()[:24]
         path = self.prediction_path(identity)
         if not path.is_file():
-            with _replacing(path) as temporary:
+            with replacing(path) as temporary:
                 np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
         return identity, len(arrays["points"])
 
@@ -265,30 +265,10 @@ class Store:
             for source in sorted(p for p in (other.path / kind).glob("*") if not p.name.startswith(".")):
                 target = self._file(kind, source.name)
                 if not target.exists():
-                    with _replacing(target) as temporary:
+                    with replacing(target) as temporary:
                         shutil.copyfile(source, temporary)
                     copied += kind == "trials"
         return copied
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well: readers see all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with _replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _pretty(record: msgspec.Struct) -> bytes:
