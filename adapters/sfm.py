@@ -58,6 +58,13 @@ class SparseModel:
         return np.bincount(self.observation_point, minlength=len(self.points)).astype(np.int32)
 
     @property
+    def visible(self) -> Bools:
+        """(N, M) which view measured which point."""
+        seen = np.zeros((len(self.registered), len(self.points)), np.bool_)
+        seen[self.observation_view, self.observation_point] = True
+        return seen
+
+    @property
     def distortion(self) -> F64:
         """(N,) how far, in pixels, the pinhole misses the corner of the photo because it drops k."""
         K = self.cameras.intrinsics
@@ -102,6 +109,44 @@ class ImageFiles(Sequence[U8]):
     def __getitem__(self, index: int) -> U8:  # type: ignore[override]  # slices are not needed
         with Image.open(self._paths[index]) as image:
             return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def in_photo(pixel: F64, K: F64, radial: float, focal: float) -> F64:
+    """Where `pixel` (M, 2) of a pinhole of focal length `focal` and K's principal point lies in the photo that a
+    SIMPLE_RADIAL camera K, `radial` took: (x, y)(1 + k r^2), focal length 1."""
+    x = (pixel - K[:2, 2]) / focal
+    return np.asarray(K[:2, 2] + K[[0, 1], [0, 1]] * x * (1 + radial * (x**2).sum(axis=1, keepdims=True)))
+
+
+def undistorted(image: U8, K: F64, radial: float, focal: float) -> U8:
+    """`image` (H, W, C) or (H, W) of a SIMPLE_RADIAL camera as the pinhole of `in_photo` sees it, bilinear; beyond the
+    photo its border pixels go on."""
+    if radial == 0 and focal == K[0, 0]:
+        return image
+    height, width = image.shape[:2]
+    out, planes = np.empty_like(image), image.reshape(height, width, -1)
+    columns = np.arange(width) + 0.5
+    for row in range(height):  # one at a time, so that a large photo takes little memory
+        there = in_photo(np.stack([columns, np.full(width, row + 0.5)], axis=1), K, radial, focal) - 0.5
+        x, y = there.clip(0, [width - 1, height - 1]).T
+        i, j = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
+        fx, fy = (x - i)[:, None], (y - j)[:, None]
+        top = planes[j, i] * (1 - fx) + planes[j, i + 1] * fx
+        bottom = planes[j + 1, i] * (1 - fx) + planes[j + 1, i + 1] * fx
+        out[row] = np.round(top * (1 - fy) + bottom * fy).reshape(out[row].shape)
+    return out
+
+
+def pinhole_focal(focal: float, radial: float, size: tuple[int, int]) -> float:
+    """Focal length, pixels, at which an undistorted image of `size` shows nothing from beyond the photo's border.
+
+    With k > 0 a pixel's place in the photo lies farther out than in the pinhole of the same focal length."""
+    centre = np.array(size) / 2
+    zoom = 1.0
+    for _ in range(50 if radial > 0 else 0):
+        radius = np.linalg.norm(centre) / (focal * zoom)
+        zoom = 1 + radial * float(radius) ** 2
+    return focal * zoom
 
 
 def sparse_model(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, Reconstructor, Unsupported, Views
-from adapters.sfm import SparseModel, sparse_model
+from adapters.contract import F32, Bools, Cameras, Reconstruction, Reconstructor, Unsupported, Views
+from adapters.sfm import SparseModel, in_photo, sparse_model, undistorted
 from adapters.stereo import Fused, reconstruct, warm_up
 
 
@@ -44,12 +44,12 @@ class Adapter(Reconstructor):
         K = model.cameras.intrinsics
         try:
             dense = reconstruct(
-                [undistorted(inputs.images[i], K[i], float(model.radial[i])) for i in views],
+                [undistorted(inputs.images[i], K[i], float(model.radial[i]), float(K[i, 0, 0])) for i in views],
                 K[views],
                 poses[views],
                 self._seed,
                 points=points,
-                visible=visibility(model)[views],
+                visible=model.visible[views],
             )
         except ValueError as error:
             raise Unsupported(f"colmap-mvs: {error}") from error
@@ -74,43 +74,14 @@ class Adapter(Reconstructor):
         )
 
 
-def visibility(model: SparseModel) -> Bools:
-    """(N, M) which view measured which point."""
-    seen = np.zeros((len(model.registered), len(model.points)), np.bool_)
-    seen[model.observation_view, model.observation_point] = True
-    return seen
-
-
-def in_photo(pixel: F64, K: F64, radial: float) -> F64:
-    """Where pixels (M, 2) of the pinhole K lie in the photo: SIMPLE_RADIAL, (x, y)(1 + k r^2), focal length 1."""
-    centre, focal = K[:2, 2], K[[0, 1], [0, 1]]
-    x = (pixel - centre) / focal
-    return np.asarray(centre + focal * x * (1 + radial * (x**2).sum(axis=1, keepdims=True)))
-
-
-def undistorted(image: U8, K: F64, radial: float) -> U8:
-    """`image` (H, W, 3) as the pinhole K sees it, bilinear; its border pixels go on beyond it."""
-    if radial == 0:
-        return image
-    height, width = image.shape[:2]
-    v, u = np.mgrid[:height, :width] + 0.5
-    there = in_photo(np.stack([u.ravel(), v.ravel()], axis=1), K, radial) - 0.5
-    x, y = there.clip(0, [width - 1, height - 1]).T
-    i, j = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
-    fx, fy = (x - i)[:, None], (y - j)[:, None]
-    top = image[j, i] * (1 - fx) + image[j, i + 1] * fx
-    bottom = image[j + 1, i] * (1 - fx) + image[j + 1, i + 1] * fx
-    return np.asarray(np.round(top * (1 - fy) + bottom * fy), np.uint8).reshape(image.shape)
-
-
 def in_photos(cloud: Fused, views: np.ndarray, model: SparseModel) -> Fused:
     """`cloud` of the registered `views` with view numbers and pixels of the photos as given; what lies beyond a photo's
     border is dropped."""
     index = views[cloud.view_index].astype(np.int32)
     pixel: F32 = cloud.pixel.copy()
     for i in views:
-        rows = index == i
-        pixel[rows] = in_photo(pixel[rows].astype(np.float64), model.cameras.intrinsics[i], float(model.radial[i]))
+        rows, K = index == i, model.cameras.intrinsics[i]
+        pixel[rows] = in_photo(pixel[rows].astype(np.float64), K, float(model.radial[i]), float(K[0, 0]))
     inside = ((pixel >= 0) & (pixel <= model.sizes[index])).all(axis=1)
     return Fused(
         cloud.points[inside],

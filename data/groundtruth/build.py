@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.contract import F32, F64, Bools, Cameras, Unsupported
-from adapters.sfm import ImageFiles, SparseModel
+from adapters.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
-from data.groundtruth.intake import Intake, pinhole_focal, save_image, save_mask, take_in, undistorted
+from data.groundtruth.intake import Intake, save_image, save_mask, take_in
 from data.groundtruth.measure import compare_halves, exact_error
 from data.groundtruth.quality import DISTORTION_GATE, ExactError, Halves, QualityCard, Seconds, judge
 from data.groundtruth.solve import solve
@@ -285,15 +285,13 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
 def _solved(job: _Job, model: SparseModel, masks: Sequence[Bools] | None) -> Solved:
     """The registered views of `model`."""
     views = np.flatnonzero(model.registered)
-    visible = np.zeros((len(model.registered), len(model.points)), np.bool_)
-    visible[model.observation_view, model.observation_point] = True
     return Solved(
         ImageFiles([job.intake.paths[i] for i in views]),
         masks,
         model.cameras.take(views),
         model.sizes[views],
         model.points,
-        visible[views],
+        model.visible[views],
     )
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
-from scipy.ndimage import map_coordinates
 
-from adapters.contract import F64, U8
+from adapters.contract import U8, Bools
 from data.images import DataError, list_images, read_image, read_mask
 from data.scene import Scene, SceneFile, ViewFile, write_scene
 from data.video import SUFFIXES as VIDEO_SUFFIXES
@@ -164,32 +163,6 @@ def save_image(folder: Path, name: str, image: U8, suffix: str) -> str:
     return relative
 
 
-def save_mask(folder: Path, name: str, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> None:
+def save_mask(folder: Path, name: str, mask: Bools) -> None:
     """Write `masks/NAME.png` under `folder`."""
     Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png", optimize=True)
-
-
-def pinhole_focal(focal: float, radial: float, size: tuple[int, int]) -> float:
-    """Focal length, pixels, at which an undistorted image of `size` shows nothing from beyond the photo's border.
-
-    SIMPLE_RADIAL images (x, y) at (x, y)(1 + k r^2): with k > 0 a pixel's place in the photo lies farther out."""
-    centre = np.array(size) / 2
-    zoom = 1.0
-    for _ in range(50 if radial > 0 else 0):
-        radius = np.linalg.norm(centre) / (focal * zoom)
-        zoom = 1 + radial * float(radius) ** 2
-    return focal * zoom
-
-
-def undistorted(image: U8, K: F64, radial: float, new_focal: float) -> U8:
-    """`image` (H, W, C) of a SIMPLE_RADIAL camera as a pinhole of `new_focal` and K's principal point sees it;
-    bilinear, so that (H, W) masks as 0 and 255 work too."""
-
-    height, width = image.shape[:2]
-    v, u = np.mgrid[:height, :width] + 0.5
-    x, y = (u - K[0, 2]) / new_focal, (v - K[1, 2]) / new_focal
-    factor = 1 + radial * (x**2 + y**2)
-    where = [y * factor * K[1, 1] + K[1, 2] - 0.5, x * factor * K[0, 0] + K[0, 2] - 0.5]
-    planes = image.reshape(height, width, -1)
-    out = [map_coordinates(planes[..., c], where, order=1, mode="nearest") for c in range(planes.shape[2])]
-    return np.stack(out, axis=-1).reshape(image.shape)

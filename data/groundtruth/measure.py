@@ -91,15 +91,13 @@ def _advance(progress: Callable[[str, float], None], low: float, high: float, sh
 def _as_solved(model: SparseModel, whole: Solved, rows: NDArray[np.int64]) -> Solved:
     """The registered views of `model`, which was solved on the views `rows` of `whole`, in the model's own frame."""
     found = np.flatnonzero(model.registered)
-    visible = np.zeros((len(rows), len(model.points)), np.bool_)
-    visible[model.observation_view, model.observation_point] = True
     return Solved(
         [whole.images[int(i)] for i in rows[found]],
         [whole.masks[int(i)] for i in rows[found]] if whole.masks is not None else None,
         model.cameras.take(found),
         model.sizes[found],
         model.points,
-        visible[found],
+        model.visible[found],
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates, zoom
 
 from adapters.contract import Cameras, Unsupported
-from adapters.sfm import ImageFiles, SparseModel, sparse_model
+from adapters.sfm import ImageFiles, SparseModel, pinhole_focal, sparse_model, undistorted
 
 FOCAL, WIDTH, HEIGHT = 380.0, 320, 240
 VIEWS = 6
@@ -140,6 +140,33 @@ def test_radial_distortion_is_found_and_its_cost_stated() -> None:
     assert model.cameras.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.02)
     radius = np.hypot(WIDTH, HEIGHT) / 2 / FOCAL
     assert model.distortion == pytest.approx(0.15 * radius**3 * FOCAL, rel=0.2)
+
+
+@pytest.mark.parametrize("radial", [-0.2, 0.15])
+def test_undistortion_gives_what_a_pinhole_sees(radial: float) -> None:
+    """An analytic scene photographed through SIMPLE_RADIAL, undone, against the same scene through a pinhole."""
+    size, focal = (160, 120), 140.0
+    K = np.array([[focal, 0, 80.0], [0, focal, 60.0], [0, 0, 1]])
+
+    def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return 127 + 50 * np.sin(9 * x + 2) + 50 * np.cos(7 * y)
+
+    v, u = np.mgrid[: size[1], : size[0]] + 0.5
+    ix, iy = (u - 80) / focal, (v - 60) / focal
+    x, y = ix.copy(), iy.copy()
+    for _ in range(100):
+        factor = 1 + radial * (x**2 + y**2)
+        x, y = ix / factor, iy / factor
+    new_focal = pinhole_focal(focal, radial, size)
+    photo = scene(x, y).round().astype(np.uint8)
+    seen = undistorted(photo, K, radial, new_focal)
+    wanted = scene((u - 80) / new_focal, (v - 60) / new_focal)
+    assert np.abs(seen - wanted)[1:-1, 1:-1].max() < 4
+    corner = np.hypot(80, 60) / new_focal
+    assert focal * corner * (1 + radial * corner**2) <= np.hypot(80, 60) * (1 + 1e-9)  # nothing from beyond the photo
+    colour = np.stack([photo, 255 - photo], axis=-1)
+    assert np.array_equal(undistorted(colour, K, radial, new_focal)[..., 0], seen)
+    assert undistorted(photo, K, 0.0, focal) is photo
 
 
 def test_blank_or_single_photos_are_unsupported() -> None:

@@ -19,7 +19,7 @@ from adapters.stereo import DepthMap
 from data.groundtruth import QualityCard, build_groundtruth, cuda, measure
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
-from data.groundtruth.intake import pinhole_focal, take_in, undistorted
+from data.groundtruth.intake import take_in
 from data.groundtruth.measure import exact_error
 from data.groundtruth.quality import Halves, judge
 from data.groundtruth.solve import solve
@@ -181,29 +181,6 @@ def test_photos_are_written_upright_without_exif_and_grouped_by_camera(tmp_path:
     for path in intake.paths:
         with Image.open(path) as image:
             assert not dict(image.getexif())
-
-
-@pytest.mark.parametrize("radial", [-0.2, 0.15])
-def test_undistortion_gives_what_a_pinhole_sees(radial: float) -> None:
-    """An analytic scene photographed through SIMPLE_RADIAL, undone, against the same scene through a pinhole."""
-    size, focal = (160, 120), 140.0
-    K = np.array([[focal, 0, 80.0], [0, focal, 60.0], [0, 0, 1]])
-
-    def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return 127 + 50 * np.sin(9 * x + 2) + 50 * np.cos(7 * y)
-
-    v, u = np.mgrid[: size[1], : size[0]] + 0.5
-    ix, iy = (u - 80) / focal, (v - 60) / focal
-    x, y = ix.copy(), iy.copy()
-    for _ in range(100):
-        factor = 1 + radial * (x**2 + y**2)
-        x, y = ix / factor, iy / factor
-    new_focal = pinhole_focal(focal, radial, size)
-    seen = undistorted(scene(x, y).round().astype(np.uint8), K, radial, new_focal)
-    wanted = scene((u - 80) / new_focal, (v - 60) / new_focal)
-    assert np.abs(seen - wanted)[1:-1, 1:-1].max() < 4
-    corner = np.hypot(80, 60) / new_focal
-    assert focal * corner * (1 + radial * corner**2) <= np.hypot(80, 60) * (1 + 1e-9)  # nothing from beyond the photo
 
 
 # -- solving in a process
