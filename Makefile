@@ -14,11 +14,11 @@ help:  ## list the targets
 setup: $(VENV)/.dev  ## make .venv with everything that tests and lint need
 
 bench: $(VENV)/.core  ## run the embedded benchmark within its time budget and write runs/report/leaderboard.html
-	$(BIN)/reconbench run --suite bench --store $(STORE)
+	$(BIN)/reconbench run --suite embedded --store $(STORE)
 	$(BIN)/reconbench report --store $(STORE) --out $(REPORT)
 
 bench-full: $(VENV)/.core  ## the same for the whole grid, repeated: hours
-	$(BIN)/reconbench run --suite bench-full --store $(STORE)
+	$(BIN)/reconbench run --suite embedded-full --store $(STORE)
 	$(BIN)/reconbench report --store $(STORE) --out $(REPORT)
 
 test: $(VENV)/.dev  ## run the tests

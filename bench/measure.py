@@ -33,6 +33,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_seconds: float = 120.0
     deadline: float = 1800.0  # seconds for loading and every call together
     memory_gib: float = 0.0  # limit on the process tree's resident memory; 0 = 90% of the machine's
+    timing_only: bool = False  # the result is neither kept nor scored
 
 
 class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -35,7 +35,7 @@ def get_scenes(names: Sequence[str]) -> list[Scene]:
     for name in names:
         wanted.update(dict.fromkeys(embedded_scenes()) if name == "*" else {name: None})
     if not wanted:
-        raise DataError("scenes: no embedded scene is installed")
+        raise DataError("scenes: none named, an embedded scene or a Scene directory wanted")
     return [get_scene(name) for name in wanted]
 
 

@@ -19,7 +19,16 @@ class Contestant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     name: str
     options: dict[str, str | int | float | bool] = {}
     give: list[Given] = []  # beyond what its card requires
+    weights: str = "pretrained"  # or "random", which is timed only, or a checkpoint's path
     views: tuple[int, ...] = ()  # its own view counts, instead of the suite's
+    timing_views: tuple[int, ...] = ()  # likewise for the timing part
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Trials for the clock alone: their results are neither kept nor scored, so many view counts are cheap."""
+
+    views: tuple[int, ...]
+    policy: Policy
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,23 +37,41 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     name: str
     description: str = ""
     adapters: list[Contestant]
-    scenes: tuple[str, ...] = ("*",)  # names of embedded scenes, paths of Scene directories; "*" = every embedded scene
+    # Names of embedded scenes, paths of Scene directories; "*" = every embedded scene; none: the user names his own.
+    scenes: tuple[str, ...] = ("*",)
     views: tuple[int, ...] = (8,)
     seeds: tuple[int, ...] = (0,)
     protocol: str = "object-v1"
+    protocols: tuple[str, ...] = ()  # more of them, each scored from the same predictions
     truth: str = "colmap"
     device: str = "cpu"
     budget_seconds: float | None = None  # stop starting trials that would not end within it
     policy: Policy = msgspec.field(default_factory=Policy)
+    timing: Timing | None = None
+
+    def parts(self) -> list[Suite]:
+        """The suite without its timing part, and that part as a suite of its own."""
+        if self.timing is None:
+            return [self]
+        replace, timing = msgspec.structs.replace, self.timing
+        timed = [replace(one, views=one.timing_views) for one in self.adapters]
+        policy = replace(timing.policy, timing_only=True)
+        return [
+            replace(self, timing=None),
+            replace(self, adapters=timed, views=timing.views, policy=policy, timing=None),
+        ]
 
     def check(self, where: str) -> None:
         """Raise DataError where a field is empty or out of range."""
-        for field in ("adapters", "scenes", "views", "seeds"):
+        for field in ("adapters", "views", "seeds"):
             if not getattr(self, field):
                 raise DataError(f"{where}: {field} is empty, at least one wanted")
-        for views in (self.views, *(contestant.views for contestant in self.adapters)):
-            if min(views, default=1) < 1:
-                raise DataError(f"{where}: views {min(views)} seen, at least 1 wanted")
+        if self.timing is not None and not self.timing.views:
+            raise DataError(f"{where}: timing.views is empty, at least one wanted")
+        for part in self.parts():
+            for views in (part.views, *(contestant.views for contestant in part.adapters)):
+                if min(views, default=1) < 1:
+                    raise DataError(f"{where}: views {min(views)} seen, at least 1 wanted")
         if min(self.seeds) < 0:
             raise DataError(f"{where}: seeds {min(self.seeds)} seen, 0 or more wanted")
 

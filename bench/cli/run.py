@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from bench.cli.common import STORE, Truth, console, integers, options_of, output
 
 if TYPE_CHECKING:
     from bench.plan import Trial
+    from bench.store import ScoreRecord, Store, TrialRecord
     from bench.suite import Suite
 
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 class Asked:
     """What to run; a flag that is given overrides the suite."""
 
-    suite: Annotated[str | None, Parameter(help="a suite's name or .toml file; default: bench")] = None
+    suite: Annotated[str | None, Parameter(help="a suite's name or .toml file; default: embedded")] = None
     adapters: Annotated[str | None, Parameter(help="names or folders of adapters, comma-separated")] = None
     scenes: Annotated[str | None, Parameter(help="embedded scenes or Scene directories, comma-separated")] = None
     views: Annotated[str | None, Parameter(help="view counts, such as 1,2,4; default: all")] = None
@@ -58,8 +60,10 @@ def run(
     if images is not None and asked.scenes is not None:
         return refuse("--images and --scenes: give one of them")
     chosen = _suite(asked)
-    load_protocol(chosen.protocol)
-    trials = plan(chosen, [scene_of_images(images)] if images is not None else None)
+    for protocol in (chosen.protocol, *chosen.protocols):
+        load_protocol(protocol)
+    scenes = [scene_of_images(images)] if images is not None else None
+    trials = [trial for part in chosen.parts() for trial in plan(part, scenes)]
     if images is not None:
         _check_view_counts(trials)
     if dry_run:
@@ -75,6 +79,9 @@ def run(
             keep_all=keep_all,
             progress=shown.progress,
         )
+    for protocol in chosen.protocols:
+        with console.status(f"scoring under {protocol}"):
+            list(_score_again(Store(store), result.records, protocol))
     failed = [record for record in result.records if record.status != "ok"]
     console.print(f"{len(result.records)} trials finished, {len(failed)} of them failures, in {store}.")
     if result.left_out:
@@ -101,11 +108,9 @@ def score(
     """Score stored predictions again, under any protocol and without any model; or a cloud made elsewhere."""
     from bench.external import add_external
     from bench.scenes import get_scene
-    from bench.score import score_trial
     from bench.show import print_score
     from bench.store import Store
     from data.images import DataError
-    from data.scene import Scene
     from metrics.protocol import load_protocol
 
     load_protocol(protocol)
@@ -118,15 +123,27 @@ def score(
         records = kept.trials()
         if not records:
             raise DataError(f"{store}: no finished trial seen, a store wanted")
+    for record, done in _score_again(kept, records, protocol, again=again):
+        print_score(output, record, done)
+    return 0
+
+
+def _score_again(
+    store: Store, records: list[TrialRecord], protocol: str, again: bool = False
+) -> Iterator[tuple[TrialRecord, ScoreRecord]]:
+    """Score stored predictions under `protocol` and every truth of their scenes."""
+    from bench.score import score_trial
+    from data.scene import Scene
+
     for record in records:
+        if record.policy.timing_only:
+            continue
         if not Path(record.scene_path, "scene.json").is_file():
             console.print(f"{record.adapter} on {record.scene}: the scene is gone or has no truth, not scored")
             continue
         opened = Scene.open(Path(record.scene_path))
         for kind in opened.truth_kinds:
-            done = score_trial(kept, record, opened, kind, protocol, again=again)
-            print_score(output, record, done)
-    return 0
+            yield record, score_trial(store, record, opened, kind, protocol, again=again)
 
 
 def predict(
@@ -210,7 +227,7 @@ def _suite(asked: Asked) -> Suite:
     if asked.suite is None and asked.adapters is not None:
         base = Suite(name="command line", adapters=[Contestant(name="null")], views=(10**6,))
     else:
-        base = load_suite(asked.suite or "bench")
+        base = load_suite(asked.suite or "embedded")
     changes: dict[str, object] = {}
     given = split(asked.give or "")
     if unknown := [word for word in given if word not in ("masks", "cameras", "targets", "truth")]:
@@ -230,6 +247,9 @@ def _suite(asked: Asked) -> Suite:
     policy = {"deadline": asked.deadline, "memory_gib": asked.memory, "repeats": asked.repeats}
     if stated := {field: value for field, value in policy.items() if value is not None}:
         changes["policy"] = {**msgspec.to_builtins(base.policy), **stated}
+        if base.timing is not None:
+            timing = msgspec.to_builtins(base.timing)
+            changes["timing"] = {**timing, "policy": {**timing["policy"], **stated}}
     merged = msgspec.convert({**msgspec.to_builtins(base), **changes}, Suite)
     merged.check("the command line" if asked.suite is None else asked.suite)
     return merged

@@ -70,7 +70,7 @@ REFUSALS = {
     "an unknown adapter": (lambda t: ["run", "--adapters", "colmpa"], "did you mean colmap"),
     "an unknown scene": (lambda t: ["run", "--adapters", "colmap", "--scenes", "nowhere"], "scene 'nowhere'"),
     "an unknown protocol": (lambda t: ["run", "--protocol", "mine"], "protocol 'mine' is not known"),
-    "an unknown suite": (lambda t: ["run", "--suite", "tiny"], "suite 'tiny' is not known; known: bench"),
+    "an unknown suite": (lambda t: ["run", "--suite", "tiny"], "suite 'tiny' is not known; known: embedded"),
     "a malformed suite": (
         lambda t: ["run", "--suite", malformed(t / "s.toml", 'name = "s"\nadapters = 3\n')],
         "Expected `array`, got `int` - at `$.adapters`",
