@@ -13,7 +13,7 @@ from metrics.similarity import AlignmentError, robust_umeyama, scale_of
 
 __all__ = ["AlignmentError", "Registration", "Stage", "icp", "register"]
 
-POOR_FIT = 0.5  # score below which the clouds are unlike, whatever the pose
+POOR_FIT = 0.5  # share of a cloud that must match the other: right poses have more, other objects less
 
 
 def register(
@@ -33,9 +33,8 @@ def register(
     follows. `truth_normals` (K, 3) serve the refinement and are estimated where not given.
 
     Every stage's transform, residual and gain are kept. `margin` and `ambiguous` speak of a search only: elsewhere
-    the cameras or the pairs have settled the pose. `poor_fit` speaks of the final pose: the mean Geman-McClure weight
-    of the distances, over both directions, is below one half, at a width fitted to the noise. Deterministic for a
-    seed.
+    the cameras or the pairs have settled the pose. `poor_fit` speaks of the final pose: less than half of one cloud
+    has a counterpart in the other within three times the thickness of pred's own surface. Deterministic for a seed.
 
     Raises AlignmentError where the inputs do not determine a similarity.
     """
@@ -69,5 +68,5 @@ def register(
         residual=last.residual,
         margin=margin,
         ambiguous=ambiguous,
-        poor_fit=matcher.score(pairs) < POOR_FIT,
+        poor_fit=matcher.matched(matcher.unit_from_truth @ last.transform, pairs) < POOR_FIT,
     )

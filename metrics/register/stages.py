@@ -16,7 +16,7 @@ LEAST_POINTS = 50
 MOST = 60_000  # points of a cloud that a search tree holds
 NEIGHBOURS = 12  # for normals
 SAMPLES = 3000  # of either cloud, from which pairs are formed
-COARSE, FINE = 0.12, 0.03  # bounds of the kernel width of `Matcher.score`, radii of the truth
+FINE, COARSE = 0.04, 0.12  # bounds of how near a counterpart is, radii of the truth
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Registration:
     residual: float  # that of the last stage
     margin: float | None  # lead over the best clearly different pose, relative; None where no search was made
     ambiguous: bool  # another, clearly different pose fits (nearly) as well: symmetry, or too little to tell
-    poor_fit: bool  # even the best pose leaves the clouds unlike: treat as failed
+    poor_fit: bool  # less than half of one cloud matches the other, even in the best pose: treat as failed
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ class Matcher:
     @cached_property
     def spacing(self) -> float:
         """Median distance of truth's points from their nearest."""
-        distance, _ = self.truth_tree.query(self.truth[self._truth_sample], k=2)
-        return float(np.median(np.asarray(distance)[:, 1]))
+        return _spacing(self.truth_tree, self.truth[self._truth_sample])
 
     def pairs(self, pose: F64) -> Pairs:
         """The pairs under `pose`."""
@@ -97,13 +96,22 @@ class Matcher:
         """The `residual` of a Stage that ends with these pairs, truth's unit."""
         return self.radius * float(np.median(pairs.distance))
 
-    def score(self, pairs: Pairs) -> float:
-        """Agreement 0..1: mean Geman-McClure weight t^2 / (t^2 + d^2), averaged over both directions.
+    @cached_property
+    def noise(self) -> float:
+        """How thick pred's surface is in its better part, pred's unit: the root mean square distance of neighbours
+        from their plane. What is thicker than that between the clouds is misfit, not noise."""
+        _, rows = self._pred_tree.query(self._pred_sample, k=min(NEIGHBOURS + 1, len(self.pred)))
+        variances = np.linalg.eigvalsh(_scatter(self.pred[rows]))[:, 0]
+        return float(np.quantile(np.sqrt(np.maximum(variances, 0)), 0.3))
 
-        The width t is fitted to the noise of pred's better part, within bounds."""
+    def matched(self, pose: F64, pairs: Pairs) -> float:
+        """The share of pred that has a counterpart in truth, or of truth in pred, whichever is less.
+
+        Near means three times pred's own noise, within bounds, and never nearer than the points' spacing."""
+        near = float(np.clip(3 * self.noise * scale_of(pose), FINE, COARSE))
+        spacing = scale_of(pose) * _spacing(self._pred_tree, self._pred_sample)
         ahead, back = pairs.distance[: pairs.forward], pairs.distance[pairs.forward :]
-        width = float(np.clip(2.5 * np.quantile(ahead, 0.3), FINE, COARSE))
-        return float(sum((width**2 / (width**2 + d**2)).mean() for d in (ahead, back)) / 2)
+        return float(min((ahead < max(near, 1.5 * self.spacing)).mean(), (back < max(near, 1.5 * spacing)).mean()))
 
 
 def cloud(name: str, points: ArrayLike) -> F64:
@@ -119,9 +127,19 @@ def cloud(name: str, points: ArrayLike) -> F64:
 def surface_normals(points: F64, tree: cKDTree) -> F64:
     """(M, 3) unit normals of `points` (M, 3), sign open: least principal axis of the nearest 12 in `tree`."""
     _, rows = tree.query(points, k=min(NEIGHBOURS + 1, len(points)))
-    local = points[rows]
-    local -= local.mean(axis=1, keepdims=True)
-    return np.ascontiguousarray(np.linalg.eigh(np.swapaxes(local, 1, 2) @ local)[1][:, :, 0])
+    return np.ascontiguousarray(np.linalg.eigh(_scatter(points[rows]))[1][:, :, 0])
+
+
+def _scatter(groups: F64) -> F64:
+    """(M, 3, 3) covariances of `groups` (M, k, 3) of points."""
+    local = groups - groups.mean(axis=1, keepdims=True)
+    return np.asarray(np.swapaxes(local, 1, 2) @ local / groups.shape[1], np.float64)
+
+
+def _spacing(tree: cKDTree, points: F64) -> float:
+    """Median distance of `points` (M, 3), which are in `tree`, from their nearest there."""
+    distance, _ = tree.query(points, k=2)
+    return float(np.median(np.asarray(distance)[:, 1]))
 
 
 def _some(count: int, most: int, rng: np.random.Generator) -> NDArray[np.intp]:
