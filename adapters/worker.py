@@ -114,7 +114,9 @@ class Worker:
         self._emit({"event": "loaded", "seconds": time.perf_counter() - start})
 
     def _timed_call(self, views: Views, infer_only: bool) -> Tuple[Dict[str, float], Optional[Reconstruction]]:
-        """One call: seconds of each step, the device synchronised around each, and the result."""
+        """One call: seconds of each step, the device synchronised around each, and the result.
+
+        With `infer_only` that step alone counts: what random weights give is not finished."""
         adapter = self._adapter
         assert adapter is not None
         self._reseed()
@@ -126,7 +128,9 @@ class Worker:
         outputs = adapter.infer(inputs)
         self._synchronise()
         t2 = time.perf_counter()
-        result = None if infer_only else adapter.finish(outputs, views)
+        if infer_only:
+            return {"prepare": 0.0, "infer": t2 - t1, "finish": 0.0, "total": t2 - t1}, None
+        result = adapter.finish(outputs, views)
         self._synchronise()
         t3 = time.perf_counter()
         return {"prepare": t1 - t0, "infer": t2 - t1, "finish": t3 - t2, "total": t3 - t0}, result

@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 import adapters
 from data.images import DataError
@@ -33,12 +34,17 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Published weights: a hub id at a revision, or a url; each file with its sha256."""
+    """Published weights: files of a hub repository at a revision, or below a url."""
 
-    hub: str = ""
-    revision: str = ""
-    url: str = ""
-    sha256: dict[str, str] = {}
+    hub: str = ""  # ORG/NAME
+    revision: str = ""  # a commit; else the hub's main branch
+    url: str = ""  # of the one file, or of the folder that holds them
+    sha256: dict[str, str] = {}  # of each file; "" where its hash is not known: what comes first is believed
+
+    @property
+    def files(self) -> dict[str, str]:
+        """sha256 of each file by its name; a card that lists none means the file that the hub's own library writes."""
+        return self.sha256 or {self.url.rpartition("/")[2] or "model.safetensors": ""}
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +53,11 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str
     commit: str
     path: tuple[str, ...] = ("",)  # folders below the tree; "" is the tree itself
+
+
+def tree_name(url: str) -> str:
+    """The folder that a repository's tree lies in: the last word of its address."""
+    return url.rstrip("/").rpartition("/")[2].removesuffix(".git")
 
 
 class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,20 +109,44 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise DataError(f"{where}: accepts targets, which are cameras in a given world: requires cameras is wanted")
         if "truth" in self.accepts and not self.reference:
             raise DataError(f"{where}: accepts truth, so reference = true is wanted")
-        for text in self.environment.requirements:
+        self._check_environment(where)
+        self._check_weights(where)
+        if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):
+            raise DataError(
+                f"{where}: min_views {self.min_views}, max_views {self.max_views} seen, 1 <= min <= max wanted"
+            )
+
+    def _check_environment(self, where: Path) -> None:
+        spec = self.environment
+        try:
+            SpecifierSet(spec.python)
+        except InvalidSpecifier as error:
+            raise DataError(f"{where}: python {spec.python!r} seen, versions such as '>=3.10' wanted") from error
+        for text in spec.requirements:
             try:
                 url = Requirement(text).url or ""
             except InvalidRequirement as error:
                 raise DataError(f"{where}: requirement {text!r} seen, one as PEP 508 writes it wanted") from error
             if url.startswith("git+") and not re.search(r"@[0-9a-f]{40}(#.*)?$", url):
                 raise DataError(f"{where}: requirement {text!r} seen, git+URL@COMMIT with 40 hex digits wanted")
-        for source in self.environment.sources:
+        for source in spec.sources:
             if not re.fullmatch(r"[0-9a-f]{40}", source.commit):
                 raise DataError(f"{where}: source {source.url} at commit {source.commit!r} seen, 40 hex digits wanted")
-        if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):
-            raise DataError(
-                f"{where}: min_views {self.min_views}, max_views {self.max_views} seen, 1 <= min <= max wanted"
-            )
+        if len({tree_name(source.url) for source in spec.sources}) < len(spec.sources):
+            raise DataError(f"{where}: two sources of one name seen, distinct names wanted")
+
+    def _check_weights(self, where: Path) -> None:
+        if self.weights is None:
+            return
+        if bool(self.weights.hub) == bool(self.weights.url):
+            raise DataError(f"{where}: weights with a hub id or a url wanted, one of them")
+        if self.weights.url and not re.match("(https?|file)://", self.weights.url):
+            raise DataError(f"{where}: weights url {self.weights.url!r} seen, https://... wanted")
+        for name, digest in self.weights.files.items():
+            if not re.fullmatch(r"[0-9a-f]{64}|", digest):
+                raise DataError(f"{where}: sha256 {digest!r} of {name} seen, 64 hex digits wanted")
+            if name.startswith("/") or ".." in Path(name).parts:
+                raise DataError(f"{where}: weights file {name!r} seen, a name below the repository wanted")
 
 
 @dataclass(frozen=True)
@@ -135,6 +170,11 @@ class Adapter:
             for path in _source_files(root):
                 digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()[:16]
+
+    @property
+    def argument(self) -> str:
+        """What the command line calls it."""
+        return str(self.folder) if self.origin == "folder" else self.name
 
     @property
     def module(self) -> str:

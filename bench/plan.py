@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,8 @@ import msgspec
 import numpy as np
 import trimesh
 
-from adapters.contract import CONTRACT_VERSION, Cameras, Surface, Views
+from adapters.contract import CONTRACT_VERSION, Cameras, Surface, Unavailable, Views
+from bench import environments, weights
 from bench.cards import Adapter, get_adapter
 from bench.measure import Policy
 from bench.scenes import get_scenes
@@ -39,7 +38,6 @@ class Trial:
     device: str
     policy: Policy
     truth: str  # the kind whose cameras and surface are given to adapters that take them
-    weights: str = "none"
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -58,6 +56,22 @@ class Trial:
         if "targets" not in self.given:
             return ()
         return tuple([view for view in view_order(self.scene, self.seed) if view not in self.views][:TARGETS])
+
+    @functools.cached_property
+    def environment(self) -> str:
+        """Id of what it runs in: the specification, the interpreter, its packages; "absent" where there is none."""
+        try:
+            return environments.find(self.adapter).id
+        except Unavailable:
+            return "absent"
+
+    @functools.cached_property
+    def weights(self) -> str:
+        """Id of its weights: of the very files; the bare "pretrained" where they are not here. DataError: no path."""
+        try:
+            return weights.resolve(self.adapter, self.contestant.weights).id
+        except Unavailable:
+            return self.contestant.weights
 
     @property
     def label(self) -> str:
@@ -92,7 +106,7 @@ class Trial:
         parts = [
             CONTRACT_VERSION,
             self.adapter.hash,
-            environment_id(),
+            self.environment,
             self.weights,
             self.contestant.options,
             hash_views(views),
@@ -121,7 +135,7 @@ def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
                 for turn, count in enumerate(counts):
                     views = tuple(sorted(order[:count]))
                     trial = Trial(adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth)
-                    _check_scene(trial)
+                    _check(trial)
                     ordered.append((turn, place, trial))
     return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
 
@@ -147,7 +161,8 @@ def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:
     calls = 1 + trial.policy.warmups + trial.policy.repeats
     base, per_view = trial.adapter.card.estimate_seconds
     of_card = base + per_view * len(trial.views)
-    same = [r for r in known if r.adapter_hash == trial.adapter.hash and r.cold is not None]
+    timed_only = trial.weights == weights.RANDOM
+    same = [r for r in known if r.adapter_hash == trial.adapter.hash and r.cold and r.timed_only == timed_only]
     one = of_card
     if same:
         near = min(same, key=lambda r: abs(np.log(len(r.views) / len(trial.views))))
@@ -172,13 +187,6 @@ def hash_views(views: Views) -> str:
     if views.truth is not None:
         digest.update(views.truth.points.tobytes() + views.truth.normals.tobytes())
     return digest.hexdigest()[:24]
-
-
-@functools.cache
-def environment_id() -> str:
-    """12 hex digits over the interpreter and its installed packages."""
-    packages = sorted({f"{d.metadata['Name']}=={d.version}".lower() for d in importlib.metadata.distributions()})
-    return hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()[:12]
 
 
 @functools.lru_cache(maxsize=8)
@@ -209,8 +217,9 @@ def _surface_of(scene: Scene, kind: str) -> Surface:
     return Surface(np.asarray(points, np.float32), normals, known.diameter)
 
 
-def _check_scene(trial: Trial) -> None:
-    """DataError where the scene cannot give what the trial asks for."""
+def _check(trial: Trial) -> None:
+    """DataError where the scene cannot give what the trial asks for, or the weights asked for lead nowhere."""
+    _ = trial.weights
     if "masks" in trial.given:
         for view in trial.views:
             trial.scene.mask(view)

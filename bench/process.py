@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,10 +19,12 @@ from typing import Any, Literal
 import msgspec
 import psutil
 
-from adapters.contract import ContractError, Reconstruction, Views
+from adapters.contract import ContractError, Reconstruction, Unavailable, Views
+from bench import environments
 from bench.cards import BUILT_IN, Adapter
 from bench.files import cache_dir
 from bench.measure import Policy, Steps, TreeUsage, TreeWatch, memory_limit_bytes
+from bench.weights import PRETRAINED, RANDOM, resolve
 
 Status = Literal["ok", "oom", "timeout", "crash", "invalid_output", "unsupported", "unavailable"]
 LOG_TAIL_LINES = 20
@@ -108,8 +109,7 @@ def run_adapter(
     *,
     options: dict[str, Any] | None = None,
     device: str = "cpu",
-    weights: Path | None = None,
-    infer_only: bool = False,
+    weights: str = PRETRAINED,
     seed: int = 0,
     policy: Policy | None = None,
     hidden: list[Path] | None = None,
@@ -117,21 +117,28 @@ def run_adapter(
 ) -> tuple[Outcome, Reconstruction | None]:
     """Run one adapter once, in a fresh process group, and return what became of it and its result.
 
-    `hidden` folders (scenes, stores) are not visible to the worker where the system permits. The worker never
-    outlives this call. Failures of the adapter are outcomes, not exceptions; `log` receives its output."""
+    It runs in its own environment, with `weights` "pretrained", "random" or a checkpoint's path; random ones are timed
+    in `infer` alone and give no result. `hidden` folders (scenes, stores) are not visible to the worker where the
+    system permits. The worker never outlives this call. Failures of the adapter are outcomes, not exceptions; `log`
+    receives its output."""
     policy = policy or Policy()
+    try:
+        python, given = environments.find(adapter).python, resolve(adapter, weights)
+    except Unavailable as error:
+        return Outcome(status="unavailable", message=str(error)), None
+    infer_only = given.load == RANDOM
     with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
         work = Path(folder)
         views.save(work / "views.npz")
         log = log or work / "log.txt"
-        worker = _Worker(adapter, policy, hidden or [], work, log)
+        worker = _Worker(python, adapter, policy, hidden or [], work, log)
         outcome = worker.converse(
             {
                 "op": "load",
                 "module": adapter.module,
                 "options": options or {},
                 "device": device,
-                "weights": str(weights) if weights else "none",
+                "weights": given.load,
                 "seed": seed,
             },
             {
@@ -145,8 +152,10 @@ def run_adapter(
                 "infer_only": infer_only,
             },
         )
-        if outcome.status != "ok" or infer_only:
+        if outcome.status != "ok":
             return outcome, None
+        if infer_only:
+            return msgspec.structs.replace(outcome, message="random weights: infer alone is timed"), None
         try:  # the worker's own validation is not trusted
             result = Reconstruction.load(work / "out.npz")
             result.validate(views)
@@ -158,13 +167,15 @@ def run_adapter(
 class _Worker:
     """One worker process and its watchers."""
 
-    def __init__(self, adapter: Adapter, policy: Policy, hidden: list[Path], work: Path, log: Path) -> None:
+    def __init__(
+        self, python: Path, adapter: Adapter, policy: Policy, hidden: list[Path], work: Path, log: Path
+    ) -> None:
         self._policy = policy
         self._log = log
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
         stub = _STUB.format(command_read, event_write)
-        command = _hide([sys.executable, "-I", "-c", stub, str(stage(adapter))], hidden)
+        command = _hide([str(python), "-I", "-c", stub, str(stage(adapter))], hidden)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._process = subprocess.Popen(

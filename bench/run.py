@@ -15,7 +15,7 @@ import numpy as np
 from adapters.contract import Views
 from bench.cards import get_adapter
 from bench.measure import Policy, hardware, median_and_iqr
-from bench.plan import Trial, environment_id, estimate_seconds, hash_views
+from bench.plan import Trial, estimate_seconds, hash_views
 from bench.process import Outcome, run_adapter
 from bench.scenes import EMBEDDED
 from bench.score import score_trial
@@ -87,7 +87,7 @@ def run_plan(
                         progress.started(trial, estimate)
                         record = _run_one(trial, views, key, store, keep_all)
                 known.append(record)
-            for kind in _truths(trial, truth):
+            for kind in [] if record.timed_only else _truths(trial, truth):
                 score_trial(store, record, trial.scene, kind, protocol)
             records.append(record)
             progress.finished(trial, record, reused)
@@ -111,7 +111,9 @@ def run_plan(
 
 
 def _truths(trial: Trial, truth: str) -> list[str]:
-    """The truths to score under: the one asked for first, then every other one of the scene."""
+    """The truths to score under: the one asked for first, then every other one of the scene; none for the clock."""
+    if trial.policy.timing_only:
+        return []
     kinds = trial.scene.truth_kinds
     if kinds and truth not in kinds:
         trial.scene.truth(truth)  # raises, naming what there is
@@ -126,18 +128,21 @@ def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool)
             views,
             options=dict(trial.contestant.options),
             device=trial.device,
+            weights=trial.contestant.weights,
             seed=trial.seed,
             policy=trial.policy,
             hidden=[EMBEDDED, trial.scene.path, store.path],
             log=store.log_path(key),
         )
-    identity, kept = store.put_prediction(prediction, keep_all) if prediction is not None else (None, 0)
+    identity, kept = None, 0
+    if prediction is not None and not trial.policy.timing_only:
+        identity, kept = store.put_prediction(prediction, keep_all)
     record = TrialRecord(
         key=key,
         adapter=trial.adapter.name,
         adapter_hash=trial.adapter.hash,
         card=trial.adapter.card,
-        environment=environment_id(),
+        environment=trial.environment,
         weights=trial.weights,
         options=trial.contestant.options,
         inputs=trial.inputs,
@@ -168,9 +173,6 @@ def _refusal(trial: Trial) -> Outcome | None:
     if count < card.min_views or (card.max_views is not None and count > card.max_views):
         most = "" if card.max_views is None else f", at most {card.max_views}"
         return Outcome(status="unsupported", message=f"{count} views given, at least {card.min_views}{most} wanted")
-    if card.environment.requirements:
-        wanted = ", ".join(card.environment.requirements)
-        return Outcome(status="unavailable", message=f"needs an environment of its own holding {wanted}")
     return None
 
 
@@ -194,6 +196,7 @@ def _command(trial: Trial) -> str:
     parts += ["--scenes", trial.scene.name if embedded else str(trial.scene.path)]
     parts += ["--views", str(len(trial.views)), "--seeds", str(trial.seed), "--device", trial.device]
     parts += ["--truth", trial.truth]
+    parts += ["--weights", trial.contestant.weights] if trial.contestant.weights != "pretrained" else []
     parts += ["--give", ",".join(trial.contestant.give)] if trial.contestant.give else []
     for name, value in trial.contestant.options.items():
         parts += ["--option", f"{name}={value}"]

@@ -24,6 +24,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters.contract import Reconstruction
 from bench.cards import Card
@@ -47,8 +48,8 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     adapter: str
     adapter_hash: str
     card: Card
-    environment: str  # hash of the interpreter and its packages
-    weights: str  # "none", "random", or an id of the files
+    environment: str  # hash of the interpreter and its packages; "absent" where there is none
+    weights: str  # "none", "random", "pretrained:HASH", "path:HASH"; "pretrained" where they are not here
     options: dict[str, str | int | float | bool]
     inputs: str  # "images", "images+masks+cameras", ...
     scene: str
@@ -77,6 +78,11 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     points_kept: int = 0
     finished: str  # UTC, ISO 8601
     command: str  # reproduces the trial
+
+    @property
+    def timed_only(self) -> bool:
+        """Whether its network had random weights: nothing was finished, so there is nothing to score."""
+        return self.weights == "random"
 
 
 class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +124,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stages: list[ScoredStage]
     points: int
     unobserved: int
+    kept: float = 1.0  # share of the prediction's points that the confidence policy kept
     notes: list[str]
 
 
@@ -185,9 +192,12 @@ class Store:
         """Write a score; its cloud first, so that a score in the store always has one where it should."""
         name = f"{record.trial}.{record.protocol_hash}.{record.truth_id}"
         if cloud is not None:
-            arrays = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth, "up": cloud.up}
-            if cloud.colors is not None:
-                arrays["pred_colors"] = cloud.colors  # type: ignore[assignment]
+            arrays: dict[str, NDArray[np.generic]] = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth}
+            arrays |= {"up": cloud.up, "intrinsics": cloud.cameras.intrinsics, "sizes": cloud.sizes}
+            arrays |= {"camera_from_world": cloud.cameras.camera_from_world}
+            for name, colors in (("pred_colors", cloud.colors), ("truth_colors", cloud.truth_colors)):
+                if colors is not None:
+                    arrays[name] = colors
             with replacing(self._file("clouds", f"{name}.npz")) as temporary:
                 np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
         write(self._file("scores", f"{name}.json"), _pretty(record))

@@ -40,14 +40,14 @@ def make_tables(store: Store, protocol: str, truth: str, advance: Callable[[str]
 
     Of trials that differ only in code, environment or policy the newest stands. What was not scored yet under this
     protocol is scored now; `advance` is told of each trial."""
-    records = newest(store.trials())
+    records = newest([record for record in store.trials() if not record.policy.timing_only])
     if not records:
         raise DataError(f"{store.path}: no finished trial seen, `reconbench run --store {store.path}` makes some")
     scenes = _open_scenes(records)
     scores: list[tuple[TrialRecord, ScoreRecord]] = []
     for record in records:
         scene = scenes.get(record.scene_path)
-        if scene is not None and record.weights != "random":
+        if scene is not None and not record.timed_only:
             scores += [(record, score_trial(store, record, scene, kind, protocol)) for kind in scene.truth_kinds]
         advance(f"{record.adapter} on {record.scene}")
     runs = store.runs()
@@ -103,9 +103,11 @@ def newest(records: list[TrialRecord]) -> list[TrialRecord]:
 
 
 def label(record: TrialRecord) -> str:
-    """The adapter's name, with its options where it has any: two settings are two rows."""
-    options = ", ".join(f"{name}={value}" for name, value in sorted(record.options.items()))
-    return f"{record.adapter} ({options})" if options else record.adapter
+    """The adapter's name, with its options and its own weights where it has any: two settings are two rows."""
+    settings = [f"{name}={value}" for name, value in sorted(record.options.items())]
+    if record.timed_only or record.weights.startswith("path:"):
+        settings.append(f"weights={record.weights.removeprefix('path:')[:8]}")
+    return f"{record.adapter} ({', '.join(settings)})" if settings else record.adapter
 
 
 def _open_scenes(records: list[TrialRecord]) -> dict[str, Scene]:
@@ -147,7 +149,7 @@ def _trial_row(store: Store, record: TrialRecord) -> dict[str, Any]:
         "kin": ",".join(card.kin),
         "reference": card.reference,
         "external": record.external,
-        "weights": record.weights if record.weights in ("none", "random") else "pretrained",
+        "weights": record.weights.partition(":")[0],
         "options": json.dumps(record.options, sort_keys=True),
         "environment": record.environment,
         "adapter_hash": record.adapter_hash,

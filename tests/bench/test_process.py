@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -87,9 +88,15 @@ def test_repeats_go_on_until_the_duration_is_met_and_stop_before_the_most() -> N
     assert 1 <= len(outcome.warm) <= 4
 
 
-def test_infer_only_finishes_nothing() -> None:
-    outcome, result = run_adapter(FAULTY, VIEWS, options={"mode": "nan"}, policy=QUICK, infer_only=True)
+def test_random_weights_time_infer_alone_and_finish_nothing(tmp_path: Path) -> None:
+    shutil.copytree(FAULTY.folder, tmp_path / "net", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "net" / "adapter.toml").open("a") as card:
+        card.write('[weights]\nhub = "nobody/nothing"\n')
+    network = get_adapter(str(tmp_path / "net"))
+    outcome, result = run_adapter(network, VIEWS, options={"mode": "nan"}, policy=QUICK, weights="random")
     assert outcome.status == "ok" and outcome.cold is not None and result is None
+    assert outcome.cold.prepare == outcome.cold.finish == 0 and outcome.cold.total == outcome.cold.infer > 0
+    assert outcome.message == "random weights: infer alone is timed"
 
 
 def spy(folder: Path, body: str) -> Adapter:
