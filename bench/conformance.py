@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from bench.measure import Policy
 from bench.plan import Trial, view_order
 from bench.process import run_adapter
 from bench.suite import Contestant
+from bench.weights import PRETRAINED
 from data.images import DataError
 from data.scene import Scene
 
@@ -30,8 +32,8 @@ class Check:
     detail: str = ""
 
 
-def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu") -> Iterator[Check]:
-    """Check `adapter` on `scene`, a result at a time; nothing is stored."""
+def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu", weights: str = PRETRAINED) -> Iterator[Check]:
+    """Check `adapter` on `scene`, a result at a time; nothing is stored. Random weights give no result to check."""
     try:
         card = adapter.card
     except DataError as error:
@@ -44,15 +46,19 @@ def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu") -> Iterat
     views = tuple(sorted(order)[:count])
     policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=900.0)
     truth = "exact" if "exact" in scene.truth_kinds else "colmap"
-    trial = Trial(adapter, Contestant(name=card.name), scene, views, 0, device, policy, truth)
+    trial = Trial(adapter, Contestant(name=card.name, weights=weights), scene, views, 0, device, policy, truth)
     given = trial.make_views()
-    outcome, _ = run_adapter(adapter, given, options={"no_such_option_": 1}, policy=policy, device=device)
+    run = functools.partial(run_adapter, adapter, given, policy=policy, device=device, weights=weights)
+    outcome, _ = run(options={"no_such_option_": 1})
     refused = outcome.status == "crash" and "no_such_option_" in outcome.message
     if outcome.status == "unavailable":
         yield Check("runs", "fail", f"unavailable: {outcome.message}")
         return
     yield Check("unknown option refused", "pass" if refused else "fail", outcome.message[:200])
-    outcome, result = run_adapter(adapter, given, policy=policy, device=device)
+    outcome, result = run()
+    if outcome.status == "ok" and outcome.cold is not None and result is None:
+        yield Check(f"runs on {count} views", "pass", f"{outcome.cold.infer:.2f} s; {outcome.message}")
+        return
     if result is None or outcome.cold is None:
         yield Check(f"runs on {count} views", "fail", f"{outcome.status}: {outcome.message}")
         return
@@ -64,7 +70,7 @@ def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu") -> Iterat
     if not card.deterministic:
         yield Check("deterministic", "skip", "the card says it is not")
         return
-    _, again = run_adapter(adapter, given, policy=policy, device=device)
+    _, again = run()
     same = again is not None and _equal(result, again)
     yield Check(
         "deterministic",

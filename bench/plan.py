@@ -161,8 +161,7 @@ def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:
     calls = 1 + trial.policy.warmups + trial.policy.repeats
     base, per_view = trial.adapter.card.estimate_seconds
     of_card = base + per_view * len(trial.views)
-    timed_only = trial.weights == weights.RANDOM
-    same = [r for r in known if r.adapter_hash == trial.adapter.hash and r.cold and r.timed_only == timed_only]
+    same = [r for r in known if r.adapter_hash == trial.adapter.hash and r.weights == trial.weights and r.cold]
     one = of_card
     if same:
         near = min(same, key=lambda r: abs(np.log(len(r.views) / len(trial.views))))

@@ -20,6 +20,7 @@ from bench.process import Outcome, run_adapter
 from bench.scenes import EMBEDDED
 from bench.score import score_trial
 from bench.store import LeftOut, RunRecord, Store, TrialRecord
+from bench.weights import RANDOM
 
 VERSION = "0.1.0"
 
@@ -87,7 +88,7 @@ def run_plan(
                         progress.started(trial, estimate)
                         record = _run_one(trial, views, key, store, keep_all)
                 known.append(record)
-            for kind in [] if record.timed_only else _truths(trial, truth):
+            for kind in _truths(trial, truth):
                 score_trial(store, record, trial.scene, kind, protocol)
             records.append(record)
             progress.finished(trial, record, reused)
@@ -112,7 +113,7 @@ def run_plan(
 
 def _truths(trial: Trial, truth: str) -> list[str]:
     """The truths to score under: the one asked for first, then every other one of the scene; none for the clock."""
-    if trial.policy.timing_only:
+    if trial.policy.timing_only or trial.weights == RANDOM:
         return []
     kinds = trial.scene.truth_kinds
     if kinds and truth not in kinds:

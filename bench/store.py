@@ -81,8 +81,8 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def timed_only(self) -> bool:
-        """Whether its network had random weights: nothing was finished, so there is nothing to score."""
-        return self.weights == "random"
+        """Whether there is nothing to score: it was run for the clock alone, or with random weights."""
+        return self.policy.timing_only or self.weights == "random"
 
 
 class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -105,7 +105,7 @@ def newest(records: list[TrialRecord]) -> list[TrialRecord]:
 def label(record: TrialRecord) -> str:
     """The adapter's name, with its options and its own weights where it has any: two settings are two rows."""
     settings = [f"{name}={value}" for name, value in sorted(record.options.items())]
-    if record.timed_only or record.weights.startswith("path:"):
+    if record.weights == "random" or record.weights.startswith("path:"):
         settings.append(f"weights={record.weights.removeprefix('path:')[:8]}")
     return f"{record.adapter} ({', '.join(settings)})" if settings else record.adapter
 

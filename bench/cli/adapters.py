@@ -1,14 +1,18 @@
-"""The reconstructors: `adapters list`, `show`, `check`."""
+"""The reconstructors: `adapters list`, `show`, `install`, `fetch`, `remove`, `check`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from bench.cli.common import output
+from bench.cli.common import Weights, console, output, refuse
 
-app = App(name="adapters", help="The reconstructors: list, show, check.")
+if TYPE_CHECKING:
+    from bench.cards import Adapter
+
+app = App(name="adapters", help="The reconstructors: list, show, install, fetch, remove, check.")
 
 
 @app.command(name="list")
@@ -27,10 +31,9 @@ def list_adapters() -> int:
             f" [{given}]" for given in card.accepts if given not in card.requires
         )
         views = f"{card.min_views}-{card.max_views or ''}".rstrip("-") + ("+" if card.max_views is None else "")
-        here = "needs an environment" if card.environment.requirements else "yes"
         licence = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
         size = f"{card.parameters / 1e6:.0f} M" if card.parameters else "-"
-        row = (adapter.name, card.title, takes, card.scope, views, size, licence, here, adapter.origin)
+        row = (adapter.name, card.title, takes, card.scope, views, size, licence, _readiness(adapter), adapter.origin)
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     output.print(table)
     return 0
@@ -48,6 +51,100 @@ def show(name: str, /) -> int:
     return 0
 
 
+def _readiness(adapter: Adapter) -> str:
+    """Whether it runs here, and if not, what it wants."""
+    from adapters.contract import Unavailable
+    from bench import environments, weights
+
+    try:
+        environment = environments.find(adapter)
+        weights.resolve(adapter, weights.PRETRAINED)
+    except Unavailable as error:
+        return f"no: {error}"
+    return "installed" if environment.key else "yes"
+
+
+@app.command
+def install(
+    name: Annotated[str, Parameter(help="an adapter's name or folder")],
+    /,
+    *,
+    python: Annotated[Path | None, Parameter(help="an existing interpreter to run it under instead")] = None,
+    source: Annotated[
+        list[str] | None,
+        Parameter(help="a local repository that holds a commit of the card: DIR or file://REPO; may be repeated"),
+    ] = None,
+) -> int:
+    """Make the environment that an adapter needs, in the cache. An install that was stopped goes on where it was."""
+    from bench import environments
+    from bench.cards import get_adapter
+
+    if python is not None and source:
+        return refuse("--python and --source: give one of them")
+    adapter = get_adapter(name)
+    if python is not None:
+        environments.use(adapter, python)
+        console.print(f"{adapter.name} will run under {python}", markup=False)
+        return 0
+    spec = adapter.card.environment
+    if not spec.own:
+        environments.install(adapter)
+        console.print(f"{adapter.name} runs in Reconbench's own environment: nothing to install", markup=False)
+        return 0
+    origins = dict.fromkeys([*(one.url for one in spec.sources), *spec.requirements])
+    console.print(f"{adapter.card.title}, code under {adapter.card.licence_code}, from:", markup=False)
+    for origin in origins:
+        console.print(f"  {origin}", markup=False)
+    console.print("Installing them runs arbitrary code of theirs, with your rights; build steps likewise:")
+    for step in spec.build or ["(none)"]:
+        console.print(f"  {step}", markup=False)
+    environments.install(adapter, source or (), lambda line: console.print(line, markup=False))
+    console.print(f"{adapter.name} is installed")
+    return 0
+
+
+@app.command
+def remove(name: Annotated[str, Parameter(help="an adapter's name or folder")], /) -> int:
+    """Delete an adapter's installed environment and forget the interpreter named for it."""
+    from bench import environments
+    from bench.cards import get_adapter
+
+    environments.remove(get_adapter(name))
+    return 0
+
+
+@app.command
+def fetch(
+    name: Annotated[str, Parameter(help="an adapter's name or folder")],
+    /,
+    *,
+    accept_licence: Annotated[bool, Parameter(help="accept the licences that are shown, once")] = False,
+) -> int:
+    """Fetch an adapter's pretrained weights into the cache, under their licence, and check their hashes."""
+    from bench import weights
+    from bench.cards import get_adapter
+    from bench.show import progress_bar
+
+    adapter = get_adapter(name)
+    card = adapter.card
+    if card.weights is None:
+        return refuse(f"adapter {adapter.name} has no weights to fetch")
+    where = card.weights.url or f"{card.weights.hub} on the hub, revision {card.weights.revision or 'main'}"
+    console.print(f"{card.title}: weights from {where}", markup=False)
+    licences = f"code under {card.licence_code}, weights under {card.licence_weights or card.licence_code}"
+    if not (accept_licence or weights.accepted(adapter)):
+        return refuse(f"{adapter.name}: {licences}: --accept-licence accepts both")
+    console.print(f"  {licences}: accepted", markup=False)
+    weights.accept(adapter)
+    with progress_bar(console) as bar:
+        task = bar.add_task("bytes", total=None)
+        given = weights.fetch(adapter, lambda done, total: bar.update(task, completed=done, total=total or None))
+    output.print(f"{given.load} ({given.id})", markup=False)
+    if missing := [name for name, digest in card.weights.files.items() if not digest]:
+        console.print(f"The card states no sha256 of {', '.join(missing)}: what came is believed.", markup=False)
+    return 0
+
+
 @app.command
 def check(
     name: Annotated[str, Parameter(help="an adapter's name, or the folder of one you are writing")],
@@ -55,6 +152,7 @@ def check(
     *,
     scene: Annotated[str | None, Parameter(help="the scene to check on; default: the first embedded one")] = None,
     device: str = "cpu",
+    weights: Weights = "pretrained",
 ) -> int:
     """Run one adapter as the benchmark would, and check what comes back. Exit code 1 where a check fails."""
     from bench.cards import get_adapter
@@ -62,7 +160,8 @@ def check(
     from bench.scenes import embedded_scenes, get_scene
 
     failed = False
-    for result in check_adapter(get_adapter(name), get_scene(scene or next(iter(embedded_scenes()))), device):
+    shown = get_scene(scene or next(iter(embedded_scenes())))
+    for result in check_adapter(get_adapter(name), shown, device, weights):
         style = {"pass": "green", "fail": "red", "skip": "dim"}[result.verdict]
         output.print(f"[{style}]{result.verdict}[/]  {result.name}", end="")
         output.print(f": {result.detail}" if result.detail else "", markup=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
 from rich.console import Console
 
 # Results go to standard output; progress and messages to standard error.
@@ -16,6 +17,7 @@ output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatt
 STORE = Path("runs/store")
 REPORT = Path("runs/report")
 Truth = Literal["colmap", "exact", "scan"]
+Weights = Annotated[str, Parameter(help="pretrained, random (timed only), or a checkpoint's path")]
 
 
 def refuse(sentence: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bench.cli.common import STORE, Truth, console, integers, options_of, output, refuse, split
+from bench.cli.common import STORE, Truth, Weights, console, integers, options_of, output, refuse, split
 
 if TYPE_CHECKING:
     from bench.plan import Trial
@@ -31,6 +31,7 @@ class Asked:
     option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None
     protocol: Annotated[str | None, Parameter(help="how to score: a protocol's name or .toml file")] = None
     truth: Annotated[Truth | None, Parameter(help="the truth to rank under; others are printed beside it")] = None
+    weights: Weights | None = None
     device: Annotated[str | None, Parameter(help="cpu or cuda:N")] = None
     budget: Annotated[float | None, Parameter(help="seconds; trials that do not fit are named and left out")] = None
     deadline: Annotated[float | None, Parameter(help="seconds that a trial may take")] = None
@@ -136,7 +137,7 @@ def _score_again(
     from data.scene import Scene
 
     for record in records:
-        if record.policy.timing_only:
+        if record.timed_only:
             continue
         if not Path(record.scene_path, "scene.json").is_file():
             console.print(f"{record.adapter} on {record.scene}: the scene is gone or has no truth, not scored")
@@ -152,6 +153,7 @@ def predict(
     images: Annotated[Path, Parameter(help="a folder of photos; masks in masks/NAME.png where the adapter needs them")],
     out: Annotated[Path, Parameter(help="the folder to write PLY, GLB and a COLMAP model to")],
     device: str = "cpu",
+    weights: Weights = "pretrained",
     seed: int = 0,
     option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, may be repeated")] = None,
     deadline: Annotated[float, Parameter(help="seconds")] = 3600.0,
@@ -178,8 +180,10 @@ def predict(
     policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=deadline)
     with console.status(f"{system.card.title} on {len(views)} views"):
         outcome, prediction = run_adapter(
-            system, views, options=options_of(option), device=device, seed=seed, policy=policy
+            system, views, options=options_of(option), device=device, weights=weights, seed=seed, policy=policy
         )
+    if outcome.status == "unavailable":
+        raise DataError(f"{adapter}: {outcome.message}")
     if prediction is None:
         console.print(f"{outcome.status}: {outcome.message}", style="red", markup=False)
         console.print(outcome.log_tail, markup=False, style="dim")
@@ -234,9 +238,12 @@ def _suite(asked: Asked) -> Suite:
         raise DataError(f"--give: {unknown[0]!r} seen, masks, cameras, targets or truth wanted")
     if asked.adapters is not None:
         options = options_of(asked.option)
-        changes["adapters"] = [{"name": n, "options": options, "give": given} for n in split(asked.adapters)]
-    elif given or asked.option:
-        raise DataError("--give and --option: --adapters is wanted with them")
+        weights = asked.weights or "pretrained"
+        changes["adapters"] = [
+            {"name": name, "options": options, "give": given, "weights": weights} for name in split(asked.adapters)
+        ]
+    elif given or asked.option or asked.weights:
+        raise DataError("--give, --option and --weights: --adapters is wanted with them")
     if asked.scenes is not None:
         changes["scenes"] = split(asked.scenes)
     for flag, text in (("views", asked.views), ("seeds", asked.seeds)):
