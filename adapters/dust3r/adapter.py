@@ -1,0 +1,142 @@
+"""DUSt3R: pointmaps of image pairs, brought together by its own global alignment (Wang et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from adapters.checkpoint import load_parameters
+from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
+from adapters.pointmaps import Pointmaps, homogeneous
+from adapters.resize import Placement, place_longest, unit_range
+
+SIDE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """N images (3, h, w) in [-1, 1] and where the photos lie in them; a single photo is there once."""
+
+    images: tuple[F32, ...]
+    placements: tuple[Placement, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """The aligned scene of N views."""
+
+    points: tuple[F32, ...]  # each (h, w, 3), in the aligner's world
+    confidence: tuple[F32, ...]  # each (h, w): 1 + exp, the largest over the pairs; 0 where the cleaning doubts it
+    world_from_camera: F32  # (N, 4, 4)
+    intrinsics: F32  # (N, 3, 3), at the network's resolution, for integer pixel indices
+    registered: Bools  # (N,)
+    placements: tuple[Placement, ...]
+
+
+class Adapter(Reconstructor):
+    """Defaults are those of upstream's demo. One view is paired with itself; two are taken from their pair, without
+    alignment; more are aligned.
+
+    `scene_graph`: "complete", "swin-N", "logwin-N", "oneref-I" (append -noncyclic to a window); `iterations` and
+    `schedule` ("linear" or "cosine") of the alignment; `clean` doubts points that stand before another view's surface;
+    `square_ok` keeps square photos square, which upstream crops to 4:3."""
+
+    def __init__(
+        self,
+        scene_graph: str = "complete",
+        iterations: int = 300,
+        schedule: str = "linear",
+        clean: bool = True,
+        square_ok: bool = False,
+    ) -> None:
+        self.scene_graph, self.iterations, self.schedule = scene_graph, iterations, schedule
+        self.clean, self.square_ok = clean, square_ok
+        self.network: Any = None
+        self.device = "cpu"
+
+    def load(self, device: str, weights: str, seed: int) -> None:
+        """ViT-L encoder, base decoder, DPT heads, 512 px. Raises Unavailable where the weights are not there."""
+        import torch
+        from dust3r.model import AsymmetricCroCo3DStereo
+
+        torch.manual_seed(seed)
+        network = AsymmetricCroCo3DStereo(
+            output_mode="pts3d",
+            head_type="dpt",
+            depth_mode=("exp", -float("inf"), float("inf")),
+            conf_mode=("exp", 1, float("inf")),
+            landscape_only=False,
+            patch_embed_cls="PatchEmbedDust3R",
+            pos_embed="RoPE100",
+            img_size=(SIDE, SIDE),
+            enc_embed_dim=1024,
+            enc_depth=24,
+            enc_num_heads=16,
+            dec_embed_dim=768,
+            dec_depth=12,
+            dec_num_heads=12,
+        )
+        self.device = device
+        self.network = load_parameters(network, weights).eval().to(device)
+
+    def prepare(self, views: Views) -> Inputs:
+        placed = [place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images]
+        images = tuple((image - np.float32(0.5)) / np.float32(0.5) for image in unit_range([i for i, _ in placed]))
+        return Inputs(images, tuple(place for _, place in placed))
+
+    def infer(self, inputs: Inputs) -> Outputs:
+        """All pairs through the network, then the alignment."""
+        import torch
+        from dust3r.cloud_opt import GlobalAlignerMode, global_aligner
+        from dust3r.image_pairs import make_pairs
+        from dust3r.inference import inference
+
+        count = len(inputs.images)
+        images = [
+            {
+                "img": torch.from_numpy(inputs.images[i % count])[None],
+                "true_shape": np.array([inputs.images[i % count].shape[1:]], np.int32),
+                "idx": i,
+                "instance": str(i),
+            }
+            for i in range(max(count, 2))
+        ]
+        pairs = make_pairs(images, scene_graph=self.scene_graph, prefilter=None, symmetrize=True)
+        said = inference(pairs, self.network, self.device, batch_size=1, verbose=False)
+        few = len(images) == 2
+        mode = GlobalAlignerMode.PairViewer if few else GlobalAlignerMode.PointCloudOptimizer
+        scene = global_aligner(said, device=self.device, mode=mode, verbose=False)
+        if not few:
+            scene.compute_global_alignment(init="mst", niter=self.iterations, schedule=self.schedule, lr=0.01)
+        if self.clean:
+            scene.clean_pointcloud()
+
+        def array(tensor: Any) -> F32:
+            return np.asarray(tensor.detach().float().cpu().numpy())
+
+        poses = array(scene.get_im_poses())[:count]
+        registered = np.ones(count, np.bool_)
+        if few and count == 2 and (poses == np.eye(4)).all():
+            registered[1] = False  # one of a pair is the reference; upstream leaves the other there where PnP fails
+        return Outputs(
+            tuple(map(array, scene.get_pts3d()[:count])),
+            tuple(map(array, list(scene.im_conf)[:count])),
+            poses,
+            array(scene.get_intrinsics())[:count],
+            registered,
+            inputs.placements,
+        )
+
+    def finish(self, outputs: Outputs, views: Views) -> Reconstruction:
+        """The aligner's world, that of the surest pair, is moved to the first camera.
+
+        A view not registered gives no points: its own were made by the pose that was not found."""
+        points = tuple(
+            points if outputs.registered[i] else np.full_like(points, np.nan) for i, points in enumerate(outputs.points)
+        )
+        poses = np.asarray(np.linalg.inv(homogeneous(outputs.world_from_camera)), np.float64)
+        K = outputs.intrinsics.astype(np.float64)
+        maps = Pointmaps(outputs.placements, points, outputs.confidence, K, poses, outputs.registered)
+        return maps.reconstruction(views, "exp_confidence")

@@ -1,0 +1,107 @@
+"""How a photo becomes a network's image, and how pixels, cameras and maps come back to the photo.
+
+Runs inside the environments of the systems under test: numpy and Pillow, Python 3.9 syntax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.contract import F32, F64, U8, Bools
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a photo lies in its network image: network = scale * photo + offset, for x and y apart.
+
+    Pixel centres lie at half-integers in both."""
+
+    photo: Size
+    network: Size
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def pixels(self) -> F64:
+        """(h, w, 2) float64: where in the photo the centres of the network's pixels lie, x then y."""
+        width, height = self.network
+        v, u = np.mgrid[:height, :width] + 0.5
+        return np.stack([(u - self.offset[0]) / self.scale[0], (v - self.offset[1]) / self.scale[1]], axis=-1)
+
+    def inside(self) -> Bools:
+        """(h, w): network pixels that show the photo, not padding."""
+        pixels = self.pixels()
+        return np.asarray(((pixels >= 0) & (pixels <= np.array(self.photo))).all(axis=-1))
+
+    def intrinsics(self, K: NDArray[np.floating]) -> F64:
+        """(3, 3) float64 at the photo's resolution, from the network's K, which holds for integer pixel indices.
+
+        Networks unproject indices 0..w-1, so that a pixel's centre stands at the index and not half a pixel further."""
+        photo = np.array(K, np.float64)
+        photo[:2, 2] += 0.5 - np.array(self.offset)
+        photo[:2] /= np.array(self.scale)[:, None]
+        return photo
+
+    def restore(self, values: NDArray[np.floating]) -> F32:
+        """(H, W) float32 at the photo's pixels, bilinear, from a map (h, w) > 0 of the network image.
+
+        0 where the crop left the photo out and where a neighbour is not finite or not positive."""
+        known = np.where(np.isfinite(values) & (values > 0), values, np.nan).astype(np.float32)
+        rows, row_share, row_seen = self._neighbours(1)
+        columns, column_share, column_seen = self._neighbours(0)
+        known = known[rows] * (1 - row_share)[:, None] + known[rows + 1] * row_share[:, None]
+        known = known[:, columns] * (1 - column_share) + known[:, columns + 1] * column_share
+        return np.where(np.isfinite(known) & row_seen[:, None] & column_seen, known, np.float32(0))
+
+    def _neighbours(self, axis: int) -> tuple[NDArray[np.int64], F32, Bools]:
+        """For each of the photo's pixels along `axis`: the network's pixel before it, the share of the one after it,
+        and whether the network image reaches it."""
+        centre = self.scale[axis] * (np.arange(self.photo[axis]) + 0.5) + self.offset[axis]
+        seen = (centre >= 0) & (centre <= self.network[axis])
+        # Only pixels that show the photo: beyond their centres the outermost one goes on.
+        first = max(int(np.ceil(self.offset[axis] - 0.5)), 0)
+        end = self.offset[axis] + self.scale[axis] * self.photo[axis]
+        last = min(int(np.floor(end - 0.5)), self.network[axis] - 1)
+        at = np.clip(centre - 0.5, first, last)
+        before = np.minimum(at.astype(np.int64), max(last - 1, 0))
+        return before, (at - before).astype(np.float32), seen
+
+
+def place(image: U8, scaled: Size, corner: Size, network: Size, lanczos: bool = False) -> tuple[U8, Placement]:
+    """Resize `image` (H, W, 3) to `scaled`, lay it with its top-left corner at `corner` on white of size `network`.
+
+    A negative corner crops. Resampling is Pillow's, bicubic or Lanczos."""
+    from PIL import Image
+
+    photo = (image.shape[1], image.shape[0])
+    method = Image.Resampling.LANCZOS if lanczos else Image.Resampling.BICUBIC
+    resized = np.asarray(Image.fromarray(image).resize(scaled, method))
+    canvas = np.full((network[1], network[0], 3), 255, np.uint8)
+    left, top = max(corner[0], 0), max(corner[1], 0)
+    right, bottom = min(corner[0] + scaled[0], network[0]), min(corner[1] + scaled[1], network[1])
+    canvas[top:bottom, left:right] = resized[top - corner[1] : bottom - corner[1], left - corner[0] : right - corner[0]]
+    scale = (scaled[0] / photo[0], scaled[1] / photo[1])
+    return canvas, Placement(photo, network, scale, (float(corner[0]), float(corner[1])))
+
+
+def place_longest(image: U8, size: int, multiple: int = 16, square_ok: bool = False) -> tuple[U8, Placement]:
+    """DUSt3R's rule: the longer side becomes `size`, then the centre is cropped to multiples of `multiple`.
+
+    A square is cropped to 4:3 unless `square_ok`. Shrinks with Lanczos, enlarges with bicubic."""
+    height, width = image.shape[:2]
+    longest = max(width, height)
+    scaled = (round(width * size / longest), round(height * size / longest))
+    half = [(2 * (side // 2)) // multiple * multiple // 2 for side in scaled]
+    if scaled[0] == scaled[1] and not square_ok:
+        half[1] = 3 * half[0] // 4
+    corner = (half[0] - scaled[0] // 2, half[1] - scaled[1] // 2)
+    return place(image, scaled, corner, (2 * half[0], 2 * half[1]), lanczos=longest > size)
+
+
+def unit_range(images: list[U8]) -> list[F32]:
+    """Each (H, W, 3) uint8 as (3, H, W) float32 in [0, 1]."""
+    return [np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / np.float32(255) for image in images]

@@ -1,0 +1,115 @@
+"""DUSt3R's adapter around upstream's own pairing and alignment, a stub answering each pair with known geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adapters.dust3r import adapter as module
+from adapters.dust3r.adapter import Adapter
+from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+
+torch = pytest.importorskip("torch")
+load_images = pytest.importorskip("dust3r.utils.image", reason="DUSt3R's code is not importable").load_images
+
+LANDSCAPE, PORTRAIT, SQUARE, ODD = (640, 480), (480, 640), (500, 500), (803, 611)
+SMALL = (160, 120)  # alignment takes a minute of CPU at full size
+
+
+def stubbed(oracle: PixelOracle, jitter: bool = False) -> Any:
+    """A network that says the truth in its first view's camera, of a pair's own scale with `jitter`."""
+    rng = np.random.default_rng(0)
+
+    def network(view1: Any, view2: Any) -> Any:
+        scale = rng.uniform(0.5, 2) if jitter else 0.5
+        said = []
+        seen = [oracle.look(view["img"][0].numpy() * 0.5 + 0.5) for view in (view1, view2)]
+        for one, key in zip(seen, ("pts3d", "pts3d_in_other_view"), strict=True):
+            points = torch.from_numpy(scale * oracle.points(one, frame=seen[0].index)).float()
+            said.append({key: points[None], "conf": torch.from_numpy(oracle.confidence(one)).float()[None]})
+        return said
+
+    return network
+
+
+def run(oracle: PixelOracle, jitter: bool = False, **options: Any) -> Any:
+    adapter = Adapter(**options)
+    adapter.network = stubbed(oracle, jitter)
+    torch.manual_seed(0)
+    return adapter.predict(oracle.views)
+
+
+@pytest.mark.parametrize("square_ok", [False, True])
+@pytest.mark.parametrize(
+    "sizes",
+    [[LANDSCAPE], [LANDSCAPE] * 2, [PORTRAIT] * 2, [SQUARE] * 2, [ODD] * 2, [LANDSCAPE, PORTRAIT]],
+    ids=["one view", "landscape", "portrait", "square", "odd", "mixed"],
+)
+def test_known_geometry_of_a_pair_comes_back_through_the_pixels(sizes: list[tuple[int, int]], square_ok: bool) -> None:
+    oracle = PixelOracle(*sizes)
+    oracle.check(run(oracle, square_ok=square_ok), cleaned=True)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "graph"),
+    [([SMALL] * 4, "complete"), ([SMALL] * 3, "oneref-0"), ([SMALL, SMALL[::-1], SMALL], "swin-2")],
+)
+def test_known_geometry_survives_global_alignment(
+    sizes: list[tuple[int, int]], graph: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SIDE", 160)
+    oracle = PixelOracle(*sizes, focal=(140.0, 140.0))
+    oracle.check(run(oracle, scene_graph=graph, iterations=0, clean=False))
+
+
+def test_alignment_finds_the_scales_of_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SIDE", 160)
+    oracle = PixelOracle(*[SMALL] * 3, focal=(140.0, 140.0))
+    result = run(oracle, jitter=True, iterations=300)
+    oracle.check(result, cleaned=True, points=2e-3, centres=2e-3, depth=3e-3, degrees=0.2, intrinsics=1.0)
+
+
+def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
+    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
+    oracle.views = by_exif(tmp_path, oracle.views)
+    oracle.check(run(oracle), cleaned=True)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = PixelOracle(ODD, ODD)
+    MUTATIONS[mutation](monkeypatch)
+    with pytest.raises(AssertionError):
+        oracle.check(run(oracle), cleaned=True)
+
+
+@pytest.mark.parametrize("square_ok", [False, True])
+@pytest.mark.parametrize("size", [LANDSCAPE, PORTRAIT, SQUARE, ODD, SMALL, (611, 803)])
+def test_prepares_what_upstream_s_loader_would(size: tuple[int, int], square_ok: bool, tmp_path: Path) -> None:
+    oracle = PixelOracle(size)
+    Image.fromarray(oracle.views.images[0]).save(tmp_path / "a.png")
+    wanted = load_images([str(tmp_path / "a.png")], size=512, square_ok=square_ok, verbose=False)
+    mine = Adapter(square_ok=square_ok).prepare(oracle.views).images[0]
+    assert np.array_equal(mine, wanted[0]["img"][0].numpy())
+
+
+def test_a_pair_whose_pose_is_not_found_is_not_registered() -> None:
+    oracle = PixelOracle(LANDSCAPE, LANDSCAPE)
+    true = stubbed(oracle)
+
+    def unsure(view1: Any, view2: Any) -> Any:
+        said = true(view1, view2)
+        for one in said:
+            one["conf"] = torch.ones_like(one["conf"])  # upstream poses by points above 3 alone
+        return said
+
+    adapter = Adapter()
+    adapter.network = unsure
+    result = adapter.predict(oracle.views)
+    result.validate(oracle.views)
+    assert result.registered is not None and result.registered.tolist() == [True, False]
+    assert result.view_index is not None and set(result.view_index) == {0}

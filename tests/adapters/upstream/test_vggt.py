@@ -1,0 +1,124 @@
+"""VGGT's adapter around upstream's own forward pass, its heads answering with known geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adapters.vggt.adapter import Adapter
+from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+
+torch = pytest.importorskip("torch")
+vggt = pytest.importorskip("vggt.models.vggt", reason="VGGT's package is not importable")
+from vggt.utils.geometry import unproject_depth_map_to_point_map  # noqa: E402
+from vggt.utils.load_fn import load_and_preprocess_images  # noqa: E402
+from vggt.utils.pose_enc import extri_intri_to_pose_encoding  # noqa: E402
+
+LANDSCAPE, PORTRAIT, SQUARE, ODD = (640, 480), (480, 640), (500, 500), (803, 611)
+
+
+def stubbed(oracle: PixelOracle) -> Any:
+    """Upstream's VGGT, whose aggregator looks at the images and whose heads say the oracle's truth, halved in scale."""
+    told: dict[str, Any] = {}
+
+    class Aggregator(torch.nn.Module):
+        def forward(self, images: Any) -> Any:
+            height, width = images.shape[-2:]
+            seen = [oracle.look(image.numpy()) for image in images[0]]
+            poses = np.stack([oracle.camera_from_world(s.index) for s in seen])
+            points = np.stack([oracle.points(s) for s in seen])
+            depth = np.einsum("nhwj,nj->nhw", points, poses[:, 2, :3]) + poses[:, 2, 3][:, None, None]
+            K = np.tile(oracle.network_intrinsics(height, width), (len(seen), 1, 1))
+            poses[:, :3, 3] /= 2
+            told["cameras"] = extri_intri_to_pose_encoding(
+                torch.from_numpy(poses[None, :, :3]), torch.from_numpy(K[None]), (height, width)
+            )
+            told["depth"], told["points"] = (
+                torch.from_numpy(depth[None, ..., None] / 2),
+                torch.from_numpy(points[None] / 2),
+            )
+            told["conf"] = torch.from_numpy(np.stack([oracle.confidence(s) for s in seen])[None])
+            return [images], 5
+
+    class CameraHead(torch.nn.Module):
+        def forward(self, tokens: Any) -> Any:
+            return [told["cameras"]]
+
+    class DenseHead(torch.nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, tokens: Any, images: Any, patch_start_idx: int) -> Any:
+            return told[self.name], told["conf"]
+
+    network = vggt.VGGT.__new__(vggt.VGGT)
+    torch.nn.Module.__init__(network)
+    network.aggregator, network.camera_head, network.track_head = Aggregator(), CameraHead(), None
+    network.depth_head, network.point_head = DenseHead("depth"), DenseHead("points")
+    return network.eval()
+
+
+def run(oracle: PixelOracle, **options: str) -> Any:
+    adapter = Adapter(**options)
+    adapter.network = stubbed(oracle)
+    return adapter.predict(oracle.views)
+
+
+@pytest.mark.parametrize("options", [{}, {"points": "head"}, {"fit": "pad"}], ids=["depth", "head", "pad"])
+@pytest.mark.parametrize(
+    "sizes",
+    [[LANDSCAPE] * 3, [PORTRAIT] * 2, [SQUARE], [ODD] * 2, [LANDSCAPE, PORTRAIT, ODD]],
+    ids=["landscape", "portrait", "square", "odd", "mixed"],
+)
+def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int]], options: dict[str, str]) -> None:
+    oracle = PixelOracle(*sizes, focal=(470.0, 430.0))
+    oracle.check(run(oracle, **options))
+
+
+def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
+    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
+    oracle.views = by_exif(tmp_path, oracle.views)
+    oracle.check(run(oracle))
+
+
+def test_the_point_head_s_points_do_not_suffer_from_an_off_centre_principal_point() -> None:
+    """The camera cannot say it: its principal point is the middle, whatever the lens."""
+    oracle = PixelOracle(LANDSCAPE, LANDSCAPE, off_centre=(20.0, -12.0))
+    found = oracle.measure(run(oracle, points="head"))
+    assert found["points"] < 1e-4 and found["degrees"] < 0.01 and found["centres"] < 1e-4
+    assert found["intrinsics"] == pytest.approx(20 * 640 / 518, abs=0.05)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = PixelOracle(PORTRAIT, PORTRAIT)
+    MUTATIONS[mutation](monkeypatch)
+    with pytest.raises(AssertionError):
+        oracle.check(run(oracle))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT]])
+def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], fit: str, tmp_path: Path) -> None:
+    oracle = PixelOracle(*sizes)
+    paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
+    for path, image in zip(paths, oracle.views.images, strict=True):
+        Image.fromarray(image).save(path)
+    wanted = load_and_preprocess_images(paths, mode=fit).numpy()
+    assert np.array_equal(Adapter(fit=fit).prepare(oracle.views).images, wanted)
+
+
+def test_points_are_those_of_upstream_s_own_unprojection() -> None:
+    oracle = PixelOracle(LANDSCAPE, LANDSCAPE)
+    adapter = Adapter()
+    adapter.network = stubbed(oracle)
+    outputs = adapter.infer(adapter.prepare(oracle.views))
+    theirs = unproject_depth_map_to_point_map(outputs.depth[..., None], outputs.camera_from_world, outputs.intrinsics)
+    first = outputs.camera_from_world[0]
+    theirs = theirs.reshape(-1, 3) @ first[:, :3].T + first[:, 3]
+    assert np.abs(adapter.finish(outputs, oracle.views).points - theirs).max() < 1e-5
