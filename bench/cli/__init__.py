@@ -7,13 +7,14 @@ import sys
 from cyclopts import App, CycloptsError
 
 from bench.cli import adapters, data
+from bench.cli.attention import attention
 from bench.cli.common import console, output
 from bench.cli.data import groundtruth
 from bench.cli.report import report
 from bench.cli.run import merge, predict, run, score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
-for command in (run, score, predict, report, groundtruth, merge, adapters.app, data.app):
+for command in (run, score, predict, report, attention, groundtruth, merge, adapters.app, data.app):
     app.command(command)
 
 
