@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
+import msgspec
+import numpy as np
+
+from adapters.contract import U8
 from bench.plan import read_truth
 from bench.store import ScoredStage, ScoredValue, ScoreRecord, Store, TrialRecord
 from data.images import DataError
 from data.scene import Scene
-from metrics.protocol import Protocol, load_protocol, metric_table
-from metrics.scoring import PreparedTruth, Score, ScoringError, Status, Value, score
+from metrics.protocol import Align, Protocol, load_protocol, metric_table
+from metrics.scoring import ErrorCloud, PreparedTruth, Score, ScoringError, Status, Value, score
+
+UNSEEN = 200  # the grey of truth points that no image shows
 
 
 @functools.lru_cache(maxsize=16)
-def _prepared(path: Path, kind: str, protocol_hash: str, protocol_name: str) -> PreparedTruth:
-    return PreparedTruth.of(read_truth(Scene.open(path), kind), load_protocol(protocol_name))
+def _prepared(path: Path, kind: str, protocol: Protocol) -> PreparedTruth:
+    return PreparedTruth.of(read_truth(Scene.open(path), kind), protocol)
 
 
-def prepare(scene: Scene, kind: str, protocol: Protocol, protocol_name: str) -> PreparedTruth:
-    """A scene's truth made ready for a protocol, once a process."""
-    return _prepared(scene.path.resolve(), kind, protocol.hash, protocol_name)
+def prepare(scene: Scene, kind: str, protocol: Protocol) -> PreparedTruth:
+    """A scene's truth made ready for a protocol: once a process for all that differ in confidence or alignment only.
+
+    DataError where the truth has too few points inside its crop volume."""
+    shared = msgspec.structs.replace(protocol, name="", description="", align=Align(), confidence_keep=1.0)
+    try:
+        return _prepared(scene.path.resolve(), kind, shared).under(protocol)
+    except ScoringError as error:
+        raise DataError(f"{scene.path}: {error}") from error
 
 
 def score_trial(
@@ -28,26 +41,27 @@ def score_trial(
     record: TrialRecord,
     scene: Scene,
     kind: str,
-    protocol_name: str,
+    protocol: Protocol | str,
     again: bool = False,
+    brief: bool = False,
 ) -> ScoreRecord:
-    """The score of a trial under one truth and protocol: the stored one, or a new one, which is then stored.
+    """The score of a trial under one truth and protocol (or its name): the stored one, or a new one, which is then
+    stored; `brief` as in `metrics.scoring.score`.
 
     A trial that failed is scored as failed in every metric: its rows must stand in the tables, or its failures would be
     averaged away."""
-    protocol = load_protocol(protocol_name)
+    if isinstance(protocol, str):
+        protocol = load_protocol(protocol)
     truth = read_truth(scene, kind)
     if not again and (known := store.score(record.key, protocol.hash, truth.id)) is not None:
         return known
-    cloud = None
     if record.status != "ok" or record.prediction is None:
         reason = f"{record.status}: {record.message}" if record.status != "ok" else "no prediction was stored"
         # What is not installed has not failed; whatever was asked and gave nothing has.
         status: Status = "unsupported" if record.status == "unavailable" else "failed"
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
-        result = _score(store, record, scene, kind, protocol, protocol_name)
-        cloud = result.cloud
+        result = _score(store, record, scene, kind, protocol, brief)
     units = metric_table(protocol)
     done = ScoreRecord(
         trial=record.key,
@@ -64,20 +78,51 @@ def score_trial(
         stages=[ScoredStage(s.name, s.truth_from_pred.tolist(), s.residual, s.gain) for s in result.stages],
         points=result.points,
         unobserved=result.unobserved,
+        kept=result.kept,
         notes=list(result.notes),
     )
-    store.put_score(done, cloud)
+    store.put_score(done, result.cloud)
     return done
 
 
-def _score(store: Store, record: TrialRecord, scene: Scene, kind: str, protocol: Protocol, protocol_name: str) -> Score:
+def _score(store: Store, record: TrialRecord, scene: Scene, kind: str, protocol: Protocol, brief: bool) -> Score:
     assert record.prediction is not None
     prediction = store.prediction(record.prediction)
-    try:
-        prepared = prepare(scene, kind, protocol, protocol_name)
-    except ScoringError as error:
-        raise DataError(f"{scene.path}: {error}") from error
-    # A prediction made with one truth's cameras is posed in that frame; the scene's other truths are registered to it.
-    photos = tuple(scene.image(view) for view in record.targets)
-    views = tuple(record.views)
-    return score(prediction, prepared, views, scope=record.card.scope, posed=record.posed, photos=photos)
+    prepared = prepare(scene, kind, protocol)
+    photos = () if brief else tuple(scene.image(view) for view in record.targets)
+    result = score(
+        prediction,
+        prepared,
+        tuple(record.views),
+        scope=record.card.scope,
+        # Made with one truth's cameras it is posed in that frame; the scene's other truths are registered to it.
+        posed=record.posed,
+        photos=photos,
+        brief=brief,
+    )
+    if result.cloud is None:
+        return result
+    return dataclasses.replace(result, cloud=_coloured(result.cloud, scene, prepared))
+
+
+_colors: dict[tuple[str, str, bytes], U8] = {}  # a process scores few truths
+
+
+def _coloured(cloud: ErrorCloud, scene: Scene, prepared: PreparedTruth) -> ErrorCloud:
+    """The same with the truth's own colours: of each point, the mean over the images that see it."""
+    truth = prepared.truth
+    place = (str(scene.path), truth.id, cloud.shown.tobytes())
+    if place not in _colors:
+        total, times = np.zeros((len(cloud.shown), 3)), np.zeros(len(cloud.shown))
+        for i, view in enumerate(truth.view_names):
+            own = np.flatnonzero(prepared.seen[i][cloud.shown])
+            if len(own):
+                image = scene.image(view)
+                pixel, _ = truth.cameras.project(i, cloud.truth[own])
+                x, y = np.clip(pixel.astype(np.int64), 0, np.array(image.shape[1::-1]) - 1).T
+                total[own] += image[y, x]
+                times[own] += 1
+        colors = np.full(total.shape, UNSEEN, np.uint8)
+        colors[times > 0] = np.round(total[times > 0] / times[times > 0, None]).astype(np.uint8)
+        _colors[place] = colors
+    return dataclasses.replace(cloud, truth_colors=_colors[place])

@@ -6,6 +6,7 @@ versions of the metric implementations, so a score made by another protocol or a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +19,24 @@ IMPLEMENTATION = {
     "emd": 1,
     "cameras": 1,
     "depth": 1,
-    "align": 1,
+    "align": 2,
     "visibility": 1,
+    "confidence": 1,
 }
 PROTOCOLS = Path(__file__).parent / "protocols"
-Route = Literal["none", "cameras", "correspondences", "search"]
+Route = Literal["none", "cameras", "correspondences", "search", "boxes"]
+Formula = Literal["l1-sum", "l1-mean", "l2sq-sum", "l2sq-mean"]
+Direction = Literal["lower", "higher"]
+PROSE = ("description", "source", "unstated", "differs", "confidence_curve")  # what scores no prediction
+# The fields of each stage, in the order in which a prediction meets them.
+STAGES: dict[str, tuple[str, ...]] = {
+    "confidence": ("confidence_keep",),
+    "alignment": ("align",),
+    "crop": ("crop", "masks", "observed_only", "visible_within", "behind"),
+    "equalisation": ("voxel",),
+    "sampling": ("samples", "against", "emd_samples", "seed", "draws", "emd_draws"),
+    "formula": ("side", "chamfer", "thresholds", "rank_metric"),
+}
 
 
 class ProtocolError(ValueError):
@@ -32,7 +46,8 @@ class ProtocolError(ValueError):
 class Align(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an unposed prediction is brought into the truth's frame. Posed predictions get none.
 
-    The route depends on the trial's inputs alone, so rows ranked together share it."""
+    The route depends on the trial's inputs alone, so rows ranked together share it. `boxes` brings the prediction's
+    bounding box onto the truth's by centre and longest side, and turns nothing: it is how some papers normalise."""
 
     scene: Route = "cameras"  # three and more views, output of scope `scene`
     scene_few_views: Route = "correspondences"  # one or two views
@@ -41,41 +56,65 @@ class Align(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def route(self, scope: str, views: int, posed: bool) -> Route:
         """The route for a trial."""
-        if posed:
-            return "none"
-        if scope == "object":
-            return self.object
-        return self.scene if views >= 3 else self.scene_few_views
+        route = self.object if scope == "object" else self.scene if views >= 3 else self.scene_few_views
+        return "none" if posed and route != "boxes" else route
 
 
 class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One protocol. Lengths are shares of the scene's diameter."""
+    """One protocol. Lengths are shares of the scene's diameter, `thresholds` too unless `side` is set."""
 
     name: str
     version: int
     description: str
     source: str = ""  # the paper whose protocol this reproduces
-    unstated: tuple[str, ...] = ()  # what that source leaves open, and was chosen here
+    unstated: tuple[str, ...] = ()  # what that source leaves open, and what was chosen here
+    differs: tuple[str, ...] = ()  # what that source states and is done otherwise here
+    confidence_keep: float = 1.0  # share of a prediction's points kept, the surest; ties with the last one are kept too
+    confidence_curve: tuple[float, ...] = (1.0, 0.9, 0.7, 0.5, 0.3)  # shares at which a report draws the score
+    align: Align = msgspec.field(default_factory=Align)
     crop: bool = True  # cut both sides to the truth's crop volume, after alignment
     masks: bool = False  # drop predicted points that fall outside the object's masks in a given view
-    confidence_keep: float = 1.0  # share of a prediction's points kept, the surest first
-    voxel: float = 0.0025  # density equalisation: one point a voxel of this edge, both sides
-    samples: int = 30_000  # points of each side whose distance to the whole other side is measured, a draw
+    observed_only: bool = True  # only surface that the truth's cameras see counts, only points that they can judge
+    visible_within: float = 0.01  # a truth point counts as seen where its depth agrees to this
+    behind: float = 0.05  # predicted points farther than this behind every seen surface are unobserved: not punished
+    voxel: float = 0.0025  # density equalisation: one point a voxel of this edge, both sides; 0 = none
+    samples: int = 30_000  # points of each side whose distance to the other side is measured, a draw
+    against: Literal["whole", "sample"] = "whole"  # distances to the whole other side (or its mesh), or to its sample
     emd_samples: int = 2_048
     seed: int = 0
     draws: int = 3  # independent sample sets; values are their mean, intervals their t interval
-    emd_draws: int = 5
-    visible_within: float = 0.01  # a truth point counts as seen where its depth agrees to this
-    behind: float = 0.05  # predicted points farther than this behind every seen surface are unobserved: not punished
-    align: Align = msgspec.field(default_factory=Align)
+    emd_draws: int = 5  # 0 = no EMD
+    side: float = (
+        0.0  # 0 = lengths in percent of the diameter; else in units of which the truth's longest side has this many
+    )
+    chamfer: tuple[Formula, ...] = ("l1-sum", "l2sq-mean")  # the formulas printed, the headline first
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.02)  # of precision, recall and F-score
     rank_metric: str = "fscore@1%"
 
     @property
     def hash(self) -> str:
         """12 hex digits over the meaning (not the prose) and the metric implementations."""
-        meaning = msgspec.to_builtins(msgspec.structs.replace(self, description="", source="", unstated=()))
+        meaning = {name: value for name, value in msgspec.to_builtins(self).items() if name not in PROSE}
         return hashlib.sha256(msgspec.json.encode([meaning, IMPLEMENTATION], order="sorted")).hexdigest()[:12]
+
+    @property
+    def unit(self) -> str:
+        """The unit of printed lengths: "%" of the diameter, "side" or a share of it."""
+        return {0.0: "%", 1.0: "side", 2.0: "half side"}.get(self.side, f"1/{self.side:g} side")
+
+    def label(self, threshold: float) -> str:
+        """A threshold as it stands in metric ids: 0.01 of the diameter is "1%"."""
+        return f"{threshold:g}" if self.side else f"{threshold * 100:g}%"
+
+    def swapped(self, other: Protocol, stages: Collection[str]) -> Protocol:
+        """This protocol with the `stages` of another; itself with none of those that differ, `other` with all."""
+        between = [stage for stage in differing(self, other) if stage in stages]
+        if not between:
+            return self
+        if between == differing(self, other):
+            return other
+        fields = {field: getattr(other, field) for stage in between for field in STAGES[stage]}
+        return msgspec.structs.replace(self, name=f"{self.name} > {other.name}: {', '.join(between)}", **fields)
 
     def check(self, where: str) -> None:
         """Raise ProtocolError where a field is out of its range."""
@@ -84,6 +123,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             ("voxel", 0, 0.2),
             ("behind", 0.001, 1),
             ("draws", 2, 100),
+            ("side", 0, 1000),
         ):
             value = getattr(self, field)
             if not low <= value <= high:
@@ -92,8 +132,29 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ProtocolError(
                 f"{where}: samples {self.samples}, emd_samples {self.emd_samples} seen, 100 and 16 at least"
             )
+        if self.emd_draws == 1 or self.emd_draws < 0:
+            raise ProtocolError(f"{where}: emd_draws {self.emd_draws} seen, 0 or at least 2 wanted")
+        for share in self.confidence_curve:
+            if not 0.01 <= share <= 1:
+                raise ProtocolError(f"{where}: confidence_curve {share} seen, 0.01 to 1 wanted")
+        if not self.chamfer or not self.thresholds or min(self.thresholds) <= 0:
+            raise ProtocolError(f"{where}: chamfer and thresholds: a formula and a positive threshold at least wanted")
         if self.rank_metric not in metric_table(self):
             raise ProtocolError(f"{where}: rank_metric {self.rank_metric!r} is not among its metrics")
+
+
+def differing(one: Protocol, other: Protocol) -> list[str]:
+    """The stages in which two protocols differ, in the order of the pipeline."""
+    return [
+        stage
+        for stage, fields in STAGES.items()
+        if any(getattr(one, field) != getattr(other, field) for field in fields)
+    ]
+
+
+def protocol_names() -> list[str]:
+    """Every protocol that can be named."""
+    return sorted(path.stem for path in PROTOCOLS.glob("*.toml"))
 
 
 def load_protocol(name: str) -> Protocol:
@@ -102,44 +163,48 @@ def load_protocol(name: str) -> Protocol:
     try:
         protocol = msgspec.toml.decode(path.read_bytes(), type=Protocol)
     except OSError as error:
-        known = ", ".join(sorted(p.stem for p in PROTOCOLS.glob("*.toml")))
-        raise ProtocolError(f"protocol {name!r} is not known; known: {known}") from error
+        known = ", ".join(protocol_names())
+        raise ProtocolError(f"protocol {name!r} is not known; known: {known}, or the path of a .toml file") from error
     except msgspec.DecodeError as error:
         raise ProtocolError(f"{path}: {error}") from error
     protocol.check(str(path))
     return protocol
 
 
-def percent(threshold: float) -> str:
-    """A share as it stands in metric ids: 0.01 -> "1%"."""
-    return f"{threshold * 100:g}%"
+def geometry_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
+    """The metrics of `metric_table` that need an aligned cloud."""
+    unit = protocol.unit
+    table: dict[str, tuple[str, Direction]] = {
+        "accuracy": (unit, "lower"),
+        completeness(protocol): (unit, "lower"),
+        "completeness-given": (unit, "lower"),
+    }
+    table |= {f"chamfer-{name}": (f"{unit}²" if "sq" in name else unit, "lower") for name in protocol.chamfer}
+    for threshold in protocol.thresholds:
+        for name in ("precision", "recall", "fscore"):
+            table[f"{name}@{protocol.label(threshold)}"] = ("ratio", "higher")
+    return table | ({"emd": (unit, "lower")} if protocol.emd_draws else {})
 
 
-def metric_table(protocol: Protocol) -> dict[str, tuple[str, Literal["lower", "higher"]]]:
+def completeness(protocol: Protocol) -> str:
+    """The id of the completeness over all of the truth that counts."""
+    return "completeness-visible" if protocol.observed_only else "completeness"
+
+
+def metric_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
     """Every metric id of `protocol`, in printing order: its unit ("%" of the diameter, "deg", "ratio") and direction.
 
-    accuracy            mean distance, prediction to truth (to its mesh where the truth is one)
+    accuracy            mean distance, prediction to truth (to its mesh where the truth is one and is taken whole)
     completeness-*      mean distance, truth to prediction, over the surface seen by the truth's cameras (visible) or by
-                        the views that the trial gave (given)
-    chamfer-l1-sum      accuracy + completeness-visible; chamfer-l2sq-mean: the mean of both mean squared distances in
-                        squared percent
+                        the views that the trial gave (given); completeness: over the whole truth
+    chamfer-*           of accuracy and completeness, by formula: see metrics.chamfer; squares in squared units
     precision, recall   share of predicted (true, visible) points within the threshold; fscore: their harmonic mean
     emd                 mean distance of the cheapest bijection between equally many points of both sides
     rotation, translation, auc@*, centre-rmse           see metrics.cameras
     depth-absrel, depth-delta@1.03, depth-coverage      see metrics.depth
     psnr, ssim, lpips   of renderings at the cameras of views held back, mean over them: see metrics.image
     """
-    table: dict[str, tuple[str, Literal["lower", "higher"]]] = {
-        "accuracy": ("%", "lower"),
-        "completeness-visible": ("%", "lower"),
-        "completeness-given": ("%", "lower"),
-        "chamfer-l1-sum": ("%", "lower"),
-        "chamfer-l2sq-mean": ("%²", "lower"),
-    }
-    for threshold in protocol.thresholds:
-        for name in ("precision", "recall", "fscore"):
-            table[f"{name}@{percent(threshold)}"] = ("ratio", "higher")
-    table["emd"] = ("%", "lower")
+    table = geometry_table(protocol)
     table["rotation"] = table["translation"] = ("deg", "lower")
     for degrees in (5, 10, 30):
         table[f"auc@{degrees}"] = ("ratio", "higher")

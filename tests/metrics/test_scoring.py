@@ -262,11 +262,35 @@ def test_what_cannot_be_aligned_or_scored_says_why(prepared: PreparedTruth) -> N
 def test_the_surest_points_are_kept(prepared: PreparedTruth) -> None:
     truth = prepared.truth
     good, bad = fresh(truth, 20_000), fresh(truth, 20_000) + np.float32(0.5)
-    confidence = np.concatenate([np.ones(20_000), np.zeros(20_000)]).astype(np.float32)
-    made = cloud(np.concatenate([good, bad]), truth, confidence=confidence, confidence_kind="probability")
-    half = PreparedTruth.of(truth, msgspec.structs.replace(PROTOCOL, confidence_keep=0.5))
-    assert reading(posed(made, half), "accuracy") < 1e-3 < reading(posed(made, prepared), "accuracy")
-    assert posed(cloud(good, truth), half).values["accuracy"].status == "unsupported"
+    confidence = np.random.default_rng(0).permutation(20_000) + np.array([[20_001], [0]])
+    sure = confidence.ravel().astype(np.float32)
+    made = cloud(np.concatenate([good, bad]), truth, confidence=sure, confidence_kind="probability")
+    half = keeping(truth, 0.5)
+    best = posed(made, half)
+    assert reading(best, "accuracy") < 1e-3 < reading(posed(made, prepared), "accuracy")
+    assert best.kept == 0.5 and best.notes == ()
+    # The share alone decides: any increasing function of the confidence keeps the same points.
+    again = replace(made, confidence=np.exp(sure / 4000).astype(np.float32))
+    assert posed(again, half).values == best.values
+
+
+def test_points_that_are_equally_sure_are_kept_together(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    tied = np.repeat([3, 2, 1], [2000, 16_000, 2000]).astype(np.float32)
+    made = cloud(fresh(truth, 20_000), truth, confidence=tied, confidence_kind="track_length")
+    assert [posed(made, keeping(truth, share)).kept for share in (0.1, 0.3, 0.9, 0.95)] == [0.1, 0.9, 0.9, 1.0]
+    assert posed(made, keeping(truth, 0.3)).notes == ("confidence ties: 90% of the points kept",)
+
+
+def test_without_confidence_every_point_is_kept_and_that_is_said(prepared: PreparedTruth) -> None:
+    made = cloud(fresh(prepared.truth, 20_000), prepared.truth)
+    result = posed(made, keeping(prepared.truth, 0.5))
+    assert result.values == posed(made, prepared).values
+    assert result.kept == 1.0 and "no confidence: every point is kept" in result.notes[0]
+
+
+def keeping(truth: Truth, share: float) -> PreparedTruth:
+    return PreparedTruth.of(truth, msgspec.structs.replace(PROTOCOL, confidence_keep=share))
 
 
 def test_depth_is_scored_at_the_alignments_scale(prepared: PreparedTruth) -> None:
