@@ -8,8 +8,8 @@ larger one, fitted to the same points, stays close to it. Everything drawn is dr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -64,7 +64,7 @@ class Law:
             return set(self.terms) < set(other.terms) and bool(self.terms)
         return self.terms == ("n",)
 
-    def formula(self, coefficients: Sequence[float]) -> str:
+    def formula(self, coefficients: F64) -> str:
         """`12.1 + 0.3 n log n`, for people."""
         if not self.terms:
             return f"{text.number(coefficients[0])} n^{text.number(coefficients[1])}"
@@ -120,11 +120,13 @@ class Points:
     values: F64
     weights: F64
     repeats: npt.NDArray[np.int64]
+    ends: F64  # (m, 2) least and largest repeat
     weighted: bool  # False: nothing is known of the noise, every point counts alike
 
-    def take(self, index: slice) -> Points:
-        """Some of the points."""
-        return Points(self.n[index], self.values[index], self.weights[index], self.repeats[index], self.weighted)
+    def shortened(self) -> Points:
+        """Without the largest count."""
+        n, values, weights = self.n[:-1], self.values[:-1], self.weights[:-1]
+        return Points(n, values, weights, self.repeats[:-1], self.ends[:-1], self.weighted)
 
 
 def gather(n: Iterable[float], values: Iterable[float], sd: Iterable[float] | None = None) -> Points:
@@ -147,19 +149,20 @@ def gather(n: Iterable[float], values: Iterable[float], sd: Iterable[float] | No
     groups = [found[counts == count] for count in distinct]
     repeats = np.array([len(group) for group in groups])
     middle = np.array([np.median(group) for group in groups])
+    ends = np.array([(group.min(), group.max()) for group in groups])
     if spreads is not None:
         variance = np.array([np.mean(spreads[counts == count] ** 2) for count in distinct])
     else:
         seen = np.array([np.std(group, ddof=1) if len(group) > 1 else 0.0 for group in groups])
         usable = seen > 0
         if not usable.any():
-            return Points(distinct, middle, np.ones(len(distinct)), repeats, weighted=False)
+            return Points(distinct, middle, np.ones(len(distinct)), repeats, ends, weighted=False)
         g = 1.0
         if usable.sum() >= LEAST and np.ptp(middle[usable]) > 0:
             g = float(np.clip(np.polyfit(np.log(middle[usable]), np.log(seen[usable]), 1)[0], 0, 1))
         variance = middle ** (2 * g)
     weights = repeats / variance
-    return Points(distinct, middle, weights / weights.mean(), repeats, weighted=True)
+    return Points(distinct, middle, weights / weights.mean(), repeats, ends, weighted=True)
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ class Scaling:
     weights: dict[Law, float]  # of the laws that AICc can judge; they add up to 1
     held_out: dict[Law, HeldOut]
     plain: Fit  # a + b n log n, every point counting alike
-    named: Law | None = field(default=None)
+    named: Law | None = None
     verdict: str = ""
 
     def largest_below(self, limit: float) -> LargestCount:
@@ -293,17 +296,17 @@ def judge(points: Points) -> Scaling:
         raw = np.exp((min(judged.values()) - np.array(list(judged.values()))) / 2)
         weights = dict(zip(judged, (raw / raw.sum()).tolist(), strict=True))
     held_out = {found.law: out for found in fits if (out := _hold_out(found)) is not None}
-    plain = fit(N_LOG_N, Points(points.n, points.values, np.ones(len(points.n)), points.repeats, weighted=False))
+    plain = fit(N_LOG_N, replace(points, weights=np.ones(len(points.n)), weighted=False))
     found = Scaling(points, fits, weights, held_out, plain)
     named, verdict = _verdict(found)
-    return Scaling(points, fits, weights, held_out, plain, named, verdict)
+    return replace(found, named=named, verdict=verdict)
 
 
 def _hold_out(found: Fit) -> HeldOut | None:
     """None where the remaining points are no more than the coefficients."""
     if found.freedom < 2:
         return None
-    rest = fit(found.law, found.points.take(slice(None, -1)))
+    rest = fit(found.law, found.points.shortened())
     drawn = rest.measured(found.points.n[-1:], float(found.points.weights[-1]))
     low, high = np.percentile(drawn, [2.5, 97.5])
     middle = float(found.law(found.points.n[-1:], rest.coefficients)[0])

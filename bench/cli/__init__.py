@@ -9,12 +9,14 @@ from cyclopts import App, CycloptsError
 from bench.cli import adapters, data
 from bench.cli.attention import attention
 from bench.cli.common import console, output
+from bench.cli.curves import curves
 from bench.cli.data import groundtruth
+from bench.cli.gate import check
 from bench.cli.report import report
 from bench.cli.run import merge, predict, run, score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
-for command in (run, score, predict, report, attention, groundtruth, merge, adapters.app, data.app):
+for command in (run, score, predict, report, curves, attention, groundtruth, merge, check, adapters.app, data.app):
     app.command(command)
 
 

@@ -1,0 +1,102 @@
+"""Costs and quality against the number of views: `curves`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from bench.cli.common import STORE, Truth, console, output, refuse
+
+if TYPE_CHECKING:
+    from reports.curves import Curve
+    from reports.scaling import Series
+
+OUT = Path("runs/curves")
+
+
+def curves(
+    file: Annotated[
+        Path | None, Parameter(help="a CSV of your own with columns n,value (and perhaps repeat, sd); default: a store")
+    ] = None,
+    /,
+    *,
+    published: Annotated[bool, Parameter(help="the times and memories that published tables report")] = False,
+    store: Annotated[Path, Parameter(help="the store to read")] = STORE,
+    out: Annotated[Path | None, Parameter(help="the folder to write to; default: runs/curves for a store")] = None,
+    limit: Annotated[
+        float | None,
+        Parameter(
+            help="predict the largest count below this: GiB of memory for a store (default: this machine's), "
+            "the file's own unit for a file"
+        ),
+    ] = None,
+    protocol: Annotated[str, Parameter(help="a protocol's name or .toml file, for quality")] = "object-v1",
+    truth: Annotated[Truth, Parameter(help="the truth to score quality under")] = "colmap",
+) -> int:
+    """Which law of growth time and memory follow, if the counts can tell; and how many views fit.
+
+    Writes curves.csv, laws.csv and curves.html, and prints what each series can and cannot tell."""
+    from reports.scaling import published_series, read_series, write_curves
+
+    if published and file is not None:
+        return refuse("FILE and --published: give one of them")
+    quality: list[Curve] = []
+    if file is not None:
+        found = [read_series(file, limit)]
+    elif published:
+        found = published_series()
+    else:
+        found, quality = _of_store(store, limit, protocol, truth)
+        out = out or OUT
+    for series in found:
+        _print(series)
+    if out is not None:
+        for path in write_curves(found, quality, out):
+            if path.parent == out:
+                output.print(str(path), markup=False)
+    return 0
+
+
+def _of_store(store: Path, limit: float | None, protocol: str, truth: str) -> tuple[list[Series], list[Curve]]:
+    """Costs from every trial, quality from those that are scored."""
+    from bench.measure import Policy, memory_limit_bytes
+    from bench.scaling import cost_series
+    from bench.store import Store
+    from bench.tables import make_tables
+    from data.images import DataError
+    from reports.curves import curves as quality_curves
+    from reports.standings import leaderboard
+
+    kept = Store(store)
+    records = kept.trials()
+    found = cost_series(records, limit * 2**30 if limit is not None else float(memory_limit_bytes(Policy())))
+    if not found:
+        raise DataError(f"{store}: no adapter with results at three view counts seen, a store with some wanted")
+    if all(record.policy.timing_only for record in records):
+        return found, []
+    with console.status("scoring what is not scored yet") as status:
+        tables = make_tables(kept, protocol, truth, lambda label: status.update(f"scored {label}"))
+    return found, quality_curves(leaderboard(tables))
+
+
+def _print(series: Series) -> None:
+    from rich.table import Table
+
+    from reports import text
+
+    table = Table(title=series.title, title_justify="left", box=None, pad_edge=False)
+    for column in ("law", "fit", "AICc weight", f"at n = {series.points.n[-1]:g} from the rest", "seen"):
+        table.add_column(column, justify="left" if column in ("law", "fit") else "right")
+    for fit in series.scaling.fits:
+        weight, held = series.scaling.weights.get(fit.law), series.scaling.held_out.get(fit.law)
+        row = [fit.law.name, fit.law.formula(fit.coefficients), "too few counts" if weight is None else f"{weight:.3f}"]
+        if held is not None:
+            outside = "" if held.holds else ", outside"
+            row += [f"{text.number(held.low)} to {text.number(held.high)}", f"{text.number(held.seen)}{outside}"]
+        table.add_row(*row)
+    output.print(table)
+    for sentence in series.sentences():
+        output.print(f"  {sentence}", markup=False)
+    output.print()
