@@ -6,7 +6,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from bench.cli import adapters, data
+from bench.cli import adapters, data, protocol
 from bench.cli.attention import attention
 from bench.cli.common import console, output
 from bench.cli.curves import curves
@@ -16,7 +16,7 @@ from bench.cli.report import report
 from bench.cli.run import merge, predict, run, score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
-for command in (run, score, predict, report, curves, attention, groundtruth, merge, check, adapters.app, data.app):
+for command in (run, score, predict, report, curves, attention, groundtruth, merge, check, adapters.app, data.app, protocol.app):
     app.command(command)
 
 
