@@ -8,7 +8,8 @@ from data.synthetic.duck import duck
 from data.synthetic.elephant import elephant
 from data.synthetic.render import render_scene
 from data.synthetic.robot import robot
+from data.synthetic.tricycle import tricycle
 
-RECIPES = {"duck": duck, "elephant": elephant, "robot": robot}
+RECIPES = {"duck": duck, "elephant": elephant, "robot": robot, "tricycle": tricycle}
 
 __all__ = ["RECIPES", "render_scene"]

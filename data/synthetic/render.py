@@ -23,11 +23,11 @@ from data.synthetic.sdf import MissingTool, polygonise
 from data.synthetic.toy import Look, Toy
 from metrics.truth import diameter
 
-FACES = 26_000
+FACES = 22_000
 METRE = 0.1  # per decimetre, the unit in which toys are modelled
 TEXEL = 0.001  # metres, of the paint on the toy
 EXPOSURE = 0.78
-JPEG_QUALITY = 86
+JPEG_QUALITY = 88
 GUIDE_SPP = 16  # samples a pixel of the denoiser's guides
 DEPTH_UNIT = 5e-4  # of the diameter: rounding errs by 0.025% of it at most
 
@@ -66,7 +66,7 @@ def render_scene(
         Image.fromarray(depth[name] > 0).save(out / "masks" / f"{name}.png", optimize=True)
         photo = studio.photograph(camera, spp, seed=seed * 1000 + number)
         Image.fromarray(photo).save(
-            out / "images" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0, progressive=True
+            out / "images" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling="4:2:0", progressive=True
         )
         progress(f"{toy.name}: {number + 1}/{len(shots)} views, object fills {(depth[name] > 0).mean():.0%}")
     write_scene(
@@ -164,7 +164,7 @@ class _Studio:
                 "integrator": {"type": "path", "max_depth": 6, "rr_depth": 4},
                 "room": self._room(look),
                 "key": self._softbox((0.95, 0.80, 1.05), height, reach, 0.30, (1.0, 0.90, 0.76), 112.0),
-                "rim": self._softbox((-1.25, -0.75, 0.80), height, reach, 0.40, (0.72, 0.86, 1.0), 9.0),
+                "rim": self._softbox((-1.00, -0.60, 1.20), height, reach, 0.40, (0.72, 0.86, 1.0), 9.0),
                 "table": self._table(look, 1.05 * reach, seed),
                 "toy": self._toy(vertices, faces, normals, atlas),
             }
