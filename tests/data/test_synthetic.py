@@ -139,7 +139,7 @@ def test_without_scikit_image_one_sentence_says_what_to_install(monkeypatch: pyt
         return real(module, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(sdf.MissingTool, match="scikit-image or .* is not installed: `pip install"):
+    with pytest.raises(sdf.MissingTool, match=r"scikit-image or .* is not installed: `pip install"):
         sdf.polygonise(lambda p: sdf.ellipsoid(p, (0, 0, 0), (1, 1, 1)), (-2, -2, -2), (2, 2, 2), 0.1, 1000)
 
 
