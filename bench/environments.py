@@ -148,7 +148,10 @@ def _ask(python: Path) -> Interpreter:
     try:
         done = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, timeout=120, check=True)
         return msgspec.json.decode(done.stdout, type=Interpreter)
-    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise DataError(f"{python}: not a working Python interpreter ({reason or error.returncode})") from error
+    except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError) as error:
         raise DataError(f"{python}: not a working Python interpreter ({error})") from error
 
 
@@ -230,7 +233,7 @@ class _Installer:
         self._folder, self._trees, self._venv = folder, folder / "sources", folder / "venv"
         self._local, self._lock, self._say = local, lock, say
         self._requirements = [*self._spec.requirements, "numpy"]  # the worker's own need
-        self._steps: list[tuple[str, Callable[[], None]]] = [("python", self._make_venv)]
+        self._steps: list[tuple[str, Callable[[], None]]] = []
         for source in self._spec.sources:
             self._add_tree(source.url, source.commit)
         for i, text in enumerate(self._spec.requirements):
@@ -239,7 +242,7 @@ class _Installer:
             if url.startswith("git+") and _holder(local, commit):
                 self._add_tree(address, commit)
                 self._requirements[i] = text.replace(url.partition("#")[0], (self._trees / tree_name(address)).as_uri())
-        self._steps.append(("requirements", self._install_requirements))
+        self._steps += [("python", self._make_venv), ("requirements", self._install_requirements)]
         for i, command in enumerate(self._spec.build, start=1):
             self._steps.append((f"build step {i}: {command}", functools.partial(self._build, command)))
 
@@ -251,8 +254,8 @@ class _Installer:
         (self._folder / "constraints.txt").write_text("\n".join(pins) + "\n")
         noted = self._folder / "steps"
         finished = noted.read_text().splitlines() if noted.is_file() else []
-        if not (self._venv / "bin" / "python").exists():  # its base is gone: what was put into it is as well
-            finished = []
+        if not (self._venv / "bin" / "python").exists():  # its base is gone, and with it what was put into it
+            finished = [name for name in finished if name.startswith("source")]
         for number, (name, work) in enumerate(self._steps, start=1):
             self._now = f"step {number} of {len(self._steps)}, {name}"
             if name in finished:
@@ -343,7 +346,8 @@ def _base_python(wanted: str) -> str:
     if running in (versions := SpecifierSet(wanted)):
         return sys.executable
     for minor in range(30, OLDEST[1] - 1, -1):
-        found = shutil.which(f"python3.{minor}")
-        if found and ".".join(map(str, _ask(Path(found)).numbers)) in versions:
-            return found
+        with contextlib.suppress(DataError):  # a shim that leads nowhere
+            found = shutil.which(f"python3.{minor}")
+            if found and ".".join(map(str, _ask(Path(found)).numbers)) in versions:
+                return found
     raise DataError(f"Python {wanted} wanted: this one is {running}, and none on the PATH serves; name one by --python")

@@ -46,7 +46,7 @@ class ShownRun:
 
     def _finished(self, trial: Trial, record: TrialRecord, reused: bool) -> None:
         cold = f"{record.cold.total:.2f} s" if record.cold else ""
-        what = "stored already" if reused else f"{record.status} {cold} {record.message[:100]}".rstrip()
+        what = "stored already" if reused else f"{record.status} {cold} {record.message[:300]}".rstrip()
         self._bar.console.print(f"{trial.label}: {what}", markup=False)
         self._bar.advance(self._task)
 

@@ -1,0 +1,283 @@
+"""Environments: installed from local wheels and repositories, killed, resumed, locked, named; and what runs in them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from adapters.contract import Unavailable, Views
+from bench import environments
+from bench.cards import Adapter, get_adapter
+from bench.cli import main
+from bench.measure import Policy
+from bench.plan import plan
+from bench.process import run_adapter
+from bench.run import run_plan
+from bench.store import Store
+from bench.suite import Contestant, Suite
+from data.images import DataError
+from data.scene import Scene
+
+VIEWS = Views((np.zeros((8, 8, 3), np.uint8),), ("000",))
+QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
+CARD = 'name = "{name}"\ntitle = "T"\nlicence_code = "MIT"\nscope = "scene"\n'
+SITE = Path(np.__file__).parent.parent  # where the host's numpy lies
+BACKEND = """
+import zipfile
+def build_wheel(folder, settings=None, metadata=None):
+    with zipfile.ZipFile(folder + "/piped-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.write("piped.py")
+        wheel.writestr("piped-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: piped\\nVersion: 1.0\\n")
+        wheel.writestr("piped-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("piped-1.0.dist-info/RECORD", "")
+    return "piped-1.0-py3-none-any.whl"
+"""
+
+
+def adapter_in(folder: Path, body: str = "", environment: str = "") -> Adapter:
+    """An adapter that runs `body` when it loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter.toml").write_text(CARD.format(name=folder.name) + environment)
+    (folder / "adapter.py").write_text(
+        "import numpy as np\nfrom adapters.contract import Reconstruction, Reconstructor, Unavailable\n"
+        "class Adapter(Reconstructor):\n    def load(self, device, weights, seed):\n"
+        + "".join(f"        {line}\n" for line in (body or "pass").splitlines())
+        + "    def infer(self, inputs):\n"
+        "        return Reconstruction(np.zeros((1, 3), np.float32), 'object', 'arbitrary')\n"
+    )
+    return get_adapter(str(folder))
+
+
+def wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> None:
+    """A wheel made by hand."""
+    info = f"{name}-{version}.dist-info"
+    files = files | {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    hashes = {path: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()) for path, text in files.items()}
+    record = "".join(f"{path},sha256={hashes[path].rstrip(b'=').decode()},{len(files[path])}\n" for path in files)
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
+        for path, text in (files | {f"{info}/RECORD": record}).items():
+            file.writestr(path, text)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def repository(folder: Path, files: dict[str, str], links: dict[str, str] | None = None) -> str:
+    """A git repository of `files` with submodules `links` (folder to commit); returns its commit."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet")
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    git(folder, "add", ".")
+    for path, sha in (links or {}).items():
+        git(folder, "update-index", "--add", "--cacheinfo", f"160000,{sha},{path}")
+    git(folder, "commit", "--quiet", "-m", "m")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own, and pip that sees nothing but wheels made here; numpy's leads to the host's."""
+    wheels = tmp_path_factory.getbasetemp() / "wheels"
+    if not wheels.is_dir():
+        wheels.mkdir()
+        wheel(wheels, "numpy", "9.9", {"numpy_of_the_host.pth": f"{SITE}\n"})
+        for version in ("1.0", "2.0"):
+            wheel(wheels, "pinned", version, {"pinned.py": f"version = '{version}'\n"})
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def test_an_install_goes_on_from_the_step_that_failed_and_its_worker_sees_all_of_it(tmp_path: Path) -> None:
+    inner = repository(tmp_path / "inner", {"within.py": "x = 3\n"})
+    outer = repository(tmp_path / "outer", {"tree.py": "x = 2\n", "deep/deeper.py": "x = 4\n"}, {"inner": inner})
+    piped = repository(
+        tmp_path / "elsewhere",
+        {
+            "piped.py": "x = 1\n",
+            "backend.py": BACKEND,
+            "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        },
+    )
+    git(tmp_path, "clone", "--quiet", "--bare", "elsewhere", "piped.git")
+    remote = repository(tmp_path / "remote", {"cloned.py": "x = 5\n"})
+    adapter = adapter_in(
+        tmp_path / "system",
+        "import cloned, deeper, piped, pinned, sys, tree, within\n"
+        "seen = [piped.x, tree.x, within.x, deeper.x, cloned.x, pinned.version]\n"
+        "raise Unavailable(f'{seen} {sys.prefix}')",
+        f"""
+[environment]
+requirements = ["pinned==1.0", "piped @ git+https://example.invalid/piped.git@{piped}"]
+build = ["pip install --upgrade pinned", "test -e {tmp_path}/mended"]
+
+[[environment.sources]]
+url = "https://example.invalid/outer.git"
+commit = "{outer}"
+path = ["", "inner", "deep"]
+
+[[environment.sources]]
+url = "file://{tmp_path}/remote"
+commit = "{remote}"
+""",
+    )
+    sources = [str(tmp_path / "outer"), f"file://{tmp_path}/piped.git"]
+    said: list[str] = []
+    with pytest.raises(
+        DataError, match=r"system: step 7 of 7, build step 2: test -e .*ended with exit code 1"
+    ) as caught:
+        environments.install(adapter, sources, said.append)
+    assert str(caught.value).endswith("/mended'") and "log.txt" in str(caught.value)
+    assert sum("finished before" in line for line in said) == 0
+    with pytest.raises(Unavailable, match=r"`reconbench adapters install .*/system` makes it"):
+        environments.find(adapter)
+    assert run_adapter(adapter, VIEWS, policy=QUICK)[0].status == "unavailable"
+    (tmp_path / "mended").touch()
+    said.clear()
+    environments.install(adapter, sources, said.append)
+    assert sum("finished before" in line for line in said) == 6
+    outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK)
+    assert outcome.message == f"[1, 2, 3, 4, 5, '1.0'] {environments.find(adapter).python.parent.parent}"
+    assert git(tmp_path / "outer", "status", "--porcelain", "--ignore-submodules=all") == ""
+    environments.remove(adapter)
+    with pytest.raises(Unavailable):
+        environments.find(adapter)
+
+
+def test_a_killed_install_counts_for_nothing_and_the_next_one_waits_for_what_it_left_running(tmp_path: Path) -> None:
+    wait = f"echo run >> {tmp_path}/runs; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    adapter = adapter_in(tmp_path / "slow", environment=f"[environment]\nbuild = ['{wait}']\n")
+    command = [sys.executable, "-c", "from bench.cli import main; main()", "adapters", "install", str(adapter.folder)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "runs").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    with pytest.raises(Unavailable):
+        environments.find(adapter)
+    said: list[str] = []
+    second = threading.Thread(target=environments.install, args=(adapter, (), said.append))
+    second.start()
+    while not said:
+        assert second.is_alive()
+        time.sleep(0.05)
+    assert said[0] == f"process {first.pid} is installing the same environment; waiting for it"
+    assert (tmp_path / "runs").read_text() == "run\n"
+    (tmp_path / "go").touch()
+    second.join()
+    assert (tmp_path / "runs").read_text() == "run\nrun\n", "the step that was killed is done again"
+    assert sum("finished before" in line for line in said) == 2
+    assert environments.find(adapter).python.is_file()
+
+
+def venv(folder: Path, with_numpy: bool = True) -> Path:
+    """An interpreter that sees the host's packages, or none."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    if with_numpy:
+        (site / "host.pth").write_text(f"{SITE}\n")
+    return folder / "bin" / "python"
+
+
+def test_a_named_interpreter_runs_the_worker_and_what_is_installed_in_it_is_part_of_the_key(
+    tmp_path: Path, scene: Scene
+) -> None:
+    python = venv(tmp_path / "own")
+    adapter = adapter_in(tmp_path / "named", "import sys\nprint('prefix', sys.prefix)")
+    core = environments.find(adapter)
+    assert core.python == Path(sys.executable)
+    assert call("adapters", "install", adapter.folder, "--python", python) == 0
+    store = Store(tmp_path / "store")
+    suite = Suite(name="t", adapters=[Contestant(name=str(adapter.folder))], views=(2,), truth="exact", policy=QUICK)
+
+    def run() -> list[str]:
+        environments._identity.cache_clear()
+        run_plan(plan(suite, [scene]), store, protocol="object-v1", truth="exact")
+        return [record.environment for record in store.trials()]
+
+    (first,) = run()
+    (record,) = store.trials()
+    assert record.status == "ok" and f"prefix {tmp_path / 'own'}" in store.log_path(record.key).read_text()
+    assert run() == [first], "nothing has changed, nothing is run again"
+    (site,) = (tmp_path / "own").glob("lib/python*/site-packages")
+    (site / "extra-1.0.dist-info").mkdir()
+    (site / "extra-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+    assert len({*run()}) == 2, "another package is another environment"
+    assert call("adapters", "install", adapter.folder) == 0
+    assert environments.find(adapter) == core
+
+
+def test_an_interpreter_that_cannot_run_a_worker_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = adapter_in(tmp_path / "named")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho hello\n")
+    broken.chmod(0o755)
+    bare = venv(tmp_path / "bare", with_numpy=False)
+    cases = [(tmp_path / "none", "not a working Python"), (broken, "not a working Python"), (bare, "no numpy seen")]
+    for python, sentence in cases:
+        assert call("adapters", "install", adapter.folder, "--python", python) == 2
+        assert sentence in capsys.readouterr().err
+    assert environments.find(adapter).python == Path(sys.executable)
+    good = venv(tmp_path / "good")
+    environments.use(adapter, good)
+    good.unlink()
+    outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK)
+    assert outcome.status == "unavailable" and "is gone: `reconbench adapters install" in outcome.message
+
+
+def test_a_source_that_serves_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repository(tmp_path / "other", {"a.py": ""})
+    outer = repository(tmp_path / "outer", {"a.py": "x"}, {"inner": "1" * 40})
+    adapter = adapter_in(
+        tmp_path / "system", environment=f'[[environment.sources]]\nurl = "https://x.invalid/o"\ncommit = "{outer}"\n'
+    )
+    for source, sentence in [
+        (tmp_path / "system", "a git repository wanted"),
+        (tmp_path / "other", "none of the card"),
+    ]:
+        assert call("adapters", "install", adapter.folder, "--source", source) == 2
+        assert sentence in capsys.readouterr().err
+    assert call("adapters", "install", adapter.folder, "--source", "x", "--python", "y") == 2
+    assert not (tmp_path / "cache" / "environments").exists()
+    assert call("adapters", "install", adapter.folder, "--source", tmp_path / "outer") == 2
+    assert f"submodule inner at {'1' * 40} is not beside it" in capsys.readouterr().err
+
+
+def test_equal_specifications_share_an_environment_and_an_impossible_python_is_named(tmp_path: Path) -> None:
+    wanted = '[environment]\nrequirements = ["pinned==1.0"]\n'
+    one, two = (adapter_in(tmp_path / name, environment=wanted) for name in ("one", "two"))
+    other = adapter_in(tmp_path / "other", environment=wanted.replace("1.0", "2.0"))
+    folders = [environments._folder(adapter.card.environment) for adapter in (one, two, other)]
+    assert folders[0] == folders[1] != folders[2]
+    future = adapter_in(tmp_path / "future", environment='[environment]\npython = ">=9.9"\nbuild = ["true"]\n')
+    with pytest.raises(DataError, match=r"Python >=9\.9 wanted: this one is 3\.\d+\.\d+, and none on the PATH serves"):
+        environments.install(future)
+    assert msgspec.to_builtins(future.card.environment)["python"] == ">=9.9"
