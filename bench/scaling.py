@@ -15,6 +15,7 @@ from reports.laws import LEAST, gather
 from reports.scaling import Series
 
 STEPS = ("prepare", "infer", "finish")
+MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True, order=True)
@@ -32,9 +33,9 @@ class _Place:
 def cost_series(records: list[TrialRecord], limit_bytes: float | None = None) -> list[Series]:
     """Seconds (total and by step, cold and warm) and peak memory of each system on each scene, by view count.
 
-    Calls of one count are repeats, and so are seeds, each with its own views. Warm calls stand for the steps where every
-    trial has some, else the cold ones. Of trials that answer the same question the newest stands. `limit_bytes`: the
-    memory that a count must fit into, this host's or the device's."""
+    Calls of one count are repeats, and so are seeds, each with its own views. Warm calls stand for the steps where
+    every trial has some, else the cold ones. Of trials that answer the same question the newest stands.
+    `limit_bytes`: the memory that a count must fit into, this host's or the device's."""
     places: dict[_Place, list[TrialRecord]] = defaultdict(list)
     timing = newest([record for record in records if record.policy.timing_only])
     quality = newest([record for record in records if not record.policy.timing_only])
@@ -53,18 +54,18 @@ def _of_place(place: _Place, trials: list[TrialRecord], limit_bytes: float | Non
             continue
         used = [trial for trial, values in repeats if values]
         busy = sum(trial.others_share > BUSY_SHARE for trial in used)
-        in_bytes = quantity.endswith("bytes")
+        timed = quantity.endswith("seconds")
         yield Series(
             system=place.system if place.device == "cpu" else f"{place.system} [{place.device}]",
             quantity=quantity,
-            unit="bytes" if in_bytes else "s",
+            unit="s" if timed else "MiB",
             points=gather(*np.array(pairs, np.float64).T),
             scene=place.scene,
             inputs=place.inputs,
             scope=place.scope,
             hardware=place.hardware,
-            limit=limit_bytes if in_bytes else None,
-            note=f"the machine was busy with other work in {busy} of {len(used)} trials" if busy else "",
+            limit=limit_bytes / MEBIBYTE if limit_bytes and not timed else None,
+            distrust=f"the machine was busy with other work in {busy} of {len(used)} trials" if busy and timed else "",
         )
 
 
@@ -80,6 +81,6 @@ def _quantities(trials: list[TrialRecord]) -> dict[str, list[tuple[TrialRecord, 
         out["warm_seconds"] = [(trial, [call.total for call in trial.warm]) for trial in timed]
     for step in STEPS:
         out[f"{step}_seconds"] = [(trial, [getattr(call, step) for call in found]) for trial, found in calls]
-    out["peak_rss_bytes"] = [(trial, [float(trial.peak_rss)]) for trial in trials]
-    out["device_peak_bytes"] = [(trial, [float(trial.device_allocator or 0)]) for trial in trials]
+    out["peak_rss"] = [(trial, [trial.peak_rss / MEBIBYTE]) for trial in trials]
+    out["device_peak"] = [(trial, [(trial.device_allocator or 0) / MEBIBYTE]) for trial in trials]
     return out

@@ -323,11 +323,13 @@ def _verdict(found: Scaling) -> tuple[Law | None, str]:
     shared = weights[best] + sum(weights[law] for law in larger)
     if shared < ENOUGH:
         return None, f"not distinguishable: {_listed(weights)}"
+    fits = {one.law: one for one in found.fits}
+    if not _grows(fits[best]):
+        return None, f"{best.name} fits best, but its curve turns or falls below zero: no law of growth"
     out = found.held_out[best]
     if not out.holds:
         seen = f"{text.number(out.low)} to {text.number(out.high)} predicted, {text.number(out.seen)} seen"
         return None, f"{best.name} fits best, but fails to predict n = {found.points.n[-1]:g} from the rest: {seen}"
-    fits = {one.law: one for one in found.fits}
     apart = {law: _departure(fits[best], fits[law]) for law in larger if weights[law] >= 1 - ENOUGH}
     far = [law for law in apart if apart[law] > CLOSE]
     if far:
@@ -335,6 +337,14 @@ def _verdict(found: Scaling) -> tuple[Law | None, str]:
         return None, f"not distinguishable: {best.name} or, containing it, {names}"
     close = f"; what contains it stays within {max(apart.values()):.1%}" if apart else ""
     return best, f"{best.name}, weight {shared:.2f}{close}"
+
+
+def _grows(found: Fit) -> bool:
+    """Whether the curve is positive and goes one way, from the smallest count to twice the largest."""
+    n = found.points.n
+    curve = found.law(np.linspace(n[0], 2 * n[-1], 200), found.coefficients)
+    steps = np.diff(curve)
+    return bool((curve > 0).all() and ((steps >= 0).all() or (steps <= 0).all()))
 
 
 def _departure(small: Fit, large: Fit) -> float:

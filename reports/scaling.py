@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,14 @@ class Series:
     hardware: str = ""
     limit: float | None = None  # of the device, in `unit`: where the series must end
     note: str = ""
+    distrust: str = ""  # why no law may be named from these points, whatever they say
 
     @cached_property
     def scaling(self) -> Scaling:
-        return judge(self.points)
+        found = judge(self.points)
+        if found.named and self.distrust:
+            return replace(found, named=None, verdict=f"{found.verdict}, could the values be trusted")
+        return found
 
     @cached_property
     def largest(self) -> LargestCount | None:
@@ -60,7 +64,7 @@ class Series:
 
     def show(self, value: float) -> str:
         """`value` with its unit."""
-        return text.size(value) if self.unit == "bytes" else f"{text.number(value)} {self.unit}".rstrip()
+        return f"{text.number(value)} {self.unit}".rstrip()
 
     def sentences(self) -> list[str]:
         """What the points can and cannot tell."""
@@ -68,7 +72,7 @@ class Series:
         plain = found.plain
         how = "weighted by the repeats' variance" if points.weighted else "every point counting alike"
         counts = f"{len(points.n)} counts, {points.n[0]:g} to {points.n[-1]:g}, {how}"
-        out = [f"{counts}{'; ' + self.note if self.note else ''}."]
+        out = ["; ".join(filter(None, (counts, self.note, self.distrust))) + "."]
         out.append(
             f"Plain least squares of a n log n + b: a = {text.number(plain.coefficients[1])}, "
             f"b = {text.number(plain.coefficients[0])}, R² = {plain.explained:.4f} (natural logarithm)."
@@ -204,10 +208,8 @@ def write_curves(found: Sequence[Series], quality: Sequence[Curve], out: Path) -
 def _figures(found: Sequence[Series], quality: Sequence[Curve]) -> list[dict[str, Any]]:
     """The page's figures: quality by metric and truth, then costs by quantity and scene."""
     out: dict[tuple[str, ...], dict[str, Any]] = {}
-    hues = {
-        name: i % HUES
-        for i, name in enumerate(sorted({*(one.system for one in found), *(one.system for one in quality)}))
-    }
+    names = sorted({*(one.system for one in found), *(one.system for one in quality)})
+    hues = {name: i % HUES for i, name in enumerate(names)}
 
     def figure(key: tuple[str, ...], title: str, logarithmic: bool) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = out.setdefault(key, {"title": title, "log": logarithmic, "lines": []})["lines"]
@@ -229,22 +231,22 @@ def _figures(found: Sequence[Series], quality: Sequence[Curve]) -> list[dict[str
                 }
             )
     for series in found:
-        scale, unit = (2.0**30, "GiB") if series.unit == "bytes" else (1.0, series.unit)
-        title = f"{series.quantity}{f' [{unit}]' if unit else ''}{f', {series.scene}' if series.scene else ''}"
+        title = f"{series.quantity}{f' [{series.unit}]' if series.unit else ''}"
+        title += f", {series.scene}" if series.scene else ""
         lines = figure((series.scene, series.quantity, series.hardware), title, True)
         points, scaling = series.points, series.scaling
         line = {
             "name": series.system,
             "hue": hues[series.system],
             "n": points.n.tolist(),
-            "value": (points.values / scale).tolist(),
-            "low": (points.ends[:, 0] / scale).tolist(),
-            "high": (points.ends[:, 1] / scale).tolist(),
+            "value": points.values.tolist(),
+            "low": points.ends[:, 0].tolist(),
+            "high": points.ends[:, 1].tolist(),
         }
         if scaling.weights:
             best = max(scaling.weights, key=lambda law: scaling.weights[law])
             n = np.geomspace(points.n[0], points.n[-1], SAMPLES)
-            drawn = best(n, next(fit.coefficients for fit in scaling.fits if fit.law == best)) / scale
+            drawn = best(n, next(fit.coefficients for fit in scaling.fits if fit.law == best))
             line |= {"law": best.name, "named": best == scaling.named, "law_n": n.tolist(), "law_value": drawn.tolist()}
         lines.append(line)
     return list(out.values())

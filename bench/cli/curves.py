@@ -34,6 +34,7 @@ def curves(
     ] = None,
     protocol: Annotated[str, Parameter(help="a protocol's name or .toml file, for quality")] = "object-v1",
     truth: Annotated[Truth, Parameter(help="the truth to score quality under")] = "colmap",
+    costs_only: Annotated[bool, Parameter(help="leave quality out, so that nothing needs to be scored")] = False,
 ) -> int:
     """Which law of growth time and memory follow, if the counts can tell; and how many views fit.
 
@@ -48,7 +49,9 @@ def curves(
     elif published:
         found = published_series()
     else:
-        found, quality = _of_store(store, limit, protocol, truth)
+        found = _costs(store, limit)
+        if not costs_only:
+            quality = _quality(store, protocol, truth)
         out = out or OUT
     for series in found:
         _print(series)
@@ -59,26 +62,31 @@ def curves(
     return 0
 
 
-def _of_store(store: Path, limit: float | None, protocol: str, truth: str) -> tuple[list[Series], list[Curve]]:
-    """Costs from every trial, quality from those that are scored."""
+def _costs(store: Path, limit: float | None) -> list[Series]:
     from bench.measure import Policy, memory_limit_bytes
     from bench.scaling import cost_series
     from bench.store import Store
-    from bench.tables import make_tables
     from data.images import DataError
+
+    limit_bytes = limit * 2**30 if limit is not None else float(memory_limit_bytes(Policy()))
+    found = cost_series(Store(store).trials(), limit_bytes)
+    if not found:
+        raise DataError(f"{store}: no adapter with results at three view counts seen, one at least wanted")
+    return found
+
+
+def _quality(store: Path, protocol: str, truth: str) -> list[Curve]:
+    """The curves of every trial that is not for the clock alone; none where there is no such trial."""
+    from bench.store import Store
+    from bench.tables import make_tables
     from reports.curves import curves as quality_curves
     from reports.standings import leaderboard
 
-    kept = Store(store)
-    records = kept.trials()
-    found = cost_series(records, limit * 2**30 if limit is not None else float(memory_limit_bytes(Policy())))
-    if not found:
-        raise DataError(f"{store}: no adapter with results at three view counts seen, a store with some wanted")
-    if all(record.policy.timing_only for record in records):
-        return found, []
+    if all(record.policy.timing_only for record in Store(store).trials()):
+        return []
     with console.status("scoring what is not scored yet") as status:
-        tables = make_tables(kept, protocol, truth, lambda label: status.update(f"scored {label}"))
-    return found, quality_curves(leaderboard(tables))
+        tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"))
+    return quality_curves(leaderboard(tables))
 
 
 def _print(series: Series) -> None:
@@ -86,7 +94,8 @@ def _print(series: Series) -> None:
 
     from reports import text
 
-    table = Table(title=series.title, title_justify="left", box=None, pad_edge=False)
+    output.print(series.title, markup=False, style="bold")
+    table = Table(box=None, pad_edge=False)
     for column in ("law", "fit", "AICc weight", f"at n = {series.points.n[-1]:g} from the rest", "seen"):
         table.add_column(column, justify="left" if column in ("law", "fit") else "right")
     for fit in series.scaling.fits:
