@@ -16,7 +16,8 @@ from bench.cli.report import report
 from bench.cli.run import merge, predict, run, score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
-for command in (run, score, predict, report, curves, attention, groundtruth, merge, check, adapters.app, data.app, protocol.app):
+COMMANDS = (run, score, predict, report, curves, attention, groundtruth, merge, check)
+for command in (*COMMANDS, adapters.app, data.app, protocol.app):
     app.command(command)
 
 
