@@ -119,7 +119,9 @@ class Adapter(Reconstructor):
         poses = array(scene.get_im_poses())[:count]
         registered = np.ones(count, np.bool_)
         if few and count == 2 and (poses == np.eye(4)).all():
-            registered[1] = False  # one of a pair is the reference; upstream leaves the other there where PnP fails
+            # One of a pair is the reference, its depth as the network said it; the other stays there if PnP fails.
+            reference = 0 if torch.equal(scene.get_depthmaps()[0], scene.pred_i["0_1"][..., 2]) else 1
+            registered[1 - reference] = False
         return Outputs(
             tuple(map(array, scene.get_pts3d()[:count])),
             tuple(map(array, list(scene.im_conf)[:count])),

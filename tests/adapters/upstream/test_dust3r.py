@@ -97,19 +97,24 @@ def test_prepares_what_upstream_s_loader_would(size: tuple[int, int], square_ok:
     assert np.array_equal(mine, wanted[0]["img"][0].numpy())
 
 
-def test_a_pair_whose_pose_is_not_found_is_not_registered() -> None:
+@pytest.mark.parametrize("reference", [0, 1])
+def test_a_pair_whose_pose_is_not_found_has_the_reference_registered_alone(reference: int) -> None:
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE)
     true = stubbed(oracle)
 
     def unsure(view1: Any, view2: Any) -> Any:
         said = true(view1, view2)
-        for one in said:
-            one["conf"] = torch.ones_like(one["conf"])  # upstream poses by points above 3 alone
+        for one in said:  # upstream poses by points above 3 alone
+            one["conf"] = torch.full_like(one["conf"], 2.0 if int(view1["idx"][0]) == reference else 1.0)
         return said
 
-    adapter = Adapter()
+    adapter = Adapter(clean=False)
     adapter.network = unsure
     result = adapter.predict(oracle.views)
     result.validate(oracle.views)
-    assert result.registered is not None and result.registered.tolist() == [True, False]
-    assert result.view_index is not None and set(result.view_index) == {0}
+    assert result.registered is not None and result.view_index is not None and result.pixel is not None
+    assert np.flatnonzero(result.registered).tolist() == [reference]
+    assert set(result.view_index) == {reference}
+    pose = oracle.camera_from_world(reference)
+    truth = oracle.at(reference, result.pixel.astype(np.float64)) @ pose[:3, :3].T + pose[:3, 3]
+    assert np.abs(result.points / 0.5 - truth).max() < 1e-3
