@@ -231,10 +231,12 @@ class _Worker:
     def _judge(self, events: list[dict[str, Any]], usage: TreeUsage) -> Outcome:
         by_kind = {event["event"]: event for event in events}
         done, failed = by_kind.get("done"), by_kind.get("failed")
+        peak = max(usage.peak_rss, int((done or {}).get("peak_rss", 0)))
+        limit = memory_limit_bytes(self._policy)
         status: Status
-        if usage.over_limit:
-            limit = memory_limit_bytes(self._policy) / 2**30
-            status, message = "oom", f"more than the limit of {limit:.1f} GiB: {usage.peak_rss / 2**30:.1f} GiB seen"
+        if usage.over_limit or peak > limit:  # the watch may miss a short peak, which the worker itself remembers
+            seen = f"{peak / 2**30:.3g} GiB seen"
+            status, message = "oom", f"more than the limit of {limit / 2**30:.3g} GiB: {seen}"
         elif self._timed_out.is_set():
             status, message = "timeout", f"not finished after {self._policy.deadline:.0f} s"
         elif failed is not None:
@@ -254,7 +256,7 @@ class _Worker:
             load_seconds=by_kind.get("loaded", {}).get("seconds"),
             cold=msgspec.convert(by_kind["cold"]["seconds"], Steps) if "cold" in by_kind else None,
             warm=[msgspec.convert(event["seconds"], Steps) for event in events if event["event"] == "warm"],
-            peak_rss=max(usage.peak_rss, int(memory.get("peak_rss", 0))),
+            peak_rss=peak,
             device_allocator=memory.get("device_allocator"),
             device_driver=memory.get("device_driver"),
             others_share=usage.others_share,
