@@ -8,6 +8,7 @@ truth/KIND/cameras.json         list of `CameraFile`: views without a pose are a
 truth/KIND/points.npz           optional: points (M, 3) f32, normals (M, 3) f32, colors (M, 3) u8
 truth/KIND/mesh.ply             optional: the exact surface
 truth/KIND/depth/NAME.png       optional: z-depth, uint16 in units of `depth_unit`, 0 = none
+truth/colmap-mesh.ply           optional: a mesh of the COLMAP truth to look at; nothing is scored with it
 quality.json                    the ground truth's quality card, where COLMAP made it
 """
 

@@ -65,6 +65,7 @@ def groundtruth(
     seed: int = 0,
     timeout: Annotated[float, Parameter(help="seconds for structure from motion")] = 3600.0,
     dense: Annotated[bool, Parameter(help="also the dense surface, by multi-view stereo")] = True,
+    mesh: Annotated[bool, Parameter(help="also a Poisson mesh of it, truth/colmap-mesh.ply")] = False,
 ) -> int:
     """Build COLMAP ground truth from photos, with a quality card that says how far to trust it."""
     from bench.show import progress_bar
@@ -79,6 +80,7 @@ def groundtruth(
             seed=seed,
             timeout=timeout,
             dense=dense,
+            mesh=mesh,
             progress=lambda what, share: bar.update(task, description=what, completed=round(100 * share)),
         )
     output.print(f"{out}: {card.verdict}", markup=False)

@@ -19,7 +19,8 @@ from adapters.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import Intake, save_image, save_mask, take_in
-from data.groundtruth.measure import compare_halves, exact_error
+from data.groundtruth.measure import compare_fusion, compare_halves, exact_error
+from data.groundtruth.mesh import poisson_mesh
 from data.groundtruth.quality import DISTORTION_GATE, ExactError, Halves, QualityCard, Seconds, judge
 from data.groundtruth.solve import solve
 from data.images import DataError
@@ -32,6 +33,7 @@ from metrics.truth import Box, Truth, diameter
 VIDEO_FRAMES = 60
 MOST_POINTS = 55_000
 FEWEST_POINTS = 50  # below this there is nothing to score against
+MESH = "colmap-mesh.ply"  # beside truth/colmap, whose files are what is scored
 GRID = 2e-4  # points are rounded to a grid of about this share of the diameter: far below their error, a third smaller
 Progress = Callable[[str, float], None]
 
@@ -45,6 +47,7 @@ def build_groundtruth(
     timeout: float = 3600.0,
     dense: bool = True,
     halves: bool = True,
+    mesh: bool = False,
     progress: Progress | None = None,
 ) -> QualityCard:
     """Write the Scene directory `out` with a COLMAP ground truth of `source` and its card `quality.json`.
@@ -52,8 +55,9 @@ def build_groundtruth(
     `source` is a folder of photos (with `masks/` if the object is masked), a video, or a Scene, which may be `out`
     itself. Structure from motion runs on full frames at full size in a process of its own, at most `timeout` seconds a
     run; `dense` adds the surface by multi-view stereo, `halves` the comparison of two reconstructions from disjoint
-    views. Where the scene has an exact truth, poses are still solved freely, then one similarity brings them into the
-    exact frame, whose diameter and crop are taken; elsewhere z is up and the crop is what many views see.
+    views, `mesh` a Poisson mesh of the surface as `truth/colmap-mesh.ply`, to look at: the points are what is scored.
+    Where the scene has an exact truth, poses are still solved freely, then one similarity brings them into the exact
+    frame, whose diameter and crop are taken; elsewhere z is up and the crop is what many views see.
 
     A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises DataError for
     input that cannot be used; then nothing is written."""
@@ -69,13 +73,15 @@ def build_groundtruth(
         stage = Path(folder, "scene")
         stage.mkdir()
         intake = take_in(source, stage, name, VIDEO_FRAMES, in_place)
-        card = _run(_Job(intake, stage, seed, timeout, progress or (lambda what, share: None)), dense, halves)
+        job = _Job(intake, stage, seed, timeout, progress or (lambda what, share: None))
+        card = _run(job, dense, halves, mesh)
         card.write(stage / "quality.json")
         if in_place:
             shutil.rmtree(out / "truth" / "colmap", ignore_errors=True)
-            if (stage / "truth" / "colmap").is_dir():
+            (out / "truth" / MESH).unlink(missing_ok=True)
+            for made in (stage / "truth").glob("colmap*"):
                 (out / "truth").mkdir(exist_ok=True)
-                (stage / "truth" / "colmap").rename(out / "truth" / "colmap")
+                made.rename(out / "truth" / made.name)
             (stage / "quality.json").replace(out / "quality.json")
         else:
             if out.is_dir():
@@ -138,7 +144,7 @@ class _Job:
         )
 
 
-def _run(job: _Job, dense: bool, halves: bool) -> QualityCard:
+def _run(job: _Job, dense: bool, halves: bool, mesh: bool) -> QualityCard:
     """Solve, judge, register, densify, measure; the truth is written into the stage unless it is refused."""
     count = len(job.intake.paths)
     try:
@@ -153,7 +159,7 @@ def _run(job: _Job, dense: bool, halves: bool) -> QualityCard:
         return _card(job, replace(measured, straightened=False), count)
     if measured.straightened:
         model = _straightened(job, model)
-    return _card(job, _measure(job, measured, model, dense, halves), count)
+    return _card(job, _measure(job, measured, model, dense, halves, mesh), count)
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,8 @@ class _Measured:
     straightened: bool = False
     dense: Dense | None = None
     points: int | None = None  # of the dense cloud that was kept
+    fusion: float | None = None  # % of the diameter, from COLMAP's fusion to ours
+    mesh_faces: int | None = None
     halves: Halves | None = None
     exact: ExactError | None = None
     diameter: float | None = None
@@ -203,6 +211,8 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         dense_by=dense.made_by if dense else None,
         dense_points=measured.points,
         dense_coverage=_rounded(dense.coverage) if dense else None,
+        fusion_median_percent=measured.fusion,
+        mesh_faces=measured.mesh_faces,
         halves=measured.halves,
         exact=measured.exact,
         diameter=measured.diameter,
@@ -233,7 +243,7 @@ def _straightened(job: _Job, model: SparseModel) -> SparseModel:
     return replace(model, cameras=cameras, radial=np.zeros_like(model.radial))
 
 
-def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, halves: bool) -> _Measured:
+def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, halves: bool, mesh: bool) -> _Measured:
     """Register, densify, compare, and write the truth."""
     scene = job.intake.scene
     views = np.flatnonzero(model.registered)
@@ -265,17 +275,27 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
         kept &= crop.contains(about)
     unit = exact.diameter if exact is not None else diameter(about[kept])
     chosen = np.flatnonzero(kept)[bounded_subset(about[kept], MOST_POINTS)]
-    points, normals = about[chosen], normals[chosen]
-    agreement = None
+    fusion = mesh_faces = agreement = None
+    if surface is not None:
+        with job.clock.stage("dense"):
+            fusion = compare_fusion(surface, solved, crop, unit, job.seed, job.notes)
+    if surface is not None and mesh:
+        (job.stage / "truth").mkdir(exist_ok=True)
+        shape = poisson_mesh(about[kept], normals[kept], surface.colors[kept], unit)
+        shape.export(job.stage / "truth" / MESH)
+        mesh_faces = len(shape.faces)
     if halves and dense:
         with job.clock.stage("halves"):
             agreement = compare_halves(job.solve, solved, views, crop, unit, job.seed, job.notes, job.progress)
+    points, normals = about[chosen], normals[chosen]
     against = exact_error(points, solved.cameras, exact_cameras, exact) if exact and exact_cameras else None
     _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap")
     return replace(
         measured,
         dense=surface,
         points=len(points) if surface else None,
+        fusion=fusion,
+        mesh_faces=mesh_faces,
         halves=agreement,
         exact=against,
         diameter=unit,
@@ -347,8 +367,8 @@ def _write(
     }
     depth, depth_unit = None, 1e-4 * unit
     if surface is not None and job.intake.ours:
-        full = zip(names, surface.depth, solved.sizes, strict=True)
-        depth = {name: enlarge(small, (int(w), int(h))) for name, small, (w, h) in full}
+        full = zip(names, surface.maps, solved.sizes, strict=True)
+        depth = {name: enlarge(found.depth, (int(w), int(h))) for name, found, (w, h) in full}
         depth_unit = max(depth_unit, max(float(d.max()) for d in depth.values()) / 65000)
     truth = TruthFile(
         kind="colmap",

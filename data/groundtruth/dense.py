@@ -66,7 +66,9 @@ class Dense:
     points: F32  # (M, 3)
     normals: F32  # (M, 3) unit length, towards the cameras
     colors: U8  # (M, 3)
-    depth: tuple[F32, ...]  # V maps (h, w) of z-depth at working size, 0 = not confirmed
+    maps: tuple[DepthMap, ...]  # V, at working size: what was confirmed
+    images: Sequence[U8]  # V, at that size
+    cameras: Cameras  # V, at that size
     coverage: float  # share of the pixels (of the masks', where there are masks) with a confirmed depth
 
 
@@ -125,7 +127,7 @@ def dense_surface(
     progress(1.0)
     confirmed = sum(int(((m.depth > 0) & mask).sum()) for m, mask in zip(kept, valid, strict=True))
     coverage = confirmed / max(sum(int(mask.sum()) for mask in valid), 1)
-    return Dense(made_by, cloud.points, cloud.normals, cloud.colors, tuple(m.depth for m in kept), coverage)
+    return Dense(made_by, cloud.points, cloud.normals, cloud.colors, kept, images, Cameras(K, pose), coverage)
 
 
 def _shrink(image: U8, size: tuple[int, int]) -> U8:

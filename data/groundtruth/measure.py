@@ -8,13 +8,15 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.contract import F32, Bools, Cameras, Unsupported
+from adapters.contract import F32, F64, Bools, Cameras, Unsupported
 from adapters.sfm import SparseModel
-from data.groundtruth.dense import Solved, dense_surface
+from data.groundtruth.dense import Dense, Solved, dense_surface
 from data.groundtruth.frame import move_cameras, photographed
+from data.groundtruth.fusion import fused_by_colmap
 from data.groundtruth.quality import ExactError, Halves
+from data.images import DataError
 from metrics.cameras import align_cameras
-from metrics.nearest import distances
+from metrics.nearest import distances, nearest
 from metrics.similarity import AlignmentError, apply, rotation_angle
 from metrics.truth import Box, Truth
 from metrics.visibility import depth_buffers, seen_surface
@@ -71,8 +73,7 @@ def compare_halves(
         surface = dense_surface(
             part, seed=seed, side=HALVES_SIDE, progress=partial(_advance, progress, low + 0.04, low + 0.1)
         )
-        points = surface.points[photographed(surface.points, solved.cameras, solved.sizes, solved.masks)]
-        points = points[crop.contains(points)] if crop is not None else points
+        points = _kept(surface.points, solved, crop)
         if len(points) < FEWEST_POINTS:
             notes.append(f"halves not compared: {len(points)} points from the {name} views")
             return None
@@ -82,6 +83,35 @@ def compare_halves(
     apart = np.concatenate([both.to_truth, both.to_pred]) / unit
     shares = [float((side <= NEAR * unit).mean()) for side in (both.to_truth, both.to_pred)]
     return Halves((used[0], used[1]), round(100 * float(np.median(apart)), 4), round(min(shares), 4))
+
+
+def compare_fusion(
+    dense: Dense, solved: Solved, crop: Box | None, unit: float, seed: int, notes: list[str]
+) -> float | None:
+    """Median distance, in percent of `unit`, from COLMAP's fusion of the maps of `dense` to its surface. None, with the
+    reason added to `notes`, where COLMAP cannot do it."""
+    try:
+        points = _kept(fused_by_colmap(dense, solved, seed), solved, crop)
+    except DataError as error:
+        notes.append(f"fusion not compared: {error}")
+        return None
+    if len(points) < FEWEST_POINTS:
+        notes.append(f"fusion not compared: {len(points)} points from COLMAP")
+        return None
+    return _percent(np.median(off_surface(points, dense.points, dense.normals)) / unit)
+
+
+def off_surface(queries: F32, points: F32, normals: F32) -> F64:
+    """(Q,) how far each of `queries` (Q, 3) lies off the surface sampled by `points` (M, 3) with unit `normals`: the
+    distance to the nearest point's tangent plane, which the spacing of the points does not enter."""
+    found = nearest(queries, points).index
+    return np.asarray(np.abs(np.einsum("qi,qi->q", queries - points[found], normals[found])), np.float64)
+
+
+def _kept(points: F32, solved: Solved, crop: Box | None) -> F32:
+    """Those of `points` that are judged: photographed and in the crop."""
+    points = points[photographed(points, solved.cameras, solved.sizes, solved.masks)]
+    return points[crop.contains(points)] if crop is not None else points
 
 
 def _advance(progress: Callable[[str, float], None], low: float, high: float, share: float) -> None:

@@ -68,6 +68,8 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     dense_by: str | None  # "stereo" (ours, CPU) or "patch_match_stereo" (COLMAP's, CUDA)
     dense_points: int | None
     dense_coverage: float | None  # share of the pixels (of the object's, where masks exist) with a confirmed depth
+    fusion_median_percent: float | None = None  # % of the diameter, from COLMAP's fusion of the same maps to ours
+    mesh_faces: int | None = None  # of `truth/colmap-mesh.ply`, where one was asked for
     halves: Halves | None
     exact: ExactError | None
     diameter: float | None  # unit of length of the truth

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pycolmap
 import pytest
 import trimesh
 from PIL import Image
 
 from adapters.contract import Cameras, Unsupported
 from adapters.sfm import SparseModel
-from adapters.stereo import DepthMap
-from data.groundtruth import QualityCard, build_groundtruth, cuda, measure
-from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
+from data.groundtruth import QualityCard, build_groundtruth, measure
+from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import take_in
 from data.groundtruth.measure import exact_error
@@ -25,43 +21,11 @@ from data.groundtruth.quality import Halves, judge
 from data.groundtruth.solve import solve
 from data.images import DataError
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
-from metrics.similarity import similarity
 from metrics.truth import Truth
+from tests.adapters.test_sfm import corner_views
+from tests.data.rings import ring, some_similarity
 
 EMBEDDED = sorted(p.parent for p in (Path(__file__).parents[2] / "data" / "embedded").glob("*/quality.json"))
-
-
-def photos() -> ModuleType:
-    """The rendered corner of the structure-from-motion tests."""
-    path = Path(__file__).parents[1] / "adapters" / "test_sfm.py"
-    spec = importlib.util.spec_from_file_location("corner_photos", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def ring(count: int, radius: float = 3.0, height: float = 1.0, focal: float = 300.0, size: int = 200) -> Cameras:
-    """Cameras on a circle round the z axis, upright, looking at the origin."""
-    poses = []
-    for angle in np.arange(count) * 2 * np.pi / count:
-        centre = np.array([radius * np.cos(angle), radius * np.sin(angle), height])
-        z = -centre / np.linalg.norm(centre)
-        x = np.cross(z, [0, 0, 1.0])
-        x /= np.linalg.norm(x)
-        pose = np.eye(4)
-        pose[:3, :3] = np.stack([x, np.cross(z, x), z])
-        pose[:3, 3] = -pose[:3, :3] @ centre
-        poses.append(pose)
-    K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-    return Cameras(np.tile(K, (count, 1, 1)), np.array(poses))
-
-
-def some_similarity(seed: int = 0) -> np.ndarray:
-    R = trimesh.transformations.random_rotation_matrix(np.random.default_rng(seed).uniform(size=3))[:3, :3]
-    return similarity(2.5, R, np.array([1.0, -2.0, 0.5]))
-
 
 # -- the card
 
@@ -241,82 +205,6 @@ def test_what_is_photographed_is_in_sight_and_on_the_masks() -> None:
     assert photographed(points, cameras, sizes, [disc] * 8).tolist() == [True, True, False, False]
 
 
-# -- the dense surface
-
-
-def test_dense_surface_of_a_known_plane() -> None:
-    """Stereo that answers exactly: the cloud lies on the plane z = 0, every pixel is confirmed, colours are the photos'
-    and intrinsics are brought down with the images."""
-    cameras = ring(6, height=5.0, radius=1.0, size=200)
-    image = np.full((200, 200, 3), (10, 120, 200), np.uint8)
-    points = np.random.default_rng(0).uniform(-1, 1, (300, 3)).astype(np.float32) * [1, 1, 0]
-    solved = Solved(
-        [image] * 6, None, cameras, np.full((6, 2), 200, np.int32), points.astype(np.float32), np.ones((6, 300), bool)
-    )
-
-    def exact(images, cameras, ranges, neighbours, valid, seed, progress):  # type: ignore[no-untyped-def]
-        maps = []
-        for i, small in enumerate(images):
-            assert small.shape == (100, 100, 3)
-            v, u = np.mgrid[:100, :100] + 0.5
-            pixel = np.stack([u.ravel(), v.ravel()], axis=1)
-            ray = cameras.unproject(i, pixel, np.ones(len(pixel))) - cameras.centres[i]
-            depth = -cameras.centres[i, 2] / ray[:, 2]
-            assert (depth > ranges[i, 0]).all()
-            normal = np.tile(cameras.camera_from_world[i, :3, 2], (100, 100, 1))
-            maps.append(DepthMap(depth.reshape(100, 100).astype("f4"), normal.astype("f4"), np.zeros((100, 100), "f4")))
-            progress(i + 1, len(images))
-        return maps
-
-    shares: list[float] = []
-    dense = dense_surface(solved, seed=0, side=100, stereo=exact, progress=shares.append)
-    assert np.abs(dense.points[:, 2]).max() < 1e-3
-    assert np.allclose(dense.normals, [0, 0, 1], atol=1e-5)
-    assert (np.abs(dense.colors.astype(int) - (10, 120, 200)) <= 1).all()
-    assert dense.coverage > 0.8  # the borders are in too few views to be agreed on
-    assert shares[-1] == 1.0
-
-
-def test_colmaps_patch_match_is_fed_and_read_through_its_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of the CUDA kernel: poses, sizes and sources are read back with COLMAP's own readers, and the maps that
-    it would write come back, limited to the valid pixels."""
-    cameras = ring(3, size=60)
-    images = [np.full((60, 60, 3), 40 * i, np.uint8) for i in range(3)]
-    depth = np.random.default_rng(0).uniform(1, 2, (60, 60)).astype(np.float32)
-    normal = np.tile(np.float32([0, 0, -1]), (60, 60, 1))
-
-    def kernel(workspace: Path, nearest: float, farthest: float) -> None:
-        assert (nearest, farthest) == (1.0, 4.0)
-        model = pycolmap.Reconstruction(workspace / "sparse")
-        for index in range(3):
-            image = model.find_image_with_name(f"{index:06d}.png")
-            assert np.allclose(image.cam_from_world().matrix(), cameras.camera_from_world[index, :3])
-            assert np.allclose(image.camera.calibration_matrix(), cameras.intrinsics[index])
-        config = (workspace / "stereo" / "patch-match.cfg").read_text().splitlines()
-        assert config == ["000000.png", "000001.png, 000002.png", "000001.png", "000000.png"]
-        for index in range(2):
-            name = f"{index:06d}.png.geometric.bin"
-            pycolmap.DepthMap.from_array(depth, 1.0, 4.0).write(workspace / "stereo" / "depth_maps" / name)
-            pycolmap.NormalMap.from_array(normal).write(workspace / "stereo" / "normal_maps" / name)
-
-    monkeypatch.setattr(cuda, "_run", kernel)
-    valid = [np.ones((60, 60), np.bool_) for _ in range(3)]
-    valid[1][:30] = False
-    ranges = np.array([[1.0, 3.0], [1.5, 4.0], [2.0, 3.0]])
-    maps = cuda.patch_match_maps(images, cameras, ranges, [(1, 2), (0,), ()], valid, 0, lambda done, of: None)
-    assert np.array_equal(maps[0].depth, depth)
-    assert np.array_equal(maps[0].normal, normal)
-    assert not maps[1].depth[:30].any()
-    assert np.array_equal(maps[1].depth[30:], depth[30:])
-    assert not maps[2].depth.any()
-
-
-def test_enlarged_depth_takes_the_pixel_under_each_centre() -> None:
-    small = np.arange(6, dtype=np.float32).reshape(2, 3)
-    assert np.array_equal(enlarge(small, (6, 4)), np.repeat(np.repeat(small, 2, 0), 2, 1))
-    assert np.array_equal(enlarge(small, (3, 2)), small)
-
-
 # -- the error against an exact scene
 
 
@@ -405,7 +293,7 @@ def halves_of(
         centre = part.cameras.centres.mean(axis=0) - [0, 0, 1]
         spread = np.linalg.norm(part.cameras.centres - part.cameras.centres.mean(axis=0), axis=1).mean()
         points = (next(calls) * spread / 3 * sphere + centre).astype(np.float32)
-        return Dense("stereo", points, points, np.zeros((len(points), 3), np.uint8), (), 1.0)
+        return Dense("stereo", points, points, np.zeros((len(points), 3), np.uint8), (), (), part.cameras, 1.0)
 
     monkeypatch.setattr(measure, "dense_surface", surface)
     notes: list[str] = []
@@ -445,7 +333,7 @@ def test_halves_are_null_with_a_reason_where_one_cannot_be_rebuilt(monkeypatch: 
 @pytest.fixture(scope="module")
 def corner_scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cameras]:
     """Six photos of the corner as a Scene with its exact cameras and surface."""
-    images, cameras = photos().corner_views()
+    images, cameras = corner_views()
     folder = tmp_path_factory.mktemp("corner")
     (folder / "images").mkdir()
     for i, image in enumerate(images):
