@@ -41,12 +41,16 @@ def orbit(vertices: NDArray[np.floating], group: str, views: int, seed: int) -> 
         elevation, roll = np.deg2rad(12 + 46 * share**1.15), np.deg2rad(rng.uniform(-4, 4))
         out = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
         target, distance = p.mean(axis=0), 4 * float(np.ptp(p, axis=0).max())
-        for _ in range(12):  # centre the outline and set its size
+        for step in range(200):  # centre the outline and set its size
             pose = look_at(target + distance * out, target, roll)
             local = p @ pose[:3, :3].T + pose[:3, 3]
             pixel = local[:, :2] / local[:, 2:] * f
             low, high = pixel.min(axis=0), pixel.max(axis=0)
-            target = target + pose[:3, :3].T @ np.append((low + high) / 2 / f * distance, 0)
-            distance *= float((high - low).max()) / (FRAMING[group] * WIDTH)
+            size = float((high - low).max()) / (FRAMING[group] * WIDTH)
+            if step >= 12 and abs(size - 1) < 2e-3 and np.abs(low + high).max() < 4:
+                break
+            pace = 1.0 if step < 12 else 0.5  # a wide lens close by may overshoot for ever
+            target = target + pace * pose[:3, :3].T @ np.append((low + high) / 2 / f * distance, 0)
+            distance *= size**pace
         poses.append(look_at(target + distance * out, target, roll))
     return Cameras(np.repeat(K[None], views, axis=0), np.array(poses))
