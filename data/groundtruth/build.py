@@ -21,7 +21,16 @@ from data.groundtruth.frame import move_cameras, photographed, robust_box, uprig
 from data.groundtruth.intake import Intake, save_image, save_mask, take_in
 from data.groundtruth.measure import compare_fusion, compare_halves, exact_error
 from data.groundtruth.mesh import poisson_mesh
-from data.groundtruth.quality import DISTORTION_GATE, ExactError, Halves, QualityCard, Seconds, judge
+from data.groundtruth.quality import (
+    DISTORTION_GATE,
+    ExactError,
+    Halves,
+    Predicted,
+    QualityCard,
+    Seconds,
+    judge,
+    predicted_error,
+)
 from data.groundtruth.solve import solve
 from data.images import DataError
 from data.scene import CameraFile, TruthFile, write_truth
@@ -177,6 +186,11 @@ class _Measured:
     exact: ExactError | None = None
     diameter: float | None = None
 
+    @property
+    def predicted(self) -> Predicted | None:
+        apart = self.halves.apart_percent if self.halves else None
+        return predicted_error(apart) if apart is not None else None
+
 
 def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
     model = measured.model
@@ -188,6 +202,7 @@ def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
         distortion_left_px=0.0 if measured.straightened else measured.distortion,
         coverage=measured.dense.coverage if measured.dense else None,
         halves=measured.halves,
+        predicted=measured.predicted,
     )
 
 
@@ -214,6 +229,7 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         fusion_median_percent=measured.fusion,
         mesh_faces=measured.mesh_faces,
         halves=measured.halves,
+        predicted=measured.predicted,
         exact=measured.exact,
         diameter=measured.diameter,
         cpu_seconds=Seconds(*(round(getattr(job.clock, name), 1) for name in ("sparse", "dense", "halves"))),

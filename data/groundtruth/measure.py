@@ -73,16 +73,21 @@ def compare_halves(
         surface = dense_surface(
             part, seed=seed, side=HALVES_SIDE, progress=partial(_advance, progress, low + 0.04, low + 0.1)
         )
-        points = _kept(surface.points, solved, crop)
-        if len(points) < FEWEST_POINTS:
-            notes.append(f"halves not compared: {len(points)} points from the {name} views")
+        keep = _judged(surface.points, solved, crop)
+        if keep.sum() < FEWEST_POINTS:
+            notes.append(f"halves not compared: {int(keep.sum())} points from the {name} views")
             return None
-        clouds.append(points)
+        clouds.append((surface.points[keep], surface.normals[keep]))
         used.append(len(found))
-    both = distances(clouds[0], clouds[1])
-    apart = np.concatenate([both.to_truth, both.to_pred]) / unit
-    shares = [float((side <= NEAR * unit).mean()) for side in (both.to_truth, both.to_pred)]
-    return Halves((used[0], used[1]), round(100 * float(np.median(apart)), 4), round(min(shares), 4))
+    (even, even_normals), (odd, odd_normals) = clouds
+    pairs = across(even, odd, odd_normals), across(odd, even, even_normals)
+    near = [distance <= NEAR * unit for distance, _ in pairs]
+    off = np.concatenate([height[where] for (_, height), where in zip(pairs, near, strict=True)])
+    return Halves(
+        (used[0], used[1]),
+        round(min(float(where.mean()) for where in near), 4),
+        _percent(off.mean() / unit) if len(off) else None,
+    )
 
 
 def compare_fusion(
@@ -91,27 +96,29 @@ def compare_fusion(
     """Median distance, in percent of `unit`, from COLMAP's fusion of the maps of `dense` to its surface. None, with the
     reason added to `notes`, where COLMAP cannot do it."""
     try:
-        points = _kept(fused_by_colmap(dense, solved, seed), solved, crop)
+        points = fused_by_colmap(dense, solved, seed)
     except DataError as error:
         notes.append(f"fusion not compared: {error}")
         return None
+    points = points[_judged(points, solved, crop)]
     if len(points) < FEWEST_POINTS:
         notes.append(f"fusion not compared: {len(points)} points from COLMAP")
         return None
-    return _percent(np.median(off_surface(points, dense.points, dense.normals)) / unit)
+    return _percent(np.median(across(points, dense.points, dense.normals)[1]) / unit)
 
 
-def off_surface(queries: F32, points: F32, normals: F32) -> F64:
-    """(Q,) how far each of `queries` (Q, 3) lies off the surface sampled by `points` (M, 3) with unit `normals`: the
-    distance to the nearest point's tangent plane, which the spacing of the points does not enter."""
-    found = nearest(queries, points).index
-    return np.asarray(np.abs(np.einsum("qi,qi->q", queries - points[found], normals[found])), np.float64)
+def across(queries: F32, points: F32, normals: F32) -> tuple[F64, F64]:
+    """(Q,) distances from `queries` (Q, 3) to the nearest of `points` (M, 3), and (Q,) to its tangent plane across unit
+    `normals` (M, 3): how far apart two surfaces lie, which the spacing of their points does not enter."""
+    found = nearest(queries, points)
+    offset = queries.astype(np.float64) - points[found.index]
+    return found.distance, np.abs(np.einsum("qi,qi->q", offset, normals[found.index]))
 
 
-def _kept(points: F32, solved: Solved, crop: Box | None) -> F32:
-    """Those of `points` that are judged: photographed and in the crop."""
-    points = points[photographed(points, solved.cameras, solved.sizes, solved.masks)]
-    return points[crop.contains(points)] if crop is not None else points
+def _judged(points: F32, solved: Solved, crop: Box | None) -> Bools:
+    """(M,) which of `points` are judged: those photographed and in the crop."""
+    keep = photographed(points, solved.cameras, solved.sizes, solved.masks)
+    return keep & crop.contains(points) if crop is not None else keep
 
 
 def _advance(progress: Callable[[str, float], None], low: float, high: float, share: float) -> None:

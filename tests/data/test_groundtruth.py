@@ -17,7 +17,7 @@ from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import take_in
 from data.groundtruth.measure import exact_error
-from data.groundtruth.quality import Halves, judge
+from data.groundtruth.quality import Halves, Predicted, judge, predicted_error
 from data.groundtruth.solve import solve
 from data.images import DataError
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
@@ -37,7 +37,8 @@ GOOD = {
     "reprojection_px": 0.4,
     "distortion_left_px": 0.1,
     "coverage": 0.9,
-    "halves": Halves((10, 10), 0.2, 0.98),
+    "halves": Halves((10, 10), 0.98, 0.2),
+    "predicted": Predicted(0.1, 0.3),
 }
 
 
@@ -53,9 +54,9 @@ GOOD = {
         ({"registered": 18, "models": [18]}, "usable", ["18 of 20"]),
         ({"coverage": None}, "usable", ["no dense"]),
         ({"coverage": 0.1}, "usable", ["10%"]),
-        ({"halves": None}, "usable", ["not known"]),
-        ({"halves": Halves((10, 10), 0.3, 0.6)}, "usable", ["60%"]),
-        ({"halves": Halves((10, 10), 0.7, 0.85)}, "usable", ["0.70%"]),
+        ({"halves": None, "predicted": None}, "usable", ["not known"]),
+        ({"halves": Halves((10, 10), 0.3, 0.2)}, "usable", ["30%"]),
+        ({"predicted": Predicted(0.2, 0.7)}, "usable", ["0.70%"]),
         ({"distortion_left_px": 3.0}, "usable", ["3.0 px"]),
     ],
 )
@@ -65,6 +66,12 @@ def test_verdicts(change: dict[str, object], verdict: str, words: list[str]) -> 
     assert len(reasons) == len(words)
     for reason, word in zip(reasons, words, strict=True):
         assert word in reason
+
+
+def test_the_predicted_error_grows_with_the_halves_distance() -> None:
+    one, two = predicted_error(0.1), predicted_error(0.2)
+    assert 0 < one.low_percent < one.high_percent
+    assert (two.low_percent, two.high_percent) == pytest.approx((2 * one.low_percent, 2 * one.high_percent), rel=0.01)
 
 
 # -- intake
@@ -293,7 +300,9 @@ def halves_of(
         centre = part.cameras.centres.mean(axis=0) - [0, 0, 1]
         spread = np.linalg.norm(part.cameras.centres - part.cameras.centres.mean(axis=0), axis=1).mean()
         points = (next(calls) * spread / 3 * sphere + centre).astype(np.float32)
-        return Dense("stereo", points, points, np.zeros((len(points), 3), np.uint8), (), (), part.cameras, 1.0)
+        return Dense(
+            "stereo", points, sphere.astype(np.float32), np.zeros((len(points), 3), np.uint8), (), (), part.cameras, 1.0
+        )
 
     monkeypatch.setattr(measure, "dense_surface", surface)
     notes: list[str] = []
@@ -307,11 +316,11 @@ def test_halves_that_differ_by_a_known_shell(monkeypatch: pytest.MonkeyPatch) ->
     assert notes == []
     assert halves is not None
     assert halves.views == (12, 12)
-    assert halves.median_percent == pytest.approx(0.5, rel=0.05)
-    assert halves.within_1_percent > 0.95
+    assert halves.apart_percent == pytest.approx(0.5, rel=0.03)
+    assert halves.within_1_percent > 0.8  # the farthest neighbours are beyond it: the points have a spacing
     apart, _ = halves_of(monkeypatch, (0.5, 0.53))
     assert apart is not None
-    assert apart.median_percent == pytest.approx(1.5, rel=0.05)
+    assert apart.apart_percent is None
     assert apart.within_1_percent == 0
 
 

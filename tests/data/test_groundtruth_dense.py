@@ -14,7 +14,7 @@ from data.groundtruth import cuda
 from data.groundtruth.colmap import run_module
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.fusion import fused_by_colmap
-from data.groundtruth.measure import compare_fusion, off_surface
+from data.groundtruth.measure import across, compare_fusion
 from data.groundtruth.mesh import poisson_mesh
 from data.images import DataError
 from tests.data.rings import ring
@@ -92,7 +92,7 @@ def test_the_distance_off_a_surface_knows_no_spacing() -> None:
     grid = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0), [0.0]), axis=-1).reshape(-1, 3).astype(np.float32)
     queries = np.random.default_rng(0).uniform(0, 4, (50, 3)).astype(np.float32) * np.float32([1, 1, 0.1])
     up = np.tile(np.float32([0, 0, 1]), (25, 1))
-    assert off_surface(queries, grid, up) == pytest.approx(queries[:, 2])
+    assert across(queries, grid, up)[1] == pytest.approx(queries[:, 2])
 
 
 def test_a_mesh_ends_where_its_cloud_ends() -> None:

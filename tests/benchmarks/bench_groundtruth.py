@@ -1,0 +1,159 @@
+"""How far off ground truth is on scenes whose surface is known exactly, and how well its quality card knows.
+
+    python -m tests.benchmarks.bench_groundtruth SCENE_DIR [SCENE_DIR ...] --csv FILE
+
+Every scene's truth is rebuilt from its photographs in a folder that is thrown away, and its card becomes a row of FILE;
+a scene that has a row already is not built again. Then the constants of `data.groundtruth.quality` are fitted to every
+other scene (in order of difficulty and name), and the rest say how often the interval so predicted holds the true
+error. Scenes come from `python -m data.synthetic`; a different seed is a different toy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+
+from data.groundtruth import QualityCard, build_groundtruth
+from data.groundtruth.quality import CONFIDENCE, FACTOR, SPREAD, predicted_error
+from data.scene import Scene
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scene's card; lengths in percent of the diameter, shares of 1, empty where not known."""
+
+    scene: str
+    difficulty: str
+    images: int
+    registered: int
+    verdict: str
+    reprojection_px: float | None
+    track_length: float | None
+    coverage: float | None
+    fusion_percent: float | None
+    halves_within: float | None
+    halves_apart_percent: float | None
+    error_percent: float | None  # what was to be predicted: the cloud's mean distance from the exact surface
+    error_median_percent: float | None
+    precision: float | None
+    completeness: float | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a prediction and an error to compare it with."""
+        return self.halves_apart_percent is not None and self.error_percent is not None
+
+
+def measure(path: Path) -> Row:
+    """Build the truth of one scene and read its card."""
+    scene = Scene.open(path)
+    with tempfile.TemporaryDirectory() as folder:
+        card = build_groundtruth(path, Path(folder) / "scene")
+    return row_of(scene, card)
+
+
+def row_of(scene: Scene, card: QualityCard) -> Row:
+    """The row of a card."""
+    halves, exact = card.halves, card.exact
+    return Row(
+        scene.name,
+        scene.file.difficulty,
+        card.images,
+        card.registered,
+        card.verdict,
+        card.reprojection_px,
+        card.track_length,
+        card.dense_coverage,
+        card.fusion_median_percent,
+        halves.within_1_percent if halves else None,
+        halves.apart_percent if halves else None,
+        exact.accuracy_percent if exact else None,
+        exact.accuracy_median_percent if exact else None,
+        exact.precision_1_percent if exact else None,
+        exact.completeness_1_percent if exact else None,
+    )
+
+
+def log_ratios(rows: Sequence[Row]) -> np.ndarray:
+    """log of true error over halves' distance, which the model takes for normally distributed."""
+    return np.log([row.error_percent / row.halves_apart_percent for row in rows if row.usable])  # type: ignore[operator]
+
+
+def calibrate(rows: Sequence[Row]) -> tuple[float, float]:
+    """FACTOR and SPREAD: error = FACTOR x halves' distance, times or divided by SPREAD at most, with CONFIDENCE.
+
+    The interval of one further draw from a normal distribution of unknown mean and variance (Student's t)."""
+    logs = log_ratios(rows)
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(logs) - 1))
+    spread = quantile * float(logs.std(ddof=1)) * (1 + 1 / len(logs)) ** 0.5
+    return float(np.exp(logs.mean())), float(np.exp(spread))
+
+
+def halves_of(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows to calibrate with and rows held out, in turn, so that both have scenes of every difficulty."""
+    ordered = sorted((row for row in rows if row.usable), key=lambda row: (row.difficulty, row.scene))
+    return ordered[::2], ordered[1::2]
+
+
+def held(rows: Sequence[Row], factor: float, spread: float) -> int:
+    """Of how many rows the interval holds the true error."""
+    return int((np.abs(log_ratios(rows) - np.log(factor)) <= np.log(spread)).sum())
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of an earlier run."""
+    if not path.is_file():
+        return []
+    kinds = {field.name: str(field.type) for field in fields(Row)}
+
+    def value(name: str, text: str) -> str | int | float | None:
+        if kinds[name] == "str":
+            return text
+        return None if text == "" else int(text) if kinds[name] == "int" else float(text)
+
+    with path.open(newline="") as file:
+        return [Row(**{name: value(name, row[name]) for name in kinds}) for row in csv.DictReader(file)]  # type: ignore[arg-type]
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """All rows, with what the constants in force predict and which part each scene plays."""
+    chosen, rest = halves_of(rows)
+    part = {row.scene: name for name, some in (("calibration", chosen), ("held out", rest)) for row in some}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*(field.name for field in fields(Row)), "predicted_low", "predicted_high", "part"])
+        for row in sorted(rows, key=lambda row: (row.difficulty, row.scene)):
+            predicted = predicted_error(row.halves_apart_percent) if row.halves_apart_percent else None
+            interval = [predicted.low_percent, predicted.high_percent] if predicted else ["", ""]
+            writer.writerow([*asdict(row).values(), *interval, part.get(row.scene, "")])
+
+
+def main() -> None:
+    """Print a line a scene, then the calibration."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", type=Path, nargs="*")
+    parser.add_argument("--csv", type=Path, required=True)
+    options = parser.parse_args()
+    rows = read(options.csv)
+    for path in options.scenes:
+        if Scene.open(path).name not in {row.scene for row in rows}:
+            rows.append(measure(path))
+            write(options.csv, rows)
+            print(rows[-1], flush=True)
+    write(options.csv, rows)
+    chosen, rest = halves_of(rows)
+    factor, spread = calibrate(chosen)
+    print(f"calibrated on {len(chosen)} scenes: FACTOR = {factor:.2f}, SPREAD = {spread:.1f}")
+    print(f"held out: {held(rest, factor, spread)} of {len(rest)} true errors in the interval")
+    print(f"constants in force ({FACTOR:g}, {SPREAD:g}): {held(rest, FACTOR, SPREAD)} of {len(rest)}")
+
+
+if __name__ == "__main__":
+    main()
