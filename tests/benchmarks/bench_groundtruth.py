@@ -1,11 +1,11 @@
 """How far off ground truth is on scenes whose surface is known exactly, and how well its quality card knows.
 
-    python -m tests.benchmarks.bench_groundtruth SCENE_DIR [SCENE_DIR ...] --csv FILE
+    python -m tests.benchmarks.bench_groundtruth SCENE_DIR ... --held-out SCENE_DIR ... --csv FILE
 
 Every scene's truth is rebuilt from its photographs in a folder that is thrown away, and its card becomes a row of FILE;
-a scene that has a row already is not built again. Then the constants of `data.groundtruth.quality` are fitted to every
-other scene (in order of difficulty and name), and the rest say how often the interval so predicted holds the true
-error. Scenes come from `python -m data.synthetic`; a different seed is a different toy.
+a scene that has a row already is not built again. Then the constants of `data.groundtruth.quality` are fitted to the
+first scenes, and those held out say how often the interval so predicted holds the true error. Scenes come from
+`python -m data.synthetic`; another seed is another toy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
-from data.groundtruth import QualityCard, build_groundtruth
+from data.groundtruth import build_groundtruth
 from data.groundtruth.quality import CONFIDENCE, FACTOR, SPREAD, predicted_error
 from data.scene import Scene
 
@@ -31,6 +31,7 @@ class Row:
 
     scene: str
     difficulty: str
+    part: str  # calibration | held out
     images: int
     registered: int
     verdict: str
@@ -51,20 +52,16 @@ class Row:
         return self.halves_apart_percent is not None and self.error_percent is not None
 
 
-def measure(path: Path) -> Row:
+def measure(path: Path, part: str) -> Row:
     """Build the truth of one scene and read its card."""
     scene = Scene.open(path)
     with tempfile.TemporaryDirectory() as folder:
         card = build_groundtruth(path, Path(folder) / "scene")
-    return row_of(scene, card)
-
-
-def row_of(scene: Scene, card: QualityCard) -> Row:
-    """The row of a card."""
     halves, exact = card.halves, card.exact
     return Row(
         scene.name,
         scene.file.difficulty,
+        part,
         card.images,
         card.registered,
         card.verdict,
@@ -96,12 +93,6 @@ def calibrate(rows: Sequence[Row]) -> tuple[float, float]:
     return float(np.exp(logs.mean())), float(np.exp(spread))
 
 
-def halves_of(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows to calibrate with and rows held out, in turn, so that both have scenes of every difficulty."""
-    ordered = sorted((row for row in rows if row.usable), key=lambda row: (row.difficulty, row.scene))
-    return ordered[::2], ordered[1::2]
-
-
 def held(rows: Sequence[Row], factor: float, spread: float) -> int:
     """Of how many rows the interval holds the true error."""
     return int((np.abs(log_ratios(rows) - np.log(factor)) <= np.log(spread)).sum())
@@ -123,32 +114,34 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """All rows, with what the constants in force predict and which part each scene plays."""
-    chosen, rest = halves_of(rows)
-    part = {row.scene: name for name, some in (("calibration", chosen), ("held out", rest)) for row in some}
+    """All rows, with what the constants in force predict."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*(field.name for field in fields(Row)), "predicted_low", "predicted_high", "part"])
-        for row in sorted(rows, key=lambda row: (row.difficulty, row.scene)):
+        writer.writerow([*(field.name for field in fields(Row)), "predicted_low_percent", "predicted_high_percent"])
+        for row in sorted(rows, key=lambda row: (row.part, row.difficulty, row.scene)):
             predicted = predicted_error(row.halves_apart_percent) if row.halves_apart_percent else None
             interval = [predicted.low_percent, predicted.high_percent] if predicted else ["", ""]
-            writer.writerow([*asdict(row).values(), *interval, part.get(row.scene, "")])
+            writer.writerow([*asdict(row).values(), *interval])
 
 
 def main() -> None:
     """Print a line a scene, then the calibration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenes", type=Path, nargs="*")
+    parser.add_argument("scenes", type=Path, nargs="*", help="to calibrate with")
+    parser.add_argument("--held-out", type=Path, nargs="*", default=[])
     parser.add_argument("--csv", type=Path, required=True)
     options = parser.parse_args()
     rows = read(options.csv)
-    for path in options.scenes:
-        if Scene.open(path).name not in {row.scene for row in rows}:
-            rows.append(measure(path))
-            write(options.csv, rows)
-            print(rows[-1], flush=True)
+    for part, paths in (("calibration", options.scenes), ("held out", options.held_out)):
+        for path in paths:
+            if Scene.open(path).name not in {row.scene for row in rows}:
+                rows.append(measure(path, part))
+                write(options.csv, rows)
+                print(rows[-1], flush=True)
     write(options.csv, rows)
-    chosen, rest = halves_of(rows)
+    chosen, rest = ([row for row in rows if row.part == part and row.usable] for part in ("calibration", "held out"))
+    if len(chosen) < 3:
+        parser.exit(message=f"{len(chosen)} scenes to calibrate with, at least 3 wanted\n")
     factor, spread = calibrate(chosen)
     print(f"calibrated on {len(chosen)} scenes: FACTOR = {factor:.2f}, SPREAD = {spread:.1f}")
     print(f"held out: {held(rest, factor, spread)} of {len(rest)} true errors in the interval")
