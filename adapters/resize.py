@@ -51,24 +51,25 @@ class Placement:
 
         0 where the crop left the photo out and where a neighbour is not finite or not positive."""
         known = np.where(np.isfinite(values) & (values > 0), values, np.nan).astype(np.float32)
-        rows, row_share, row_seen = self._neighbours(1)
-        columns, column_share, column_seen = self._neighbours(0)
-        known = known[rows] * (1 - row_share)[:, None] + known[rows + 1] * row_share[:, None]
-        known = known[:, columns] * (1 - column_share) + known[:, columns + 1] * column_share
-        return np.where(np.isfinite(known) & row_seen[:, None] & column_seen, known, np.float32(0))
+        above, below, down, rows_seen = self._neighbours(1)
+        left, right, along, columns_seen = self._neighbours(0)
+        known = known[above] * (1 - down)[:, None] + known[below] * down[:, None]
+        known = known[:, left] * (1 - along) + known[:, right] * along
+        return np.where(np.isfinite(known) & rows_seen[:, None] & columns_seen, known, np.float32(0))
 
-    def _neighbours(self, axis: int) -> tuple[NDArray[np.int64], F32, Bools]:
-        """For each of the photo's pixels along `axis`: the network's pixel before it, the share of the one after it,
-        and whether the network image reaches it."""
+    def _neighbours(self, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64], F32, Bools]:
+        """For each of the photo's pixels along `axis`: the network's pixels before and after it, the share of the
+        latter, and whether the network image reaches it."""
         centre = self.scale[axis] * (np.arange(self.photo[axis]) + 0.5) + self.offset[axis]
         seen = (centre >= 0) & (centre <= self.network[axis])
         # Only pixels that show the photo: beyond their centres the outermost one goes on.
         first = max(int(np.ceil(self.offset[axis] - 0.5)), 0)
         end = self.offset[axis] + self.scale[axis] * self.photo[axis]
         last = min(int(np.floor(end - 0.5)), self.network[axis] - 1)
-        at = np.clip(centre - 0.5, first, last)
-        before = np.minimum(at.astype(np.int64), max(last - 1, 0))
-        return before, (at - before).astype(np.float32), seen
+        at = np.clip(centre - 0.5, first, max(last, first))
+        before = at.astype(np.int64)
+        share = (at - before).astype(np.float32)
+        return before, before + (share > 0), share, seen
 
 
 def place(image: U8, scaled: Size, corner: Size, network: Size, lanczos: bool = False) -> tuple[U8, Placement]:

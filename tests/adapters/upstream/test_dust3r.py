@@ -20,7 +20,7 @@ LANDSCAPE, PORTRAIT, SQUARE, ODD = (640, 480), (480, 640), (500, 500), (803, 611
 SMALL = (160, 120)  # alignment takes a minute of CPU at full size
 
 
-def stubbed(oracle: PixelOracle, jitter: bool = False) -> Any:
+def Stub(oracle: PixelOracle, jitter: bool = False) -> Any:  # noqa: N802 - made as the other systems' stubs are
     """A network that says the truth in its first view's camera, of a pair's own scale with `jitter`."""
     rng = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def stubbed(oracle: PixelOracle, jitter: bool = False) -> Any:
 
 def run(oracle: PixelOracle, jitter: bool = False, **options: Any) -> Any:
     adapter = Adapter(**options)
-    adapter.network = stubbed(oracle, jitter)
+    adapter.network = Stub(oracle, jitter)
     torch.manual_seed(0)
     return adapter.predict(oracle.views)
 
@@ -100,7 +100,7 @@ def test_prepares_what_upstream_s_loader_would(size: tuple[int, int], square_ok:
 @pytest.mark.parametrize("reference", [0, 1])
 def test_a_pair_whose_pose_is_not_found_has_the_reference_registered_alone(reference: int) -> None:
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE)
-    true = stubbed(oracle)
+    true = Stub(oracle)
 
     def unsure(view1: Any, view2: Any) -> Any:
         said = true(view1, view2)

@@ -21,7 +21,7 @@ from vggt.utils.pose_enc import extri_intri_to_pose_encoding  # noqa: E402
 LANDSCAPE, PORTRAIT, SQUARE, ODD = (640, 480), (480, 640), (500, 500), (803, 611)
 
 
-def stubbed(oracle: PixelOracle) -> Any:
+def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems' stubs are
     """Upstream's VGGT, whose aggregator looks at the images and whose heads say the oracle's truth, halved in scale."""
     told: dict[str, Any] = {}
 
@@ -65,7 +65,7 @@ def stubbed(oracle: PixelOracle) -> Any:
 
 def run(oracle: PixelOracle, **options: str) -> Any:
     adapter = Adapter(**options)
-    adapter.network = stubbed(oracle)
+    adapter.network = Stub(oracle)
     return adapter.predict(oracle.views)
 
 
@@ -116,7 +116,7 @@ def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], fit
 def test_points_are_those_of_upstream_s_own_unprojection() -> None:
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE)
     adapter = Adapter()
-    adapter.network = stubbed(oracle)
+    adapter.network = Stub(oracle)
     outputs = adapter.infer(adapter.prepare(oracle.views))
     theirs = unproject_depth_map_to_point_map(outputs.depth[..., None], outputs.camera_from_world, outputs.intrinsics)
     first = outputs.camera_from_world[0]

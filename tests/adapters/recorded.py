@@ -1,0 +1,86 @@
+"""Recorded runs: what upstream's own code made of the oracle's geometry, as small arrays for machines without it.
+
+`fixtures/NAME.npz` holds the fields of the adapter's `Outputs` (a tuple's members as NAME_0, NAME_1, ...) and the
+images that upstream's own loader prepared; `fixtures/NAME.json` says from which commit, and what each array is.
+Written by `python -m tests.adapters.upstream.record`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.adapters.upstream.oracle import PixelOracle
+
+FOLDER = Path(__file__).parent / "fixtures"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A recorded run: a network image's longer side in place of upstream's, and the photos shown."""
+
+    side: int
+    sizes: tuple[tuple[int, int], ...]
+    focal: tuple[float, float]
+
+    def oracle(self) -> PixelOracle:
+        return PixelOracle(*self.sizes, focal=self.focal)
+
+
+CASES = {  # a portrait is cropped, a landscape is padded or cropped, by factors that differ in x and y
+    "vggt": Case(70, ((123, 88), (90, 121)), (60.0, 52.0)),
+    "dust3r": Case(64, ((123, 83), (83, 123)), (58.0, 58.0)),
+    "fast3r": Case(64, ((123, 83), (83, 123)), (58.0, 58.0)),
+}
+
+
+def save(name: str, outputs: Any, prepared: list[NDArray[np.uint8]], **said: str) -> None:
+    """Write a fixture and its manifest, `said` being what only upstream's code can tell."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for field in dataclasses.fields(outputs):
+        value = getattr(outputs, field.name)
+        if field.name == "placements":
+            continue
+        if isinstance(value, tuple):
+            arrays.update({f"{field.name}_{i}": member for i, member in enumerate(value)})
+        else:
+            arrays[field.name] = value
+    arrays.update({f"prepared_{i}": image for i, image in enumerate(prepared)})
+    FOLDER.mkdir(exist_ok=True)
+    np.savez_compressed(FOLDER / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+    shapes = {key: f"{value.dtype} {list(value.shape)}" for key, value in arrays.items()}
+    manifest = {**said, "case": dataclasses.asdict(CASES[name]), "arrays": shapes}
+    (FOLDER / f"{name}.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def load(name: str, outputs: type[Any], placements: Any) -> tuple[Any, list[NDArray[np.uint8]]]:
+    """The `Outputs` of a fixture with `placements`, and the images that upstream's loader prepared."""
+    manifest = json.loads((FOLDER / f"{name}.json").read_text())
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    assert {key: f"{value.dtype} {list(value.shape)}" for key, value in arrays.items()} == manifest["arrays"]
+
+    def members(field: str) -> tuple[NDArray[Any], ...]:
+        return tuple(arrays[f"{field}_{i}"] for i in range(len(CASES[name].sizes)))
+
+    names = [field.name for field in dataclasses.fields(outputs) if field.name != "placements"]
+    fields = {field: arrays[field] if field in arrays else members(field) for field in names}
+    return outputs(placements=placements, **fields), list(members("prepared"))
+
+
+def check_recorded(name: str, adapter: Any, outputs: type[Any], cleaned: bool = False) -> None:
+    """The adapter's `finish` on a fixture, against the oracle's geometry seen through the adapter's own `prepare`.
+
+    Limits are wider than at full size: the ramps of a small image are fitted from few pixels."""
+    oracle = CASES[name].oracle()
+    inputs = adapter.prepare(oracle.views)
+    for image in inputs.images:
+        oracle.look(image if image.min() >= 0 else image * 0.5 + 0.5)
+    said, _ = load(name, outputs, inputs.placements)
+    result = adapter.finish(said, oracle.views)
+    oracle.check(result, cleaned, points=1e-3, centres=1e-3, depth=3e-3, pixels=0.1, intrinsics=0.2, degrees=0.1)

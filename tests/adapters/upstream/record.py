@@ -1,0 +1,61 @@
+"""Writes recorded runs of systems whose code is importable: `python -m tests.adapters.upstream.record NAME ...`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.cards import get_adapter
+from tests.adapters.recorded import CASES, save
+
+DIRECTION = {"vggt": "camera_from_world", "dust3r": "world_from_camera", "fast3r": "world_from_camera"}
+
+
+def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
+    """(3, h, w) in [0, 1] of each photo, by upstream's own loader at another size."""
+    if name == "vggt":
+        loader = importlib.import_module("vggt.utils.load_fn")
+        # Its size is written into its code, which is run here with another one.
+        source = Path(str(loader.__file__)).read_text().replace("target_size = 518", f"target_size = {side}")
+        scope: dict[str, Any] = {}
+        exec(compile(source, "load_fn", "exec"), scope)
+        return list(scope["load_and_preprocess_images"](paths).numpy())
+    package = "dust3r" if name == "dust3r" else "fast3r.dust3r"
+    loaded = importlib.import_module(f"{package}.utils.image").load_images(paths, size=side, verbose=False)
+    return [one["img"][0].numpy() * 0.5 + 0.5 for one in loaded]
+
+
+def record(name: str) -> None:
+    """Run the adapter around upstream's code with the oracle's stub for a network."""
+    case = CASES[name]
+    module = importlib.import_module(f"adapters.{name}.adapter")
+    tests = importlib.import_module(f"tests.adapters.upstream.test_{name}")
+    module.SIDE = case.side
+    oracle = case.oracle()
+    adapter = module.Adapter()
+    adapter.network = tests.Stub(oracle)
+    torch.manual_seed(0)
+    outputs = adapter.infer(adapter.prepare(oracle.views))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder) / f"{view}.png") for view in oracle.views.names]
+        for path, image in zip(paths, oracle.views.images, strict=True):
+            Image.fromarray(image).save(path)
+        loaded = load_as_upstream(name, paths, case.side)
+    prepared: list[NDArray[np.uint8]] = [np.round(image * 255).astype(np.uint8) for image in loaded]
+    upstream = get_adapter(name).card.upstream
+    assert upstream is not None
+    said = {"upstream": upstream.url, "commit": upstream.commit, "torch": torch.__version__, "poses": DIRECTION[name]}
+    save(name, outputs, prepared, **said)
+
+
+if __name__ == "__main__":
+    for asked in sys.argv[1:]:
+        record(asked)
