@@ -1,0 +1,214 @@
+"""The exact part: everything that turns a prediction into a rank, on frozen predictions, reading by reading.
+
+Each case is a function without arguments that gives readings; which cases there are follows from the baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+from adapters.contract import Reconstruction, Views
+from bench.cards import get_adapter
+from bench.gate.baseline import Baseline, Frozen, thaw
+from bench.gate.probe.adapter import FINISH, INFER, MEBIBYTES, PREPARE
+from bench.gate.readings import Reading, Readings, differences, read
+from bench.gate.standings import standings
+from bench.gate.verdict import Finding
+from bench.measure import Policy
+from bench.plan import plan, read_truth
+from bench.process import run_adapter
+from bench.scenes import get_scene
+from data.scene import Scene
+from metrics import chamfer, emd, fscore, register
+from metrics.cameras import align_cameras, pose_errors
+from metrics.depth import depth_errors
+from metrics.image import psnr, ssim
+from metrics.normals import normal_consistency
+from metrics.protocol import Protocol, load_protocol
+from metrics.register import icp
+from metrics.scoring import PreparedTruth, ScoringError, score
+from metrics.volume import volume_iou
+
+Case = Callable[[], Readings]
+SEED = 1  # not the default: a seed that is ignored must show
+GAP = 0.01  # what `emd` promises unless asked for another
+
+
+def quick(name: str) -> Protocol:
+    """The protocol `name` with few samples: these are readings to compare, not scores to publish."""
+    return msgspec.structs.replace(load_protocol(name), samples=2000, emd_samples=256, draws=2, emd_draws=2, seed=SEED)
+
+
+def cases(folder: Path, baseline: Baseline) -> dict[str, Case]:
+    """Every case of the exact part, by name."""
+    found: dict[str, Case] = {}
+    base = quick(baseline.suite.protocol)
+    prepared: dict[tuple[str, str, Protocol], PreparedTruth] = {}
+
+    def ready(scene: Scene, kind: str, protocol: Protocol) -> PreparedTruth:
+        key = (scene.name, kind, protocol)
+        if key not in prepared:
+            prepared[key] = PreparedTruth.of(read_truth(scene, kind), protocol)
+        return prepared[key]
+
+    def scored(entry: Frozen, kind: str, protocol: Protocol = base, scope: str = "") -> Case:
+        def run() -> Readings:
+            scene = get_scene(entry.scene)
+            return _score(thaw(folder, entry.name), scene, ready(scene, kind, protocol), entry, scope or entry.scope)
+
+        return run
+
+    for name in dict.fromkeys(entry.scene for entry in baseline.frozen):
+        found[f"scene {name}"] = lambda name=name: _scene(get_scene(name))  # type: ignore[misc]
+    found["plan"] = lambda: _plan(baseline)
+    for entry in baseline.frozen:
+        for kind in get_scene(entry.scene).truth_kinds:
+            found[f"{entry.name}, {kind} truth"] = scored(entry, kind)
+    for entry in (e for e in baseline.frozen if e.name == "witness"):
+        kind = get_scene(entry.scene).truth_kinds[0]
+        align = msgspec.structs.replace(base.align, icp=False)
+        picky = msgspec.structs.replace(base, masks=True, confidence_keep=0.8, crop=False, align=align)
+        found["witness, masked, surest, without crop and ICP"] = scored(entry, kind, picky)
+        found["witness, found by search"] = scored(entry, kind, scope="object")
+        found["instruments"] = lambda entry=entry: _instruments(thaw(folder, entry.name), entry)  # type: ignore[misc]
+        found["standings"] = lambda entry=entry: standings(get_scene(entry.scene), entry.views)  # type: ignore[misc]
+    found["worker"] = _worker
+    return found
+
+
+def check_exact(folder: Path, baseline: Baseline) -> Iterator[Finding]:
+    """Every case against the baseline, one finding each. A case that raises has broken, and the rest goes on."""
+    todo = cases(folder, baseline)
+    for name in [*todo, *(name for name in baseline.exact if name not in todo)]:
+        began = time.perf_counter()
+        if name not in todo or name not in baseline.exact:
+            side = "the baseline" if name not in baseline.exact else "this code"
+            yield Finding("exact", name, "broken", f"{side} does not know this case: write the baseline again")
+            continue
+        try:
+            seen = todo[name]()
+        except Exception as error:  # noqa: BLE001 - whatever the code under test raises is a finding
+            yield Finding("exact", name, "broken", f"{type(error).__name__}: {error}")
+            continue
+        wrong = differences(baseline.exact[name], seen)
+        seconds = time.perf_counter() - began
+        said = f"{len(wrong)} of {len(baseline.exact[name])} readings differ" if wrong else ""
+        yield Finding("exact", name, "regression" if wrong else "pass", said, wrong, seconds)
+
+
+def _score(prediction: Reconstruction, scene: Scene, prepared: PreparedTruth, entry: Frozen, scope: str) -> Readings:
+    photos = [scene.image(name) for name in scene.view_names[:2]]
+    shown = dataclasses.replace(prediction, renderings=(photos[1],))
+    try:
+        result = score(shown, prepared, entry.views, scope=scope, posed=entry.posed, photos=(photos[0],))
+    except ScoringError as error:
+        return {"refused": str(error)}
+    values = {name: value for name, value in result.values.items() if name != "lpips"}  # needs what may be absent
+    return read("", dataclasses.replace(result, values=values))
+
+
+def _scene(scene: Scene) -> Readings:
+    """What the files of a scene are read as."""
+    name = scene.view_names[-1]
+    out = read("image", scene.image(name)) | (read("mask", scene.mask(name)) if scene.has_masks else {})
+    for kind in scene.truth_kinds:
+        truth = read_truth(scene, kind)
+        parts = {field.name: getattr(truth, field.name) for field in dataclasses.fields(truth)}
+        maps = {name: parts.pop(name) for name in ("depth", "masks")}
+        out |= read(kind, {**parts, "view_names": " ".join(truth.view_names)})
+        out |= read(kind, {name: found[0] for name, found in maps.items() if found})
+    return out
+
+
+def _plan(baseline: Baseline) -> Readings:
+    """Which views each trial gets, and what of them it is given."""
+    out: Readings = {}
+    for seed in (0, SEED):
+        suite = msgspec.structs.replace(baseline.suite, seeds=(seed,))
+        for trial in plan(suite):
+            name = f"{trial.label}, seed {seed}"
+            out[f"{name}.views"] = " ".join(trial.views)
+            out[f"{name}.inputs"] = trial.inputs
+            given = trial.make_views()
+            for field in dataclasses.fields(Views):
+                value = getattr(given, field.name)
+                first = value[0] if field.name in ("images", "masks") and value else value
+                out |= read(f"{name}.{field.name}", first)
+    return out
+
+
+def _instruments(prediction: Reconstruction, entry: Frozen) -> Readings:
+    """The metrics that people use on their own, with what scoring does not print."""
+    scene = get_scene(entry.scene)
+    truth = read_truth(scene, scene.truth_kinds[0])
+    assert prediction.cameras is not None and prediction.depth is not None
+    rows = [truth.view_names.index(view) for view in entry.views]
+    cameras = truth.cameras.take(rows)
+    placed = align_cameras(prediction.cameras, cameras)
+    pred = prediction.points @ placed.truth_from_pred[:3, :3].T + placed.truth_from_pred[:3, 3]
+    some = np.arange(0, len(truth.points), len(truth.points) // 3000)
+    samples, normals = truth.points[some], truth.normals[some]
+    out = read("chamfer", chamfer(pred, samples)) | read("fscore", fscore(pred, samples, 0.01 * truth.diameter))
+    if truth.vertices is not None and truth.faces is not None:
+        out |= read("to-mesh", chamfer(pred, samples, vertices=truth.vertices, faces=truth.faces))
+        ball = truth.vertices * 0.98
+        out |= read("volume", volume_iou(ball, truth.faces, truth.vertices, truth.faces, resolution=24))
+    out |= read("cameras", placed)
+    out |= read("poses", pose_errors(prediction.cameras, cameras, prediction.registered))
+    if truth.depth is not None:
+        for align in ("none", "scale", "scale_shift"):
+            out |= read(f"depth.{align}", depth_errors(prediction.depth[0], truth.depth[rows[0]], align))
+    out |= read("normals", normal_consistency(pred, pred - pred.mean(axis=0), samples, normals, oriented=True))
+    photos = [scene.image(name) for name in scene.view_names[:2]]
+    out |= {"psnr": psnr(*photos), "ssim": ssim(*photos)}
+    out |= read("icp", icp(pred, samples, normals))
+    out |= read("register", register(prediction.points, samples, cameras=(prediction.cameras, cameras)))
+    out |= read("search", register(prediction.points, samples, seed=SEED))
+    return out | _emd(pred[:256], samples[:256])
+
+
+def _emd(pred: np.ndarray, truth: np.ndarray) -> Readings:
+    """An EMD and its certificate, held against the optimum and against what it stands on."""
+    found = emd(pred, truth)
+    cost = cdist(pred, truth)
+    best = float(cost[linear_sum_assignment(cost)].mean())
+    dual = float((cost + found.prices).min(axis=1).mean() - found.prices.mean())
+    slack = 1 + 1e-9
+    mean = float(cost[np.arange(len(pred)), found.assignment].mean())
+    certificate: dict[str, Reading] = {
+        "value": found.value,
+        "upper is the assignment's": abs(mean / found.upper - 1) < 1e-9,
+        "assignment is a bijection": bool((np.bincount(found.assignment, minlength=len(pred)) == 1).all()),
+        "lower is proved by the prices": found.lower <= dual * slack,
+        "optimum lies between": found.lower <= best * slack and best <= found.upper * slack,
+        "gap is kept": found.gap <= GAP * slack and found.upper <= found.lower * (1 + GAP) * slack,
+    }
+    return read("emd", certificate)
+
+
+def _worker() -> Readings:
+    """What the harness says of an adapter whose times, memory and numbers are known. Sleeping never ends early, so a
+    time below what was slept is a clock that stopped too soon, however busy the machine."""
+    policy = Policy(warmups=1, repeats=3, min_seconds=0.0, deadline=60.0)
+    views = Views(images=(np.zeros((8, 8, 3), np.uint8),), names=("000",))
+    adapter = get_adapter(str(Path(__file__).parent / "probe"))
+    with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
+        outcome, result = run_adapter(
+            adapter, views, device="cuda:0", seed=SEED, policy=policy, log=Path(folder) / "log.txt"
+        )
+    calls = [*([outcome.cold] if outcome.cold else []), *outcome.warm]
+    out: Readings = {"status": f"{outcome.status}: {outcome.message}", "calls": len(calls)}
+    for step, least in (("prepare", PREPARE), ("infer", INFER), ("finish", FINISH)):
+        out[f"{step} waits for its work"] = all(getattr(call, step) >= least for call in calls)
+    out["steps add up"] = all(abs(call.prepare + call.infer + call.finish - call.total) < 1e-6 for call in calls)
+    out["peak memory holds the work's"] = outcome.peak_rss >= MEBIBYTES * 2**20
+    device = {"allocator": outcome.device_allocator, "driver": outcome.device_driver}
+    return out | read("device", device) | read("points", result.points if result else None)

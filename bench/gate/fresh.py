@@ -1,0 +1,152 @@
+"""The end-to-end part: the suite's adapters run again, and their scores held against the baseline's.
+
+The protocol draws samples, and adapters may draw too; so a difference counts only where it cannot be chance. Both are
+measured, not guessed: the baseline holds several runs, each scored with `SEEDS` protocol seeds. A fresh run is scored
+with the same seeds, and compared seed by seed (paired draws: what a seed does to both sides cancels)."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.stats import t as student_t
+
+from adapters.contract import F64, Reconstruction
+from bench.gate.baseline import Baseline, Fresh
+from bench.gate.verdict import Finding, Mismatch, Verdict
+from bench.plan import Trial, plan, read_truth
+from bench.process import Outcome, run_adapter
+from bench.suite import Suite
+from metrics.protocol import load_protocol, metric_table
+from metrics.scoring import PreparedTruth, ScoringError, score
+
+SEEDS = 5
+RUNS = 2  # of each trial when a baseline is written
+CONFIDENCE = 0.99  # of the paired difference
+NOISE = 5.0  # standard errors of one score that a difference must exceed: fifty metrics are looked at
+SMALLEST = 1e-6  # relative: nothing below is a difference, however quiet the metric
+
+
+def name_of(trial: Trial) -> str:
+    """What a trial is called in a baseline."""
+    return f"{trial.label}, {trial.inputs}, seed {trial.seed}"
+
+
+def run_fresh(trial: Trial) -> tuple[Outcome, Reconstruction | None]:
+    """One fresh run of a trial, as the benchmark makes it; nothing is stored."""
+    with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
+        return run_adapter(
+            trial.adapter,
+            trial.make_views(),
+            options=dict(trial.contestant.options),
+            device=trial.device,
+            seed=trial.seed,
+            policy=trial.policy,
+            hidden=[trial.scene.path],
+            log=Path(folder) / "log.txt",
+        )
+
+
+def is_posed(trial: Trial, prediction: Reconstruction) -> bool:
+    """Whether a prediction lives in the frame of the cameras that its trial gave."""
+    return prediction.frame == "world" and "cameras" in trial.given
+
+
+def score_fresh(suite: Suite, trial: Trial, prediction: Reconstruction) -> dict[str, list[float]]:
+    """Metric -> its value under each of the gate's seeds."""
+    protocol = load_protocol(suite.protocol)
+    protocol = msgspec.structs.replace(protocol, samples=10_000, emd_samples=256, draws=2, emd_draws=2)
+    prepared = PreparedTruth.of(read_truth(trial.scene, suite.truth), protocol)
+    out: dict[str, list[float]] = {}
+    for seed in range(SEEDS):
+        seeded = dataclasses.replace(prepared, protocol=msgspec.structs.replace(protocol, seed=seed))
+        scope = trial.adapter.card.scope
+        result = score(prediction, seeded, trial.views, scope=scope, posed=is_posed(trial, prediction))
+        for name, value in result.values.items():
+            if value.value is not None:
+                out.setdefault(name, []).append(value.value)
+    return {name: values for name, values in out.items() if len(values) == SEEDS}
+
+
+def write_fresh(suite: Suite, advance: Callable[[str], None]) -> list[Fresh]:
+    """What the suite gives now, each trial run `RUNS` times; `advance` is told of each run."""
+    out = []
+    for trial in plan(suite):
+        scores: dict[str, list[list[float]]] = {}
+        status = "ok"
+        for _ in range(RUNS):
+            outcome, prediction = run_fresh(trial)
+            status = outcome.status
+            if prediction is not None:
+                for name, values in score_fresh(suite, trial, prediction).items():
+                    scores.setdefault(name, []).append(values)
+            advance(trial.label)
+        complete = {name: runs for name, runs in scores.items() if len(runs) == RUNS}
+        out.append(Fresh(name=name_of(trial), status=status, scores=complete))
+    return out
+
+
+def check_fresh(baseline: Baseline) -> Iterator[Finding]:
+    """Every trial of the suite, run again; one finding each."""
+    known = {entry.name: entry for entry in baseline.fresh}
+    for trial in plan(baseline.suite):
+        began = time.perf_counter()
+        name = name_of(trial)
+        if name not in known:
+            yield Finding("fresh", name, "broken", "the baseline does not know this trial: write it again")
+            continue
+        outcome, prediction = run_fresh(trial)
+        if outcome.status != known[name].status:
+            seen = f"{outcome.status}: {outcome.message}"
+            wrong = (Mismatch("status", known[name].status, seen),)
+            yield Finding("fresh", name, "regression", seen, wrong, time.perf_counter() - began)
+            continue
+        try:
+            scores = score_fresh(baseline.suite, trial, prediction) if prediction is not None else {}
+        except ScoringError as error:
+            yield Finding("fresh", name, "regression", f"cannot be scored: {error}")
+            continue
+        verdict, detail, mismatches = _judge(known[name], scores, baseline.suite)
+        yield Finding("fresh", name, verdict, detail, mismatches, time.perf_counter() - began)
+
+
+def _judge(expected: Fresh, seen: dict[str, list[float]], suite: Suite) -> tuple[Verdict, str, tuple[Mismatch, ...]]:
+    table = metric_table(load_protocol(suite.protocol))
+    wrong, better = [], []
+    for name, runs in expected.scores.items():
+        base = np.array(runs)
+        if name not in seen:
+            wrong.append(Mismatch(name, f"{base.mean():.6g}", "nothing"))
+            continue
+        shift = worsening(base, np.array(seen[name]), table[name][1])
+        if shift > 0:
+            wrong.append(Mismatch(name, f"{base.mean():.6g}", f"{np.mean(seen[name]):.6g}"))
+        elif shift < 0:
+            better.append(f"{name} {base.mean():.4g} -> {np.mean(seen[name]):.4g}")
+    if wrong:
+        return (
+            "regression",
+            f"{len(wrong)} of {len(expected.scores)} metrics are worse than chance allows",
+            tuple(wrong),
+        )
+    return "pass", f"better than the baseline: {', '.join(better[:4])}" if better else "", ()
+
+
+def worsening(base: F64, seen: F64, direction: str) -> float:
+    """How much worse `seen` (seeds,) is than `base` (runs, seeds), in the metric's unit; 0 where chance explains it.
+
+    Beyond chance means both: the `CONFIDENCE` t interval of the paired differences excludes zero, and their mean
+    exceeds `NOISE` standard errors of a single run's score, from the spread over seeds and over runs."""
+    paired = (seen - base.mean(axis=0)) * (1.0 if direction == "lower" else -1.0)
+    count = len(paired)
+    half = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1) * paired.std(ddof=1) / np.sqrt(count))
+    between = base.mean(axis=1).var(ddof=1) if len(base) > 1 else 0.0
+    noise = float(np.sqrt(base.var(axis=1, ddof=1).mean() / count + between))
+    shift = float(paired.mean())
+    least = max(half, NOISE * noise, SMALLEST * max(1.0, abs(float(base.mean()))))
+    return shift if abs(shift) > least else 0.0

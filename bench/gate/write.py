@@ -1,0 +1,53 @@
+"""Making a baseline: predictions frozen, their readings taken, the suite run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from adapters.contract import Reconstruction
+from bench.gate.baseline import Baseline, Frozen, freeze, save_baseline
+from bench.gate.exact import cases, quick
+from bench.gate.fresh import is_posed, name_of, run_fresh, write_fresh
+from bench.gate.witness import WITNESSES, thin, witness
+from bench.plan import plan
+from bench.suite import Suite
+from data.images import DataError
+
+
+def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -> Baseline:
+    """Write the baseline of `suite` into `folder`, replacing one that is there; `advance` is told of each step."""
+    trials = plan(suite)
+    kept: dict[str, tuple[Frozen, Reconstruction]] = {}
+    for trial in trials:
+        outcome, prediction = run_fresh(trial)
+        advance(trial.label)
+        if prediction is None:
+            raise DataError(f"{name_of(trial)}: {outcome.status}: {outcome.message}; a suite that runs is wanted")
+        name = f"{trial.adapter.name}-{trial.scene.name}-{len(trial.views)}-{trial.seed}"
+        entry = Frozen(
+            name=name,
+            scene=trial.scene.name,
+            views=trial.views,
+            scope=trial.adapter.card.scope,
+            posed=is_posed(trial, prediction),
+        )
+        kept[name] = (entry, thin(prediction))
+    for name in WITNESSES:
+        kept[name] = witness(trials[0].scene.name, name, quick(suite.protocol))
+        advance(name)
+    for stale in folder.glob("*.npz"):
+        if stale.stem not in kept:
+            stale.unlink()
+    for name, (_, prediction) in kept.items():
+        freeze(folder, name, prediction)
+    bare = Baseline(suite=suite, frozen=[entry for entry, _ in kept.values()], exact={}, fresh=[])
+    exact = {}
+    for name, case in cases(folder, bare).items():
+        exact[name] = case()
+        advance(name)
+    baseline = msgspec.structs.replace(bare, exact=exact, fresh=write_fresh(suite, advance))
+    save_baseline(folder, baseline)
+    return baseline
