@@ -195,9 +195,9 @@ class Store:
             arrays: dict[str, NDArray[np.generic]] = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth}
             arrays |= {"up": cloud.up, "intrinsics": cloud.cameras.intrinsics, "sizes": cloud.sizes}
             arrays |= {"camera_from_world": cloud.cameras.camera_from_world}
-            for name, colors in (("pred_colors", cloud.colors), ("truth_colors", cloud.truth_colors)):
+            for field, colors in (("pred_colors", cloud.colors), ("truth_colors", cloud.truth_colors)):
                 if colors is not None:
-                    arrays[name] = colors
+                    arrays[field] = colors
             with replacing(self._file("clouds", f"{name}.npz")) as temporary:
                 np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
         write(self._file("scores", f"{name}.json"), _pretty(record))
