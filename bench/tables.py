@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ from bench.measure import BUSY_SHARE, median_and_iqr
 from bench.run import VERSION, now
 from bench.score import score_trial
 from bench.store import ScoreRecord, Store, TrialRecord
+from bench.sweep import Variant, sweep
 from data.images import DataError
 from data.scene import Scene, truth_id
-from metrics.protocol import load_protocol
+from metrics.protocol import Protocol, geometry_table, load_protocol
 from metrics.similarity import scale_of
 from reports.tables import (
     ALIGNMENTS,
     CLOUDS,
     LEFT_OUT,
+    REMARKS,
     SCENES,
     SCORES,
+    SWEEPS,
     TRIALS,
     RunInfo,
     Tables,
@@ -35,23 +38,36 @@ from reports.tables import (
 PREVIEW_IMAGES = 32
 
 
-def make_tables(store: Store, protocol: str, truth: str, advance: Callable[[str], None] = lambda label: None) -> Tables:
+def make_tables(
+    store: Store,
+    protocol: str,
+    truth: str,
+    advance: Callable[[str], None] = lambda label: None,
+    sweeps: bool = False,
+    only: Collection[str] | None = None,
+) -> Tables:
     """Every table of a report on `store` under one protocol, ranked under `truth`.
 
-    Of trials that differ only in code, environment or policy the newest stands. What was not scored yet under this
-    protocol is scored now; `advance` is told of each trial."""
-    records = newest([record for record in store.trials() if not record.policy.timing_only])
+    Of trials that differ only in code, environment or policy the newest stands; `only` names the keys of the trials to
+    report on. What was not scored yet under this protocol is scored now, and with `sweeps` under its variants too;
+    `advance` is told of each trial."""
+    records = newest(
+        [record for record in store.trials() if not record.policy.timing_only and (only is None or record.key in only)]
+    )
     if not records:
         raise DataError(f"{store.path}: no finished trial seen, `reconbench run --store {store.path}` makes some")
     scenes = _open_scenes(records)
+    meant = load_protocol(protocol)
     scores: list[tuple[TrialRecord, ScoreRecord]] = []
+    swept: list[tuple[Variant, ScoreRecord]] = []
     for record in records:
         scene = scenes.get(record.scene_path)
         if scene is not None and not record.timed_only:
-            scores += [(record, score_trial(store, record, scene, kind, protocol)) for kind in scene.truth_kinds]
+            scores += [(record, score_trial(store, record, scene, kind, meant)) for kind in scene.truth_kinds]
+            if sweeps and truth in scene.truth_kinds:
+                swept += sweep(store, record, scene, truth, meant)
         advance(f"{record.adapter} on {record.scene}")
     runs = store.runs()
-    meant = load_protocol(protocol)
     kinds = {score.truth for _, score in scores}
     return checked(
         Tables(
@@ -83,14 +99,27 @@ def make_tables(store: Store, protocol: str, truth: str, advance: Callable[[str]
                 version=VERSION,
                 created=now(),
                 commands=tuple(dict.fromkeys(run.command for run in runs)),
-                protocols={meant.hash: msgspec.json.format(msgspec.json.encode(meant), indent=1).decode()},
+                protocols={meant.hash: msgspec.json.format(msgspec.json.encode(meant), indent=1).decode()}
+                | {variant.protocol.hash: _said(meant, variant.protocol) for variant, _ in swept},
                 hardware="; ".join(dict.fromkeys(str(record.hardware) for record in records)),
                 overhead_seconds=runs[-1].overhead_seconds if runs else None,
                 rank_metric=meant.rank_metric,
                 rank_truth=truth if truth in kinds or not kinds else min(kinds),
             ),
+            sweeps=frame(SWEEPS, [row for variant, score in swept for row in _sweep_rows(meant, variant, score)]),
+            remarks=frame(REMARKS, [row for _, score in scores for row in _remark_rows(score)]),
         )
     )
+
+
+def keys_of_run(store: Store, started: str) -> set[str]:
+    """The trials of the one run of `store` whose start time begins with `started`; DataError otherwise."""
+    runs = store.runs()
+    matching = [run for run in runs if run.started.startswith(started)]
+    if len(matching) != 1 or not started:
+        known = ", ".join(run.started for run in runs) or "none"
+        raise DataError(f"{store.path}: {len(matching)} runs start with {started!r}, one wanted of: {known}")
+    return set(matching[0].trials)
 
 
 def newest(records: list[TrialRecord]) -> list[TrialRecord]:
@@ -197,6 +226,33 @@ def _stage_rows(score: ScoreRecord) -> list[dict[str, Any]]:
     ]
 
 
+def _sweep_rows(protocol: Protocol, variant: Variant, score: ScoreRecord) -> list[dict[str, Any]]:
+    shared = {"key": score.trial, "truth": score.truth, "protocol_hash": protocol.hash, "alignment": variant.alignment}
+    return [
+        {
+            **shared,
+            "keep": variant.keep,
+            "kept": score.kept,
+            **{name: getattr(value, name) for name in ("metric", "value", "low", "high", "status")},
+        }
+        for value in score.values
+        if value.metric in geometry_table(variant.protocol)
+    ]
+
+
+def _said(protocol: Protocol, variant: Protocol) -> str:
+    """What a variant changes of `protocol`, for the page's list of protocols."""
+    old, new = msgspec.to_builtins(protocol), msgspec.to_builtins(variant)
+    changes = {name: value for name, value in new.items() if old[name] != value and name != "name"}
+    text = {"as": protocol.name, "but": changes}
+    return f"{variant.name}\n{msgspec.json.format(msgspec.json.encode(text), indent=1).decode()}"
+
+
+def _remark_rows(score: ScoreRecord) -> list[dict[str, Any]]:
+    shared = {"key": score.trial, "truth": score.truth, "protocol_hash": score.protocol_hash}
+    return [{**shared, "remark": note} for note in dict.fromkeys(score.notes)]
+
+
 def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -214,9 +270,19 @@ def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> list[di
             "title": scene.file.title if scene else record.scene,
             "images": json.dumps(images),
             "truths": json.dumps(cards),
+            "refused": _refusal(scene) if scene is not None else "",
             "path": record.scene_path,
         }
     return [{name: value for name, value in row.items() if name != "path"} for row in rows.values()]
+
+
+def _refusal(scene: Scene) -> str:
+    """Why the scene has no COLMAP truth, where one was tried and refused."""
+    quality = scene.path / "quality.json"
+    if "colmap" in scene.truth_kinds or not quality.is_file():
+        return ""
+    card = json.loads(quality.read_bytes())
+    return "; ".join(map(str, card.get("reasons", ()))) if card.get("verdict") == "refused" else ""
 
 
 def truth_card(scene: Scene, kind: str) -> TruthCard:
@@ -224,10 +290,12 @@ def truth_card(scene: Scene, kind: str) -> TruthCard:
     folder = scene.path / "truth" / kind
     diameter = float(json.loads((folder / "truth.json").read_bytes())["diameter"])
     verdict, accuracy, completeness = ("exact", 0.0, 0.0) if kind == "exact" else ("", None, None)
+    reasons: tuple[str, ...] = ()
     quality = scene.path / "quality.json"
     if kind == "colmap" and quality.is_file():
         card = json.loads(quality.read_bytes())
         verdict = str(card.get("verdict", ""))
+        reasons = tuple(map(str, card.get("reasons", ())))
         against = card.get("exact") or {}
         accuracy, completeness = against.get("accuracy_percent"), against.get("completeness_percent")
-    return TruthCard(truth_id(folder), diameter, verdict, accuracy, completeness)
+    return TruthCard(truth_id(folder), diameter, verdict, accuracy, completeness, reasons)

@@ -21,6 +21,8 @@ from reports.tables import TableError
 MOST_POINTS = 40_000
 STEPS = 65_535
 CAMERA_UP = (0.0, -1.0, 0.0)  # camera axes point down: the guess where a file says nothing
+# Viridis without its darkest quarter, as clouds.js has it.
+COLOURS = ("#3b518a", "#306a8e", "#27808e", "#21988a", "#2dae7f", "#50c26a", "#84d34a", "#c0df2a", "#fde725")
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # ends of the colour scale, % of the diameter
 
 
@@ -62,9 +64,14 @@ def write_clouds(key: str, truth: str, source: Path, folder: Path, written: dict
         len(points),
         float(np.median(error)),
         high,
-        next((end for end in SCALES if end >= high), SCALES[-1]),
+        scale_end(high),
         _direction(arrays.get("up", np.array(CAMERA_UP))),
     )
+
+
+def scale_end(high: float) -> float:
+    """The end of the colour scale for a cloud whose 95th percentile of error is `high`, % of the diameter."""
+    return next((end for end in SCALES if end >= high), SCALES[-1])
 
 
 def _direction(vector: NDArray[Any]) -> tuple[float, float, float]:

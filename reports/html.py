@@ -22,6 +22,7 @@ from reports.curves import COSTS, Curve
 from reports.leaderboard import group_title, scope_of_claim
 from reports.published import sources
 from reports.ranking import ENOUGH_SCENES, Comparisons
+from reports.stability import Stability, Sweeps
 from reports.standings import Board, Group, Leaderboard, Metric, Row, Standing, Trial, order, records
 from reports.tables import RunInfo, Tables, scene_images
 
@@ -53,6 +54,7 @@ class SceneCard:
     title: str
     thumbnails: tuple[Thumbnail, ...]
     clouds: CloudMenu
+    refused: str  # why it has no COLMAP truth, where one was refused
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ class Plot:
 class _Page:
     """What templates ask for, and the files they link to."""
 
-    def __init__(self, tables: Tables, board: Leaderboard, out: Path) -> None:
+    def __init__(self, tables: Tables, board: Leaderboard, sweeps: Sweeps, out: Path) -> None:
         self.run: RunInfo = tables.run
         self.board = board
+        self.sweeps = sweeps
         self.out = out
         self.trials = {trial.key: trial for row in board.rows for trial in row.trials}
         self.row_number = {trial.key: i for i, row in enumerate(board.rows) for trial in row.trials}
@@ -82,6 +85,9 @@ class _Page:
             self.rows_of[row.board, row.system].append(row)
         self.hues = self._hues()
         self.notes = _notes(tables)
+        self.remarks: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for said in records(tables.remarks):
+            self.remarks[said.key, said.protocol_hash].append(f"{said.truth} truth: {said.remark}")
         self.alignments: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
         for stage in records(tables.alignments):
             self.alignments[stage.key, stage.truth, stage.protocol].append(stage)
@@ -162,9 +168,9 @@ def _notes(tables: Tables) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], out: Path) -> list[Path]:
+def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], sweeps: Sweeps, out: Path) -> list[Path]:
     """Write leaderboard.html, rows/*.html and what they load into `out`; returns the files written."""
-    page = _Page(tables, board, out)
+    page = _Page(tables, board, sweeps, out)
     for folder in ("rows", "assets", "clouds", "images"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     clouds: dict[str, Path] = {}
@@ -186,6 +192,7 @@ def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], out: Pat
         "group_title": group_title,
         "scope_of_claim": scope_of_claim,
         "pair_rows": pair_rows,
+        "stability_rows": stability_rows,
         "enough": ENOUGH_SCENES,
         "most_pairs": MATRIX,
         "scales": SCALES,
@@ -265,7 +272,7 @@ def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[S
             thumbnails.append(Thumbnail(view, f"images/{target.name}" if found else ""))
             written += [target] if found else []
         menu = _cloud_menu(page, (pair for pair in pairs if page.trials[pair.key].scene == scene.scene))
-        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), menu))
+        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), menu, scene.refused))
     return cards, written
 
 
@@ -312,7 +319,38 @@ def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[
             if lines:
                 about = {"board": index, "truth": truth, "quantity": quantity, "unit": unit, "better": better}
                 figures.append(about | {"title": titles.get(quantity, quantity), "lines": lines})
+        figures += [
+            {"board": index, "truth": truth, "quantity": metric.id, "unit": metric.unit, "better": metric.better}
+            | {"title": f"{metric.id} by share kept", "views": group.views, "lines": lines}
+            for group in page.groups(place)
+            for truth in page.shown(group)
+            for metric in wanted.get((place, truth), ())[:CURVE_METRICS]
+            if (lines := _kept_lines(page, group, truth, metric.id))
+        ]
     return figures
+
+
+def _kept_lines(page: _Page, group: Group, truth: str, metric: str) -> list[dict[str, Any]]:
+    """The score against the share of surest points kept, of the systems that have confidence."""
+    lines = []
+    for row in group.rows:
+        points = page.sweeps.kept(row, truth, metric)
+        if points:
+            blank: list[float | None] = [None] * len(points)
+            lines.append(
+                {
+                    "name": row.system,
+                    "hue": page.hue(row),
+                    "ranked": page.standing(row, truth).rank is not None,
+                    "views": [100 * point.kept for point in points],
+                    "value": [point.value for point in points],
+                    "low": blank,
+                    "high": blank,
+                    "cells": [f"{point.asked:.0%} asked, {point.cells_ok} of {point.cells} cells" for point in points],
+                    "whole": [point.cells_ok == point.cells for point in points],
+                }
+            )
+    return lines
 
 
 def _line(curve: Curve, page: _Page) -> dict[str, Any]:
@@ -333,6 +371,14 @@ def _line(curve: Curve, page: _Page) -> dict[str, Any]:
         "cells": [f"{point.cells_ok} of {point.cells} cells" for point in curve.points],
         "whole": [point.cells_ok == point.cells for point in curve.points],
     }
+
+
+def stability_rows(found: Stability, rows: list[Row]) -> list[tuple[str, list[float | None]]]:
+    """The matrix of shares won among the first systems of `rows`, in percent."""
+    order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
+    return [
+        (found.systems[i], [None if i == j else round(100 * float(found.share[i, j])) for j in order]) for i in order
+    ]
 
 
 def pair_rows(found: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[str, Any]]]]:

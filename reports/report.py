@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pandas as pd
@@ -9,21 +10,23 @@ import pandas as pd
 from reports.curves import curves, curves_csv
 from reports.html import write_html
 from reports.leaderboard import comparisons_csv, latex, leaderboard_csv, markdown, scores_csv
+from reports.stability import Sweeps, kept_csv, stability_csv
 from reports.standings import leaderboard
-from reports.tables import Tables, checked
+from reports.tables import TableError, Tables, checked
 
 
 def write_report(tables: Tables, out: Path) -> list[Path]:
     """Write every report of `tables` into the folder `out`; returns the files written.
 
     leaderboard.csv, scores.csv, curves.csv, comparisons.csv, leaderboard.md, leaderboard.tex, and leaderboard.html
-    with the pages, scripts, clouds and images that it links to.
+    with the pages, scripts, clouds and images that it links to; where the run was swept, stability.csv and kept.csv.
     A pure function of the tables and the files they name: the same tables give the same bytes.
     Raises TableError where a table breaks its description."""
     good = checked(tables)
     board = leaderboard(good)
-    lines = curves(board)
+    lines, sweeps = curves(board), Sweeps(good, board)
     out.mkdir(parents=True, exist_ok=True)
+    swept = {"stability.csv": stability_csv, "kept.csv": kept_csv} if sweeps else {}
     return [
         _csv(out / "leaderboard.csv", leaderboard_csv(board, good.run)),
         _csv(out / "scores.csv", scores_csv(good)),
@@ -31,8 +34,23 @@ def write_report(tables: Tables, out: Path) -> list[Path]:
         _csv(out / "comparisons.csv", comparisons_csv(board, good.run)),
         _text(out / "leaderboard.md", markdown(board, good.run)),
         _text(out / "leaderboard.tex", latex(board, good.run)),
-        *write_html(good, board, lines, out),
+        *(_csv(out / name, table(board, sweeps)) for name, table in swept.items()),
+        *write_html(good, board, lines, sweeps, out),
     ]
+
+
+def need_pyarrow() -> None:
+    """TableError where pyarrow is absent."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise TableError("parquet: pyarrow is not installed; `pip install 'reconbench[parquet]'` brings it")
+
+
+def write_parquet(tables: Tables, out: Path) -> Path:
+    """Write `out`/scores.parquet, the rows of scores.csv with their types; TableError where pyarrow is absent."""
+    need_pyarrow()
+    path = out / "scores.parquet"
+    scores_csv(checked(tables)).to_parquet(path, engine="pyarrow", index=False)
+    return path
 
 
 def _csv(path: Path, table: pd.DataFrame) -> Path:

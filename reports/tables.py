@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -178,11 +178,40 @@ CLOUDS = Schema(
         _text(
             "path",
             "an .npz with pred (K, 3) f32, error (K,) f32 in % of the diameter, truth (T, 3) f32, and perhaps "
-            "pred_colors (K, 3) u8, truth_colors (T, 3) u8 and up (3,), the direction that is up; "
-            "K and T at most 40,000",
+            "pred_colors (K, 3) u8, truth_colors (T, 3) u8, up (3,), the direction that is up, and C cameras to draw "
+            "from: intrinsics (C, 3, 3), camera_from_world (C, 4, 4), sizes (C, 2); K and T at most 40,000",
         ),
     ),
     ("key", "truth"),
+)
+
+SWEEPS = Schema(
+    "sweeps",
+    (
+        KEY,
+        _text("truth", "as in scores", TRUTHS),
+        _text("protocol_hash", "as in scores: the protocol that was varied"),
+        _text("alignment", "as ranked, or the alignment taken instead"),
+        _number("keep", "share of its surest points that the protocol asked for"),
+        _number("kept", "share of its points that were kept: more than asked where confidence ties"),
+        _text("metric", "as in scores"),
+        _number("value", "NaN unless status is ok"),
+        _number("low", "as in scores"),
+        _number("high", "as in scores"),
+        _text("status", "as in scores", SCORE_STATUS),
+    ),
+    ("key", "truth", "protocol_hash", "alignment", "keep", "metric"),
+)
+
+REMARKS = Schema(
+    "remarks",
+    (
+        KEY,
+        _text("truth", "as in scores", TRUTHS),
+        _text("protocol_hash", "as in scores"),
+        _text("remark", "one sentence on a score that ended well: an ambiguous alignment, no confidence ..."),
+    ),
+    ("key", "truth", "protocol_hash", "remark"),
 )
 
 SCENES = Schema(
@@ -192,6 +221,9 @@ SCENES = Schema(
         _text("title", "its name as printed"),
         _text("images", "json object: view id -> path of the image, in the order of the views"),
         _text("truths", "json object: kind -> the fields of TruthCard"),
+        _text(
+            "refused", "why its COLMAP truth was refused, so that nothing is scored against it; empty where it was not"
+        ),
     ),
     ("scene",),
 )
@@ -217,6 +249,7 @@ class TruthCard:
     verdict: str = ""  # of its quality card
     error_accuracy: float | None = None  # % of the diameter, the truth's own error against the exact surface
     error_completeness: float | None = None
+    reasons: tuple[str, ...] = ()  # for the verdict
 
 
 @dataclass(frozen=True)
@@ -244,6 +277,8 @@ class Tables:
     scenes: pd.DataFrame
     left_out: pd.DataFrame
     run: RunInfo
+    sweeps: pd.DataFrame = field(default_factory=lambda: frame(SWEEPS, []))  # empty unless asked for
+    remarks: pd.DataFrame = field(default_factory=lambda: frame(REMARKS, []))
 
 
 def frame(schema: Schema, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -314,11 +349,14 @@ def checked(tables: Tables) -> Tables:
         clouds=conform(CLOUDS, tables.clouds),
         scenes=conform(SCENES, tables.scenes),
         left_out=conform(LEFT_OUT, tables.left_out),
+        sweeps=conform(SWEEPS, tables.sweeps),
+        remarks=conform(REMARKS, tables.remarks),
     )
     if out.run.rank_truth not in TRUTHS:
         raise TableError(f"run.rank_truth: {out.run.rank_truth!r} seen, one of {', '.join(TRUTHS)} wanted")
     known = set(out.trials["key"])
-    for schema, table in ((SCORES, out.scores), (ALIGNMENTS, out.alignments), (CLOUDS, out.clouds)):
+    for schema in (SCORES, ALIGNMENTS, CLOUDS, SWEEPS, REMARKS):
+        table: pd.DataFrame = getattr(out, schema.name)
         strange = set(table["key"]) - known
         if strange:
             raise TableError(f"{schema.name}.key: {min(strange)!r} seen, the key of a trial wanted")
@@ -354,7 +392,7 @@ def _check_scores(tables: Tables) -> None:
         if bad.any():
             row = of.iloc[int(np.argmax(bad))]
             raise TableError(f"scores.value: a score of a trial with {what} {row[what]!r} seen, none wanted")
-    for metric, group in scores.groupby("metric"):
+    for (_, metric), group in scores.groupby(["protocol_hash", "metric"]):
         for name in ("unit", "better"):
             if group[name].nunique() > 1:
                 seen = ", ".join(sorted(group[name].unique()))
@@ -374,7 +412,7 @@ def truth_cards(text: str) -> dict[str, TruthCard]:
         if kind not in TRUTHS:
             raise TableError(f"scenes.truths: {kind!r} seen, one of {', '.join(TRUTHS)} wanted")
         try:
-            cards[kind] = TruthCard(**fields)
+            cards[kind] = TruthCard(**{**fields, "reasons": tuple(fields.get("reasons", ()))})
         except TypeError as error:
             raise TableError(f"scenes.truths: {error}, the fields of TruthCard wanted") from error
     return cards

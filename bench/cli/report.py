@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from bench.cli.common import REPORT, STORE, Truth, console, output
+
+if TYPE_CHECKING:
+    from reports.tables import Tables
 
 
 def report(
@@ -16,17 +19,65 @@ def report(
     out: Annotated[Path, Parameter(help="the folder to write the report to")] = REPORT,
     protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
     truth: Annotated[Truth, Parameter(help="the truth to rank under")] = "colmap",
+    sweep: Annotated[
+        bool, Parameter(help="also score under other alignments and fewer of the surest points: rank stability")
+    ] = False,
+    compare: Annotated[
+        tuple[str, str] | None,
+        Parameter(help="two stores, or runs as STORE@START of their start time: what changed from the first"),
+    ] = None,
+    figures: Annotated[bool, Parameter(help="also figures/*.svg and *.png for papers (extra `figures`)")] = False,
+    parquet: Annotated[bool, Parameter(help="also scores.parquet (extra `parquet`)")] = False,
 ) -> int:
-    """Write leaderboard.html, leaderboard.csv, scores.csv and their peers."""
+    """Write leaderboard.html, leaderboard.csv, scores.csv and their peers; with --compare, compare.html and .csv."""
+    if compare is not None:
+        return _compare(compare, out, protocol, truth)
     from bench.store import Store
     from bench.tables import make_tables
-    from reports.report import write_report
+    from reports.figures import need_matplotlib, write_figures
+    from reports.report import need_pyarrow, write_parquet, write_report
 
+    if figures:
+        need_matplotlib()
+    if parquet:
+        need_pyarrow()
     with console.status("scoring what is not scored yet") as status:
-        tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"))
+        tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"), sweep)
         status.update("writing")
         paths = write_report(tables, out)
+        paths += write_figures(tables, out) if figures else []
+        paths += [write_parquet(tables, out)] if parquet else []
     for path in paths:
-        if path.suffix in (".html", ".csv", ".md", ".tex") and path.parent == out:
+        if path.suffix in (".html", ".csv", ".md", ".tex", ".parquet") and path.parent == out:
             output.print(str(path), markup=False)
+    if figures:
+        output.print(f"{out / 'figures'}: {sum(path.parent.name == 'figures' for path in paths)} files", markup=False)
     return 0
+
+
+def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: str) -> int:
+    from reports.compare import sentences, write_comparison
+
+    with console.status("scoring what is not scored yet"):
+        before, after = (_tables(run, protocol, truth) for run in runs)
+        found, paths = write_comparison(before, after, runs, out)
+    for sentence in sentences(found):
+        output.print(sentence, markup=False)
+    for path in paths:
+        output.print(str(path), markup=False)
+    return 0
+
+
+def _tables(run: str, protocol: str, truth: str) -> Tables:
+    """The tables of `run`: a store, or STORE@START of one of its runs."""
+    from bench.store import Store
+    from bench.tables import keys_of_run, make_tables
+    from data.images import DataError
+
+    path, at, started = run.rpartition("@")
+    if Path(run).is_dir() or not at:
+        path, at = run, ""
+    if not Path(path, "trials").is_dir():
+        raise DataError(f"--compare: {path}: no trials/ seen, a store wanted")
+    store = Store(Path(path))
+    return make_tables(store, protocol, truth, only=keys_of_run(store, started) if at else None)

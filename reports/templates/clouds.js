@@ -6,6 +6,7 @@ window.reconbench = window.reconbench || {};
   // left out so that small errors still stand out from the ground.
   const SCALE = ["#3b518a", "#306a8e", "#27808e", "#21988a", "#2dae7f", "#50c26a", "#84d34a", "#c0df2a", "#fde725"];
   R.scaleGradient = "linear-gradient(90deg," + SCALE.join(",") + ")";
+  const COVERING = 10000;
   const PLAIN = [0.78, 0.8, 0.83];
 
   const waiting = new Map(), loaded = new Map();
@@ -122,8 +123,9 @@ window.reconbench = window.reconbench || {};
       gl.uniformMatrix4fv(this.at.clip, false, camera.clip(width / height));
       gl.uniform3fv(this.at.low, this.cloud.low);
       gl.uniform3fv(this.at.side, this.cloud.side);
-      // A surface of area about radius^2 * 6, covered once by discs.
-      gl.uniform1f(this.at.size, 2.1 * height * camera.radius * Math.sqrt(6 / this.count) / camera.tangent / 2);
+      // A surface of area about radius^2 * 6, covered once by discs; so few points cover none, and stay points.
+      const spacing = Math.sqrt(6 / Math.max(this.count, COVERING));
+      gl.uniform1f(this.at.size, 2.1 * height * camera.radius * spacing / camera.tangent / 2);
       gl.uniform2f(this.at.range, camera.distance - camera.radius, camera.distance + camera.radius);
       gl.drawArrays(gl.POINTS, 0, this.count);
     }

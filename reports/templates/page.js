@@ -63,6 +63,7 @@
         for (const other of all("button", button.parentElement)) other.setAttribute("aria-pressed", String(other === button));
         refresh(board);
         if (button.dataset.truth) listQuantities(board);
+        else drawCurves();
       });
     }
     board.querySelector("[data-search]").addEventListener("input", function () { refresh(board); });
@@ -135,7 +136,7 @@
     return inside.length > 1 ? out : [least, most].map(function (v) { return Number(v.toPrecision(3)); });
   }
   function draw(target, figure) {
-    const soft = colour("--soft"), rule = colour("--line"), cost = figure.truth === "";
+    const soft = colour("--soft"), rule = colour("--line"), cost = figure.truth === "", shares = "views" in figure;
     const views = Array.from(new Set(figure.lines.flatMap(function (line) { return line.views; }))).sort(function (a, b) { return a - b; });
     const unit = { bytes: "GiB", ratio: "" }[figure.unit] ?? figure.unit;
     const axis = { gridcolor: rule, zeroline: false, linecolor: rule, tickfont: { size: 11 }, fixedrange: true };
@@ -143,7 +144,7 @@
       title: { text: escape(figure.title) + (unit ? ` [${unit}]` : "") + (figure.better === "lower" ? " ↓" : " ↑"), font: { size: 13, color: colour("--ink") }, x: 0.02, xanchor: "left" },
       font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 12 },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 320, margin: { l: 48, r: 12, t: 40, b: 76 },
-      xaxis: { ...axis, type: "log", tickvals: views, ticktext: views.map(String), title: { text: "views", font: { size: 11 }, standoff: 6 }, range: [Math.log10(views[0]) - 0.08, Math.log10(views[views.length - 1]) + 0.08] },
+      xaxis: shares ? { ...axis, range: [0, 104], ticksuffix: "%", title: { text: "surest points kept", font: { size: 11 }, standoff: 6 } } : { ...axis, type: "log", tickvals: views, ticktext: views.map(String), title: { text: "views", font: { size: 11 }, standoff: 6 }, range: [Math.log10(views[0]) - 0.08, Math.log10(views[views.length - 1]) + 0.08] },
       yaxis: { ...axis, ...(cost ? { type: "log", tickvals: steps(figure), ticktext: steps(figure).map(String) } : { rangemode: "tozero" }) },
       legend: { orientation: "h", y: -0.3, font: { size: 11 } }, hovermode: "closest",
     }, { responsive: true, displayModeBar: false });
@@ -155,7 +156,7 @@
     await needPlotly();
     const select = board.querySelector("[data-quantity]"), truth = chosen(board, "truth");
     const kept = select.value;
-    const offered = figuresOf(board).filter(function (f) { return f.truth !== "" && (truth === undefined || f.truth === truth); });
+    const offered = figuresOf(board).filter(function (f) { return f.truth !== "" && !("views" in f) && (truth === undefined || f.truth === truth); });
     select.replaceChildren(...offered.map(function (figure) { return new Option(figure.quantity, figure.quantity); }));
     select.closest("label").hidden = offered.length === 0;
     if (offered.some(function (f) { return f.quantity === kept; })) select.value = kept;
@@ -163,10 +164,13 @@
   }
   function drawBoard(board) {
     const truth = chosen(board, "truth"), quantity = board.querySelector("[data-quantity]").value;
+    const views = Number(chosen(board, "views"));
     for (const target of all("[data-plot]", board)) {
       const name = target.dataset.plot;
       const figure = figuresOf(board).find(function (f) {
-        return name === "quality" ? f.truth !== "" && f.quantity === quantity && (truth === undefined || f.truth === truth) : f.quantity === name;
+        if (name !== "quality" && name !== "kept") return f.quantity === name;
+        const same = f.truth !== "" && f.quantity === quantity && (truth === undefined || f.truth === truth);
+        return same && (name === "kept" ? f.views === views : !("views" in f));
       });
       target.hidden = !figure;
       if (figure) draw(target, figure);

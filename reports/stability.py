@@ -1,0 +1,200 @@
+"""How far a ranking hangs on choices: resampled scenes and draws, other alignments, fewer of the surest points.
+
+A variant is one alignment with one kept share. Under each variant that any two systems were scored under, scenes are
+drawn with replacement, each value is redrawn from its interval over draws (taken as a normal's 95%), and the means over
+scenes are compared; the share of all these comparisons that a system wins is its stability against the other. A system
+that a choice does not concern (given poses are not aligned, not everyone has confidence) enters with the value it has.
+A failed cell loses by the largest difference seen between the two, as in the ranking; ties count half."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adapters.contract import F64
+from reports.standings import Group, Leaderboard, Row, records
+from reports.tables import RunInfo, Tables
+
+DRAWS = 400  # of scenes and values, under each variant
+SEED = 20260102
+NORMAL_95 = 1.959964
+
+AS_RANKED = "as ranked"
+Place = tuple[str, str]  # scene, views
+Choice = tuple[str, float]  # alignment, share kept
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A system's mean score at one share of its surest points, aligned as ranked."""
+
+    asked: float
+    kept: float
+    value: float | None  # None unless every cell has a result
+    cells_ok: int
+    cells: int
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Every ordered pair of n ranked systems of one group under one truth."""
+
+    systems: tuple[str, ...]
+    share: F64  # (n, n) of the comparisons that i wins against j; NaN on the diagonal
+    alignments: tuple[str, ...]
+    shares_kept: tuple[float, ...]
+    scenes: int
+    comparisons: int  # a pair
+
+
+class Sweeps:
+    """The sweeps table, ready to be asked; empty where no sweep was made."""
+
+    def __init__(self, tables: Tables, board: Leaderboard) -> None:
+        self.run: RunInfo = tables.run
+        self.better = {metric.id: metric.better for metrics in board.metrics.values() for metric in metrics}
+        self._found: dict[tuple[str, str, str, str], dict[Choice, Any]] = defaultdict(dict)
+        for row in records(tables.sweeps):
+            place = (row.key, row.truth, row.protocol_hash, row.metric)
+            self._found[place][row.alignment, row.keep] = row
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def _choices(self, row: Row, truth: str, metric: str) -> dict[Place, dict[Choice, list[Any]]]:
+        """A row's swept scores by cell and choice, a list over repeats."""
+        out: dict[Place, dict[Choice, list[Any]]] = defaultdict(lambda: defaultdict(list))
+        for trial in row.trials:
+            for choice, score in self._found.get((trial.key, truth, row.board.protocol_hash, metric), {}).items():
+                out[trial.scene, trial.view_ids][choice].append(score)
+        return out
+
+    def kept(self, row: Row, truth: str, metric: str) -> tuple[Kept, ...]:
+        """The row's score against the share kept, from all to few; empty where it has no confidence."""
+        cells = self._choices(row, truth, metric)
+        asked = sorted({k for found in cells.values() for name, k in found if name == AS_RANKED}, reverse=True)
+        if len(asked) < 2:
+            return ()
+        out = []
+        for share in asked:
+            scores = [score for found in cells.values() for score in found.get((AS_RANKED, share), ())]
+            good = [score for score in scores if score.status == "ok"]
+            means: dict[str, list[float]] = defaultdict(list)
+            for (scene, _), found in cells.items():
+                means[scene] += [s.value for s in found.get((AS_RANKED, share), ()) if s.status == "ok"]
+            value = fmean(fmean(group) for group in means.values() if group) if good else None
+            whole = len(good) == len(scores)
+            kept = fmean(score.kept for score in good) if good else share
+            out.append(Kept(share, kept, value if whole else None, len(good), len(scores)))
+        return tuple(out)
+
+    def stability(self, group: Group, truth: str) -> Stability | None:
+        """How often each ranked system of `group` beats each other one; None with fewer than two, or unswept."""
+        metric = self.run.rank_metric
+        found = group.comparisons.get(truth)
+        ranked = [row for row in group.rows if found is not None and row.system in found.systems]
+        swept = {row.system: self._choices(row, truth, metric) for row in ranked}
+        choices = sorted({c for cells in swept.values() for by_choice in cells.values() for c in by_choice})
+        if len(ranked) < 2 or not choices:
+            return None
+        places = sorted({(cell.scene, cell.view_ids) for row in ranked for cell in row.scores[truth, metric].cells})
+        sign = 1.0 if self.better[metric] == "lower" else -1.0
+        alignments = tuple(dict.fromkeys(alignment for alignment, _ in choices))
+        kept = tuple(sorted({share for _, share in choices}, reverse=True))
+        shape = (len(alignments) * len(kept), len(ranked), len(places))
+        value, spread = np.full(shape, np.nan), np.zeros(shape)
+        for i, row in enumerate(ranked):
+            for j, place in enumerate(places):
+                for k, choice in enumerate((a, s) for a in alignments for s in kept):
+                    mean, half = _at(swept[row.system].get(place, {}), choice, kept[0])
+                    value[k, i, j], spread[k, i, j] = sign * mean, half / NORMAL_95
+        scenes = sorted({scene for scene, _ in places})
+        in_scene = np.array([[scene == name for name in scenes] for scene, _ in places], float)
+        return Stability(
+            tuple(row.system for row in ranked),
+            _wins(value, spread, in_scene),
+            alignments,
+            kept,
+            len(scenes),
+            DRAWS * shape[0],
+        )
+
+
+def _at(by_choice: Mapping[Choice, list[Any]], choice: Choice, whole: float) -> tuple[float, float]:
+    """Mean and half interval of one cell under `choice`, or under the nearest choice that concerns the system."""
+    alignment, share = choice
+    for wanted in ((alignment, share), (alignment, whole), (AS_RANKED, share), (AS_RANKED, whole)):
+        scores = by_choice.get(wanted)
+        if scores:
+            if any(score.status != "ok" for score in scores):
+                return np.nan, 0.0
+            half = fmean((s.high - s.low) / 2 if s.low is not None else 0.0 for s in scores)
+            return fmean(score.value for score in scores), half
+    return np.nan, 0.0
+
+
+def _wins(value: F64, spread: F64, in_scene: F64) -> F64:
+    """(n, n) share of comparisons won, from values (choices, n, cells), smaller is better, NaN = failed."""
+    rng = np.random.default_rng(SEED)
+    choices, n, cells = value.shape
+    out = np.full((n, n), np.nan)
+    won = np.zeros((n, n))
+    for k in range(choices):
+        ok = ~np.isnan(value[k])
+        drawn = value[k] + spread[k] * rng.standard_normal((DRAWS, n, cells))
+        scenes = rng.integers(in_scene.shape[1], size=(DRAWS, in_scene.shape[1]))
+        weight = np.stack([(scenes == s).mean(axis=1) for s in range(in_scene.shape[1])], axis=1)
+        weight = weight @ (in_scene / np.maximum(in_scene.sum(axis=0), 1)).T  # (DRAWS, cells)
+        for i in range(n):
+            for j in range(i + 1, n):
+                both = ok[i] & ok[j]
+                difference = np.where(both, drawn[:, j] - drawn[:, i], 0.0)
+                margin = np.abs(np.where(both, value[k, j] - value[k, i], 0.0)).max(initial=0.0) or 1.0
+                difference += margin * (ok[i] & ~ok[j]) - margin * (~ok[i] & ok[j])
+                mean = (difference * weight).sum(axis=1)
+                share = float((mean > 0).mean() + (mean == 0).mean() / 2)
+                won[i, j] += share
+                won[j, i] += 1 - share
+    off = ~np.eye(n, dtype=bool)
+    out[off] = won[off] / choices
+    return out
+
+
+def stability_csv(board: Leaderboard, sweeps: Sweeps) -> pd.DataFrame:
+    """A row an ordered pair of ranked systems that were swept."""
+    rows = []
+    for group in board.groups:
+        for truth in group.comparisons:
+            found = sweeps.stability(group, truth)
+            if found is None:
+                continue
+            for i, system in enumerate(found.systems):
+                for j, other in enumerate(found.systems):
+                    if i != j:
+                        place = (group.board.inputs, group.board.scope, group.views, group.board.protocol_hash, truth)
+                        choices = (" | ".join(found.alignments), " ".join(f"{k:g}" for k in found.shares_kept))
+                        rows.append((*place, system, other, found.share[i, j], *choices, found.scenes))
+    columns = ["inputs", "scope", "views", "protocol_hash", "truth", "system", "other", "share_won"]
+    return pd.DataFrame(rows, columns=[*columns, "alignments", "shares_kept", "scenes"])
+
+
+def kept_csv(board: Leaderboard, sweeps: Sweeps) -> pd.DataFrame:
+    """A row a system, metric and share kept: the score against the share of its surest points."""
+    rows = []
+    for row in board.rows:
+        for truth, metric in row.scores:
+            rows += [
+                (
+                    *(row.board.inputs, row.board.scope, row.views, row.system, row.board.protocol_hash, truth, metric),
+                    *(point.asked, point.kept, point.value, point.cells_ok, point.cells),
+                )
+                for point in sweeps.kept(row, truth, metric)
+            ]
+    columns = ["inputs", "scope", "views", "system", "protocol_hash", "truth", "metric"]
+    return pd.DataFrame(rows, columns=[*columns, "keep", "kept", "value", "cells_ok", "cells"])
