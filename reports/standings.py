@@ -24,6 +24,7 @@ RawScore = Any  # likewise of the scores table
 
 # What tells two systems of one adapter apart, besides its name.
 VARIANT = ("weights", "device", "options", "adapter_hash", "environment")
+TIMED_ONLY = "random weights: timed only"
 
 
 @dataclass(frozen=True, order=True)
@@ -269,6 +270,8 @@ class _Builder:
         standings: dict[str, dict[str, Standing]] = {system: {} for system in systems}
         for truth in TRUTHS:
             if self.run.rank_metric not in self.seen.get((board, truth), {}):
+                timed = [system for system, trials in systems.items() if trials[0].weights == "random"]
+                standings |= {system: {**standings[system], truth: Standing(None, 0, TIMED_ONLY)} for system in timed}
                 continue
             why = {system: self._unranked(truth, trials, scores[system]) for system, trials in systems.items()}
             field = [system for system, reason in why.items() if not reason]
@@ -349,7 +352,7 @@ class _Builder:
         """Why a system has no rank under `truth`; "" where it has one."""
         trial = trials[0]
         if trial.weights == "random":
-            return "random weights: timed only"
+            return TIMED_ONLY
         if trial.reference:
             return "reference: given the truth"
         if trial.external:

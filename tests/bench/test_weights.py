@@ -1,0 +1,352 @@
+"""Weights: found, fetched, hashed, licensed, random; and what a user is told of each thing that is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.contract import Unavailable, Views
+from bench import weights
+from bench.cards import Adapter, get_adapter
+from bench.cli import main
+from bench.measure import Policy
+from bench.plan import plan
+from bench.process import run_adapter
+from bench.run import run_plan
+from bench.store import Store
+from bench.suite import Contestant, Suite
+from bench.tables import make_tables
+from data.images import DataError
+from data.scene import Scene
+from reports.report import write_report
+
+VIEWS = Views((np.zeros((8, 8, 3), np.uint8),), ("000",))
+QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CARD = (
+    'name = "{name}"\ntitle = "Net {name}"\nlicence_code = "MIT"\nlicence_weights = "CC BY-NC 4.0"\nscope = "scene"\n'
+)
+CODE = """
+import numpy as np
+from pathlib import Path
+from adapters.contract import Reconstruction, Reconstructor
+class Adapter(Reconstructor):
+    def load(self, device, weights, seed):
+        print("weights:", weights)
+        if weights != "random":
+            self.scale = float(Path(weights).read_text())
+    def infer(self, inputs):
+        return np.eye(3, dtype=np.float32)
+    def finish(self, outputs, views):
+        return Reconstruction(outputs * self.scale, "object", "arbitrary")
+"""
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def network(folder: Path, spec: str, code: str = CODE) -> Adapter:
+    """An adapter whose card has these weights, and whose points are as large as its checkpoint says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter.toml").write_text(CARD.format(name=folder.name) + spec)
+    (folder / "adapter.py").write_text(code)
+    return get_adapter(str(folder))
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache and an empty cache of ours."""
+    monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def put(hub: Path, files: dict[str, bytes], commit: str = COMMIT, main_branch: bool = True) -> Path:
+    """Files as the hub's own library lays them out: named links to contents."""
+    repository = hub / "models--org--net"
+    folder = repository / "snapshots" / commit
+    for name, content in files.items():
+        blob = repository / "blobs" / sha(content)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(content)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(os.path.relpath(blob, (folder / name).parent))
+    if main_branch:
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+    return folder
+
+
+def test_what_the_hubs_cache_holds_is_used_once_its_licence_is_accepted(tmp_path: Path, hub: Path) -> None:
+    adapter = network(tmp_path / "net", f'[weights]\nhub = "org/net"\nsha256 = {{ "a.pt" = "{sha(b"2.0")}" }}\n')
+    command = rf"`reconbench adapters fetch {adapter.folder} --accept-licence`"
+    with pytest.raises(Unavailable, match=rf"its weights are not here: {command}"):
+        weights.resolve(adapter, "pretrained")
+    folder = put(hub, {"a.pt": b"2.0"})
+    with pytest.raises(Unavailable, match=rf"the licence of its weights, CC BY-NC 4.0, is not accepted: {command}"):
+        weights.resolve(adapter, "pretrained")
+    weights.accept(adapter)
+    given = weights.resolve(adapter, "pretrained")
+    assert given.load == str(folder / "a.pt") and given.id.startswith("pretrained:")
+    outcome, result = run_adapter(adapter, VIEWS, policy=QUICK)
+    assert outcome.status == "ok" and result is not None
+    np.testing.assert_array_equal(result.points, 2 * np.eye(3))
+    card = (adapter.folder / "adapter.toml").read_text().replace("CC BY-NC 4.0", "another licence")
+    (adapter.folder / "adapter.toml").write_text(card)
+    with pytest.raises(Unavailable, match="another licence, is not accepted"):
+        weights.resolve(get_adapter(str(adapter.folder)), "pretrained")
+
+
+def test_a_pinned_revision_is_the_one_that_is_used_and_several_files_are_given_as_their_folder(
+    tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "f" * 40
+    put(hub, {"model.safetensors": b"new", "b.pt": b"1"})
+    old = put(hub, {"model.safetensors": b"old", "b.pt": b"2"}, other, main_branch=False)
+    pinned = network(tmp_path / "pinned", f'[weights]\nhub = "org/net"\nrevision = "{other}"\n')
+    free = network(tmp_path / "free", '[weights]\nhub = "org/net"\n')
+    both = network(
+        tmp_path / "both",
+        f'[weights]\nhub = "org/net"\nrevision = "{other}"\nsha256 = {{ "model.safetensors" = "", "b.pt" = "" }}\n',
+    )
+    for adapter in (pinned, free, both):
+        weights.accept(adapter)
+    given = [weights.resolve(adapter, "pretrained") for adapter in (pinned, free, both)]
+    assert Path(given[0].load).read_bytes() == b"old" and Path(given[1].load).read_bytes() == b"new"
+    assert given[2].load == str(old)
+    assert len({one.id for one in given}) == 3
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with pytest.raises(Unavailable, match="not here"):
+        weights.resolve(free, "pretrained")
+    (tmp_path / "home").mkdir()
+    hub.rename(tmp_path / "home" / "hub")
+    assert weights.resolve(free, "pretrained").id == given[1].id
+
+
+def test_a_file_with_another_hash_is_refused_by_name(tmp_path: Path, hub: Path) -> None:
+    adapter = network(tmp_path / "net", f'[weights]\nhub = "org/net"\nsha256 = {{ "a.pt" = "{sha(b"2.0")}" }}\n')
+    folder = put(hub, {"a.pt": b"3.0"})
+    weights.accept(adapter)
+    sentence = f"{folder / 'a.pt'}: sha256 {sha(b'3.0')} seen, {sha(b'2.0')} wanted"
+    with pytest.raises(Unavailable, match=sentence):
+        weights.resolve(adapter, "pretrained")
+    with pytest.raises(DataError, match=sentence):
+        weights.fetch(adapter)
+    assert run_adapter(adapter, VIEWS, policy=QUICK)[0].status == "unavailable"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A loopback server of `tmp_path/served`."""
+    (tmp_path / "served").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
+    thread = threading.Thread(target=found.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{found.server_port}"
+    found.shutdown()
+    thread.join()
+    found.server_close()
+
+
+def test_weights_at_a_url_are_fetched_once_checked_and_kept(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "served" / "a.pt").write_bytes(b"4.0")
+    adapter = network(tmp_path / "net", f'[weights]\nurl = "{server}/a.pt"\nsha256 = {{ "a.pt" = "{sha(b"4.0")}" }}\n')
+    assert call("adapters", "fetch", adapter.folder) == 2
+    said = capsys.readouterr().err
+    assert "net: code under MIT, weights under CC BY-NC 4.0: --accept-licence accepts both" in said
+    assert not (tmp_path / "cache").exists()
+    assert call("adapters", "fetch", adapter.folder, "--accept-licence") == 0
+    (tmp_path / "served" / "a.pt").unlink()
+    assert call("adapters", "fetch", adapter.folder) == 0, "the licence is accepted once, the file fetched once"
+    _, result = run_adapter(adapter, VIEWS, policy=QUICK)
+    assert result is not None and result.points[0, 0] == 4
+
+
+def test_what_cannot_be_fetched_leaves_nothing_behind(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served" / "a.pt").write_bytes(b"5.0")
+    spoilt = f'[weights]\nurl = "{server}/"\nsha256 = {{ "a.pt" = "{sha(b"4.0")}" }}\n'
+    absent = f'[weights]\nurl = "{server}/none.pt"\n'
+    cases = {
+        "spoilt": (spoilt, f"a.pt: sha256 {sha(b'5.0')} seen, {sha(b'4.0')} wanted"),
+        "absent": (absent, "none.pt: cannot be fetched (HTTP Error 404"),
+        "hubless": ('[weights]\nhub = "org/net"\n', "pip install 'reconbench[models]'"),
+    }
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for name, (spec, sentence) in cases.items():
+        adapter = network(tmp_path / name, spec)
+        assert call("adapters", "fetch", adapter.folder, "--accept-licence") == 2
+        assert sentence in capsys.readouterr().err
+        outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK)
+        assert outcome.status == "unavailable" and "its weights are not here" in outcome.message
+    assert not [path for path in (tmp_path / "cache" / "weights").rglob("*") if path.is_file()]
+    assert call("adapters", "fetch", "colmap", "--accept-licence") == 2
+    assert "adapter colmap has no weights to fetch" in capsys.readouterr().err
+
+
+def run(store: Store, scene: Scene, *contestants: Contestant) -> None:
+    suite = Suite(name="t", adapters=list(contestants), views=(2,), truth="exact", policy=QUICK)
+    run_plan(plan(suite, [scene]), store, protocol="object-v1", truth="exact")
+
+
+def test_random_weights_are_timed_and_shown_and_never_scored(tmp_path: Path, scene: Scene) -> None:
+    adapter = network(tmp_path / "net", '[weights]\nhub = "org/net"\n')
+    store = Store(tmp_path / "store")
+    run(store, scene, Contestant(name=str(adapter.folder), weights="random"), Contestant(name="noisy-oracle"))
+    record = next(record for record in store.trials() if record.adapter == "net")
+    assert (record.status, record.weights, record.prediction) == ("ok", "random", None)
+    assert record.cold is not None and record.cold.total == record.cold.infer and record.peak_rss > 2**20
+    assert "--weights random" in record.command and "weights: random" in store.log_path(record.key).read_text()
+    assert record.message == "random weights: infer alone is timed"
+    tables = make_tables(store, "object-v1", "exact")
+    row = tables.trials.set_index("adapter").loc["net (weights=random)"]
+    assert row["weights"] == "random" and row["infer_seconds"] > 0
+    assert set(tables.scores["adapter"]) == {"noisy-oracle"}
+    write_report(tables, tmp_path / "report")
+    assert "random weights: timed only" in (tmp_path / "report" / "leaderboard.html").read_text()
+    assert call("score", "--store", store.path) == 0
+    assert {score.trial for score in store.scores()} == {r.key for r in store.trials() if r is not record} - {
+        record.key
+    }
+
+
+def test_a_checkpoint_of_ones_own_is_keyed_by_its_content(tmp_path: Path, scene: Scene) -> None:
+    adapter = network(tmp_path / "net", '[weights]\nhub = "org/net"\n')
+    mine = tmp_path / "mine.pt"
+    store = Store(tmp_path / "store")
+    for content in ("1.0", "1.0", "2.0"):
+        mine.write_text(content)
+        run(store, scene, Contestant(name=str(adapter.folder), weights=str(mine)))
+    assert [record.status for record in store.trials()] == ["ok", "ok"]
+    assert len({record.weights for record in store.trials()}) == 2
+    assert set(make_tables(store, "object-v1", "exact").trials["weights"]) == {"path"}
+
+
+def test_each_missing_thing_is_one_sentence_with_the_command_that_mends_it(
+    tmp_path: Path, scene: Scene, scene_path: Path, hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(hub, {"model.safetensors": b"1.0"})
+    hungry = CODE.replace("return np.eye", "self.hoard = np.ones(2**28)\n        return np.eye")
+    environment = '[environment]\nrequirements = ["nothing==1.0"]\n'
+    cases = {
+        "environment": (
+            network(tmp_path / "environment", environment),
+            "`reconbench adapters install {folder}` makes it",
+        ),
+        "weights": (
+            network(tmp_path / "weights", '[weights]\nhub = "org/absent"\n'),
+            "its weights are not here: `reconbench adapters fetch {folder} --accept-licence` accepts",
+        ),
+        "licence": (
+            network(tmp_path / "licence", '[weights]\nhub = "org/net"\n'),
+            "CC BY-NC 4.0, is not accepted: `reconbench adapters fetch {folder} --accept-licence`",
+        ),
+        "memory": (
+            network(tmp_path / "memory", '[weights]\nhub = "org/net"\n', hungry),
+            "more than the limit of 0.5 GiB",
+        ),
+    }
+    weights.accept(cases["memory"][0])
+    store = tmp_path / "store"
+    names = ",".join(str(adapter.folder) for adapter, _ in cases.values())
+    command = ["run", "--adapters", names, "--scenes", scene_path, "--views", "2", "--truth", "exact"]
+    assert call(*command, "--store", store, "--memory", "0.5", "--repeats", "0") == 0
+    records = {record.adapter: record for record in Store(store).trials()}
+    told = capsys.readouterr().err
+    assert {name: record.status for name, record in records.items()} == {
+        **dict.fromkeys(("environment", "weights", "licence"), "unavailable"),
+        "memory": "oom",
+    }
+    write_report(make_tables(Store(store), "object-v1", "exact"), tmp_path / "report")
+    page = (tmp_path / "report" / "leaderboard.html").read_text()
+    assert call("adapters", "list") == 0
+    for name, (adapter, sentence) in cases.items():
+        wanted = sentence.format(folder=adapter.folder)
+        assert wanted in records[name].message and records[name].message.count("\n") == 0
+        assert wanted in told
+        assert wanted in page or name == "memory"
+    capsys.readouterr()
+    predict = ["predict", "--images", scene_path / "images", "--out", tmp_path / "out", "--adapter"]
+    for name in ("environment", "weights", "licence"):
+        assert call(*predict, cases[name][0].folder) == 2
+        assert cases[name][1].format(folder=cases[name][0].folder) in capsys.readouterr().err
+
+
+def test_a_path_that_leads_nowhere_and_weights_for_a_system_without_any_are_refused(
+    tmp_path: Path, scene_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = network(tmp_path / "net", '[weights]\nhub = "org/net"\n')
+    store = tmp_path / "store"
+    common = ["--scenes", scene_path, "--views", "2", "--truth", "exact", "--store", store]
+    assert call("run", "--adapters", adapter.folder, "--weights", tmp_path / "none.pt", *common) == 2
+    assert "none.pt: no such file" in capsys.readouterr().err
+    assert call("run", "--adapters", "oracle", "--weights", __file__, *common) == 2
+    assert "adapter oracle has no weights" in capsys.readouterr().err
+    assert call("run", "--weights", "random", *common) == 2
+    assert "--adapters is wanted with them" in capsys.readouterr().err
+    assert not store.exists()
+
+
+def test_the_hubs_library_fetches_into_the_hubs_cache(
+    tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("huggingface_hub")
+    content = b"6.0"
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            known = self.path == "/org/net/resolve/main/model.safetensors"
+            self.send_response(200 if known else 404)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{sha(content)}"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=found.serve_forever)
+    thread.start()
+    monkeypatch.setattr(library.constants, "ENDPOINT", f"http://127.0.0.1:{found.server_port}")
+    try:
+        adapter = network(
+            tmp_path / "net", f'[weights]\nhub = "org/net"\nsha256 = {{ "model.safetensors" = "{sha(content)}" }}\n'
+        )
+        given = weights.fetch(adapter)
+        assert Path(given.load).read_bytes() == content and Path(given.load).is_relative_to(hub)
+        with pytest.raises(DataError, match=r"org/absent: model\.safetensors cannot be fetched"):
+            weights.fetch(network(tmp_path / "absent", '[weights]\nhub = "org/absent"\n'))
+    finally:
+        found.shutdown()
+        thread.join()
+        found.server_close()
