@@ -222,10 +222,11 @@ class Fit:
         low, high = np.percentile(self.draws, [2.5, 97.5], axis=0)
         return list(zip(low.tolist(), high.tolist(), strict=True))
 
-    def measured(self, n: F64, weight: float) -> F64:
-        """(DRAWS, len(n)) values that a measurement of this weight might give at counts `n`, one noise a draw."""
+    def measured(self, n: F64, weight: float, chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> F64:
+        """(draws, len(n)) values that a measurement of this weight might give at counts `n`, one noise a draw, for the
+        `chosen` of DRAWS."""
         noise = np.random.default_rng(SEED + 1).standard_normal(DRAWS) * self._bootstrap[1] / np.sqrt(weight)
-        return np.asarray(self.law(n, self.draws) + noise[:, None])
+        return np.asarray(self.law(n, self.draws[chosen]) + noise[chosen, None])
 
 
 def fit(law: Law, points: Points) -> Fit:
@@ -280,7 +281,7 @@ class Scaling:
         ends = np.empty(DRAWS)
         for i, found in enumerate(judged):
             mine = chosen == i
-            over = found.measured(counts, float(self.points.weights[-1]))[mine] >= limit
+            over = found.measured(counts, float(self.points.weights[-1]), mine) >= limit
             ends[mine] = np.where(over.any(axis=1), over.argmax(axis=1), np.inf)
         low, middle, high = (np.sort(ends)[[int(q * (DRAWS - 1)) for q in (0.025, 0.5, 0.975)]]).tolist()
         return LargestCount(*(None if np.isinf(end) else int(end) for end in (low, middle, high)))
