@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -312,17 +313,15 @@ def test_a_path_that_leads_nowhere_and_weights_for_a_system_without_any_are_refu
     assert not store.exists()
 
 
-def test_the_hubs_library_fetches_into_the_hubs_cache(
-    tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    library = pytest.importorskip("huggingface_hub")
+def test_the_hubs_library_fetches_into_the_hubs_cache(tmp_path: Path, hub: Path) -> None:
+    pytest.importorskip("huggingface_hub")
     content = b"6.0"
 
     class Hub(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             known = self.path == "/org/net/resolve/main/model.safetensors"
             self.send_response(200 if known else 404)
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit" if known else "X-Error-Code", COMMIT if known else "EntryNotFound")
             self.send_header("ETag", f'"{sha(content)}"')
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -337,15 +336,22 @@ def test_the_hubs_library_fetches_into_the_hubs_cache(
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=found.serve_forever)
     thread.start()
-    monkeypatch.setattr(library.constants, "ENDPOINT", f"http://127.0.0.1:{found.server_port}")
-    try:
-        adapter = network(
-            tmp_path / "net", f'[weights]\nhub = "org/net"\nsha256 = {{ "model.safetensors" = "{sha(content)}" }}\n'
+    environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{found.server_port}"}
+
+    def fetch(folder: Path, spec: str) -> subprocess.CompletedProcess[str]:
+        network(folder, f'[weights]\nhub = "org/{folder.name}"\n{spec}')
+        command = ["from bench.cli import main; main()", "adapters", "fetch", str(folder), "--accept-licence"]
+        return subprocess.run(
+            [sys.executable, "-c", *command], env=environment, capture_output=True, text=True, timeout=120, check=False
         )
-        given = weights.fetch(adapter)
-        assert Path(given.load).read_bytes() == content and Path(given.load).is_relative_to(hub)
-        with pytest.raises(DataError, match=r"org/absent: model\.safetensors cannot be fetched"):
-            weights.fetch(network(tmp_path / "absent", '[weights]\nhub = "org/absent"\n'))
+
+    try:
+        done = fetch(tmp_path / "net", f'sha256 = {{ "model.safetensors" = "{sha(content)}" }}\n')
+        assert done.returncode == 0, done.stderr
+        path = Path(done.stdout.split()[0])
+        assert path.read_bytes() == content and path.is_relative_to(hub)
+        done = fetch(tmp_path / "absent", "")
+        assert done.returncode == 2 and "org/absent: model.safetensors cannot be fetched" in done.stderr
     finally:
         found.shutdown()
         thread.join()
