@@ -24,6 +24,7 @@ def check(
     workloads: Annotated[str | None, Parameter(help="what to time, comma-separated; default: all")] = None,
     markdown: Annotated[Path | None, Parameter(help="write a summary for a pull request")] = None,
     junit: Annotated[Path | None, Parameter(help="write JUnit XML")] = None,
+    fail_fast: Annotated[bool, Parameter(help="stop at the first regression", negative="")] = False,
     write: Annotated[bool, Parameter(help="make the baseline anew from what this tree gives", negative="")] = False,
     suite: Annotated[str, Parameter(help="with --write: the suite to freeze, a name or .toml file")] = "gate",
 ) -> int:
@@ -45,7 +46,7 @@ def check(
     names = split(workloads) if workloads is not None else list(WORKLOADS)
     if unknown := [name for name in names if name not in WORKLOADS]:
         return refuse(f"--workloads: {unknown[0]!r} seen, {', '.join(WORKLOADS)} wanted")
-    findings = _findings(baseline, parts, against or "", tuple(names))
+    findings = _findings(baseline, parts, against or "", tuple(names), fail_fast)
     compared = f"{baseline}, {against}" if against else str(baseline)
     if markdown is not None:
         markdown.write_text(as_markdown(findings, compared))
@@ -56,7 +57,7 @@ def check(
     return EXIT_CODES[verdict]
 
 
-def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, ...]) -> list[Finding]:
+def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, ...], fail_fast: bool) -> list[Finding]:
     """Every finding, printed as it comes."""
     from bench.gate.baseline import load_baseline
     from bench.gate.exact import check_exact
@@ -81,6 +82,8 @@ def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, 
                 output.print(f"{finding.case} ({finding.seconds:.1f} s)", markup=False)
                 for line in finding.lines():
                     output.print(f"    {line}", markup=False)
+                if fail_fast and finding.verdict in ("regression", "broken"):
+                    return findings
     return findings
 
 

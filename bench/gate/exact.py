@@ -26,15 +26,17 @@ from bench.measure import Policy
 from bench.plan import plan, read_truth
 from bench.process import run_adapter
 from bench.scenes import get_scene
+from bench.score import prepare
 from data.scene import Scene
 from metrics import chamfer, emd, fscore, register
 from metrics.cameras import align_cameras, pose_errors
 from metrics.depth import depth_errors
 from metrics.image import psnr, ssim
 from metrics.normals import normal_consistency
+from metrics.prepared import PreparedTruth, ScoringError
 from metrics.protocol import Protocol, load_protocol
 from metrics.register import icp
-from metrics.scoring import PreparedTruth, ScoringError, score
+from metrics.scoring import score
 from metrics.volume import volume_iou
 
 Case = Callable[[], Readings]
@@ -51,18 +53,11 @@ def cases(folder: Path, baseline: Baseline) -> dict[str, Case]:
     """Every case of the exact part, by name."""
     found: dict[str, Case] = {}
     base = quick(baseline.suite.protocol)
-    prepared: dict[tuple[str, str, Protocol], PreparedTruth] = {}
-
-    def ready(scene: Scene, kind: str, protocol: Protocol) -> PreparedTruth:
-        key = (scene.name, kind, protocol)
-        if key not in prepared:
-            prepared[key] = PreparedTruth.of(read_truth(scene, kind), protocol)
-        return prepared[key]
 
     def scored(entry: Frozen, kind: str, protocol: Protocol = base, scope: str = "") -> Case:
         def run() -> Readings:
             scene = get_scene(entry.scene)
-            return _score(thaw(folder, entry.name), scene, ready(scene, kind, protocol), entry, scope or entry.scope)
+            return _score(thaw(folder, entry.name), scene, prepare(scene, kind, protocol), entry, scope or entry.scope)
 
         return run
 
@@ -171,7 +166,6 @@ def _instruments(prediction: Reconstruction, entry: Frozen) -> Readings:
     out |= {"psnr": psnr(*photos), "ssim": ssim(*photos)}
     out |= read("icp", icp(pred, samples, normals))
     out |= read("register", register(prediction.points, samples, cameras=(prediction.cameras, cameras)))
-    out |= read("search", register(prediction.points, samples, seed=SEED))
     return out | _emd(pred[:256], samples[:256])
 
 

@@ -6,7 +6,6 @@ with the same seeds, and compared seed by seed (paired draws: what a seed does t
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +18,13 @@ from scipy.stats import t as student_t
 from adapters.contract import F64, Reconstruction
 from bench.gate.baseline import Baseline, Fresh
 from bench.gate.verdict import Finding, Mismatch, Verdict
-from bench.plan import Trial, plan, read_truth
+from bench.plan import Trial, plan
 from bench.process import Outcome, run_adapter
+from bench.score import prepare
 from bench.suite import Suite
+from metrics.prepared import ScoringError
 from metrics.protocol import load_protocol, metric_table
-from metrics.scoring import PreparedTruth, ScoringError, score
+from metrics.scoring import score
 
 SEEDS = 5
 RUNS = 2  # of each trial when a baseline is written
@@ -61,12 +62,12 @@ def score_fresh(suite: Suite, trial: Trial, prediction: Reconstruction) -> dict[
     """Metric -> its value under each of the gate's seeds."""
     protocol = load_protocol(suite.protocol)
     protocol = msgspec.structs.replace(protocol, samples=10_000, emd_samples=256, draws=2, emd_draws=2)
-    prepared = PreparedTruth.of(read_truth(trial.scene, suite.truth), protocol)
+    prepared = prepare(trial.scene, suite.truth, protocol)
+    scope, posed = trial.adapter.card.scope, is_posed(trial, prediction)
     out: dict[str, list[float]] = {}
     for seed in range(SEEDS):
-        seeded = dataclasses.replace(prepared, protocol=msgspec.structs.replace(protocol, seed=seed))
-        scope = trial.adapter.card.scope
-        result = score(prediction, seeded, trial.views, scope=scope, posed=is_posed(trial, prediction))
+        seeded = prepared.under(msgspec.structs.replace(protocol, seed=seed))
+        result = score(prediction, seeded, trial.views, scope=scope, posed=posed, brief=True)
         for name, value in result.values.items():
             if value.value is not None:
                 out.setdefault(name, []).append(value.value)

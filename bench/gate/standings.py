@@ -6,24 +6,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from adapters.contract import Reconstruction
 from bench.cards import Card
 from bench.gate.readings import Readings, read
 from bench.measure import Hardware, Policy, Steps
 from bench.plan import read_truth
-from bench.store import Store, TrialRecord
+from bench.store import ScoredValue, ScoreRecord, Store, TrialRecord
 from bench.tables import make_tables
 from data.scene import Scene
+from metrics.protocol import load_protocol, metric_table
+from metrics.truth import Truth
 from reports.leaderboard import comparisons_csv, leaderboard_csv
 from reports.standings import leaderboard
 
-NOISE = {"good": 0.004, "fair": 0.008, "fragile": 0.002, "kin": 0.001, "reference": 0.0}  # shares of the diameter
+SYSTEMS = ("kin", "good", "fair", "fragile", "reference")  # the better the earlier, where both have a result
 OWN = ("version", "hardware", "environment", "adapter_hash", "trials", "protocol", "protocol_hash", "truth_id")
 RANKED = ".fscore@1%"
-
-
 PROTOCOL = """
 name = "gate"
 version = 1
@@ -36,36 +34,57 @@ emd_draws = 2
 
 
 def standings(scene: Scene, views: tuple[str, ...]) -> Readings:
-    """Five systems in two cells each, one of which fails in one: the leaderboard and the comparisons, cell by cell."""
+    """Five systems in two cells each, one of which fails in one: the leaderboard and the comparisons, cell by cell.
+
+    One trial is scored from its stored prediction, one as the failure that it is; the other scores are made up."""
     truth = read_truth(scene, scene.truth_kinds[0])
     with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
         store, file = Store(Path(folder) / "store"), Path(folder) / "protocol.toml"
         file.write_text(PROTOCOL)
-        for number, (system, noise) in enumerate(NOISE.items()):
+        identity, _ = store.put_prediction(Reconstruction(truth.points[::70], "world", "metric"), keep_all=False)
+        for number, system in enumerate(SYSTEMS):
             for cell, chosen in enumerate((views[:4], views[4:8])):
-                rng = np.random.default_rng([number, cell])
-                some = rng.choice(len(truth.points), 2000, replace=False)
-                moved = truth.points[some] + truth.normals[some] * rng.normal(0, noise * truth.diameter, (2000, 1))
-                prediction = Reconstruction(moved.astype(np.float32), "world", "metric")
-                failed = system == "fragile" and cell == 1
-                identity = None if failed else store.put_prediction(prediction, keep_all=False)[0]
-                seconds = (0.5 + number, 0.4 + number, 0.6 + number)
-                store.put_trial(_record(system, scene, chosen, f"{number}{cell}", identity, seconds))
+                failed = (system, cell) == ("fragile", 1)
+                record = _record(system, scene, chosen, f"{number}{cell}", None if failed else identity, number)
+                store.put_trial(record)
+                if not failed and (system, cell) != ("good", 0):
+                    for kind in scene.truth_kinds:
+                        store.put_score(_made_up(record, read_truth(scene, kind), str(file), number + cell / 4), None)
         tables = make_tables(store, str(file), scene.truth_kinds[0])
     board = leaderboard(tables)
     rows = leaderboard_csv(board, tables.run)
     out: Readings = {}
-    kept = [
-        name
-        for name in map(str, rows)
-        if not name.endswith(OWN) and ("." not in name or RANKED in name or name.endswith(".rank"))
-    ]
-    for row in rows[kept].to_dict("records"):
+    shown = [name for name in map(str, rows) if "." not in name or RANKED in name or name.endswith(".rank")]
+    for row in rows[[name for name in shown if not name.endswith(OWN)]].to_dict("records"):
         out |= read(str(row.pop("system")), {str(name): _plain(value) for name, value in row.items()})
     for row in comparisons_csv(board, tables.run).drop(columns="protocol_hash").to_dict("records"):
         name = f"{row.pop('system')} against {row.pop('other')}, {row.pop('truth')}"
         out |= read(name, {str(column): _plain(value) for column, value in row.items()})
     return out
+
+
+def _made_up(record: TrialRecord, truth: Truth, protocol_name: str, badness: float) -> ScoreRecord:
+    """A score that is worse in every metric the larger `badness`."""
+    protocol = load_protocol(protocol_name)
+    values = [
+        ScoredValue(name, unit, better, "ok", value, value - 0.01, value + 0.01, 0.5)
+        for name, (unit, better) in metric_table(protocol).items()
+        for value in ((0.9 - 0.1 * badness) if better == "higher" else (1 + badness),)
+    ]
+    return ScoreRecord(
+        trial=record.key,
+        truth=truth.kind,
+        truth_id=truth.id,
+        truth_made_by=list(truth.made_by),
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        protocol_hash=protocol.hash,
+        values=values,
+        stages=[],
+        points=record.points,
+        unobserved=0,
+        notes=[],
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -74,8 +93,9 @@ def _plain(value: Any) -> Any:
 
 
 def _record(
-    system: str, scene: Scene, views: tuple[str, ...], key: str, prediction: str | None, seconds: tuple[float, ...]
+    system: str, scene: Scene, views: tuple[str, ...], key: str, prediction: str | None, number: int
 ) -> TrialRecord:
+    seconds = (0.5 + number, 0.4 + number, 0.6 + number)
     calls = [Steps(prepare=s / 8, infer=s / 2, finish=s / 4, total=s) for s in seconds]
     ok = prediction is not None
     return TrialRecord(

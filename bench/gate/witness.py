@@ -12,8 +12,8 @@ from bench.gate.baseline import Frozen
 from bench.plan import read_truth, view_order
 from bench.scenes import get_scene
 from metrics.equalise import bounded_subset
+from metrics.prepared import PreparedTruth
 from metrics.protocol import Protocol
-from metrics.scoring import PreparedTruth
 from metrics.similarity import apply, nearest_rotation, similarity
 
 POINTS = 3000  # kept of each prediction
