@@ -34,6 +34,15 @@ BROKEN = [
     (GOOD + "min_views = 3\nmax_views = 2\n", "1 <= min <= max wanted"),
     (GOOD.replace('"x"', '"X y"'), "lower-case words"),
     ("name = ", "Invalid"),
+    (GOOD + '[environment]\nrequirements = ["a b"]\n', "requirement 'a b' seen, one as PEP 508 writes it wanted"),
+    (GOOD + '[environment]\nrequirements = ["a @ git+https://x/a@main"]\n', "COMMIT with 40 hex digits wanted"),
+    (GOOD + '[environment]\npython = "three"\n', "python 'three' seen, versions such as"),
+    (GOOD + '[[environment.sources]]\nurl = "u"\ncommit = "main"\n', "at commit 'main' seen, 40 hex digits wanted"),
+    (GOOD + 2 * f'[[environment.sources]]\nurl = "a/b.git"\ncommit = "{40 * "0"}"\n', "two sources of one name"),
+    (GOOD + "[weights]\n", "weights with a hub id or a url wanted"),
+    (GOOD + '[weights]\nurl = "a.pt"\n', "weights url 'a.pt' seen"),
+    (GOOD + '[weights]\nhub = "a/b"\nsha256 = { "a.pt" = "12" }\n', "sha256 '12' of a.pt seen, 64 hex digits"),
+    (GOOD + '[weights]\nhub = "a/b"\nsha256 = { "../a.pt" = "" }\n', "weights file '../a.pt' seen"),
 ]
 
 
@@ -43,6 +52,13 @@ def test_a_malformed_card_is_named_with_its_field(tmp_path: Path, text: str, sen
     with pytest.raises(DataError, match=sentence) as caught:
         read_card(tmp_path / "adapter.toml")
     assert str(tmp_path / "adapter.toml") in str(caught.value)
+
+
+def test_the_card_of_the_page_on_adapters_is_a_card(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+    (tmp_path / "adapter.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    card = read_card(tmp_path / "adapter.toml")
+    assert card.environment.own and card.weights is not None and list(card.weights.files) == ["model.safetensors"]
 
 
 def test_a_folder_is_an_adapter() -> None:
