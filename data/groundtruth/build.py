@@ -19,7 +19,7 @@ from adapters.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import Intake, save_image, save_mask, take_in
-from data.groundtruth.measure import compare_fusion, compare_halves, exact_error
+from data.groundtruth.measure import compare_fusion, compare_halves, compare_poses, exact_error
 from data.groundtruth.mesh import poisson_mesh
 from data.groundtruth.quality import (
     DISTORTION_GATE,
@@ -63,7 +63,7 @@ def build_groundtruth(
 
     `source` is a folder of photos (with `masks/` if the object is masked), a video, or a Scene, which may be `out`
     itself. Structure from motion runs on full frames at full size in a process of its own, at most `timeout` seconds a
-    run; `dense` adds the surface by multi-view stereo, `halves` the comparison of two reconstructions from disjoint
+    run; `dense` adds the surface by multi-view stereo, `halves` the comparisons of surfaces and cameras from disjoint
     views, `mesh` a Poisson mesh of the surface as `truth/colmap-mesh.ply`, to look at: the points are what is scored.
     Where the scene has an exact truth, poses are still solved freely, then one similarity brings them into the exact
     frame, whose diameter and crop are taken; elsewhere z is up and the crop is what many views see.
@@ -183,6 +183,7 @@ class _Measured:
     fusion: float | None = None  # % of the diameter, from COLMAP's fusion to ours
     mesh_faces: int | None = None
     halves: Halves | None = None
+    poses: float | None = None  # % of the diameter, from cameras of halves of the views to those of all
     exact: ExactError | None = None
     diameter: float | None = None
 
@@ -202,6 +203,7 @@ def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
         distortion_left_px=0.0 if measured.straightened else measured.distortion,
         coverage=measured.dense.coverage if measured.dense else None,
         halves=measured.halves,
+        poses_apart_percent=measured.poses,
         predicted=measured.predicted,
     )
 
@@ -229,6 +231,7 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         fusion_median_percent=measured.fusion,
         mesh_faces=measured.mesh_faces,
         halves=measured.halves,
+        poses_apart_percent=measured.poses,
         predicted=measured.predicted,
         exact=measured.exact,
         diameter=measured.diameter,
@@ -291,7 +294,7 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
         kept &= crop.contains(about)
     unit = exact.diameter if exact is not None else diameter(about[kept])
     chosen = np.flatnonzero(kept)[bounded_subset(about[kept], MOST_POINTS)]
-    fusion = mesh_faces = agreement = None
+    fusion = mesh_faces = agreement = poses = None
     if surface is not None:
         with job.clock.stage("dense"):
             fusion = compare_fusion(surface, solved, crop, unit, job.seed, job.notes)
@@ -302,7 +305,8 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
         mesh_faces = len(shape.faces)
     if halves and dense:
         with job.clock.stage("halves"):
-            agreement = compare_halves(job.solve, solved, views, crop, unit, job.seed, job.notes, job.progress)
+            agreement = compare_halves(solved, crop, unit, job.seed, job.notes, job.progress)
+            poses = compare_poses(job.solve, solved, views, unit, job.notes, job.progress)
     points, normals = about[chosen], normals[chosen]
     against = exact_error(points, solved.cameras, exact_cameras, exact) if exact and exact_cameras else None
     _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap")
@@ -313,6 +317,7 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
         fusion=fusion,
         mesh_faces=mesh_faces,
         halves=agreement,
+        poses=poses,
         exact=against,
         diameter=unit,
     )

@@ -17,77 +17,75 @@ from data.groundtruth.quality import ExactError, Halves
 from data.images import DataError
 from metrics.cameras import align_cameras
 from metrics.nearest import distances, nearest
-from metrics.similarity import AlignmentError, apply, rotation_angle
+from metrics.similarity import AlignmentError, rotation_angle
 from metrics.truth import Box, Truth
 from metrics.visibility import depth_buffers, seen_surface
 
 HALVES_SIDE = 320  # pixels: halves are compared on coarser maps, at a quarter of the cost
-FEWEST_VIEWS = 6  # in a half, below which it is not rebuilt
+FEWEST_VIEWS = 6  # in a half, below which it is not compared
 FEWEST_POINTS = 100
 NEAR = 0.01  # share of the diameter within which surfaces count as one
-Solve = Callable[[Sequence[int], float, float], SparseModel]
+Solve = Callable[[Sequence[int], float, float], SparseModel]  # on those views; the progress it moves, from and to
+Progress = Callable[[str, float], None]
 
 
 def compare_halves(
-    solve: Solve,
-    solved: Solved,
-    views: NDArray[np.int64],
-    crop: Box | None,
-    unit: float,
-    seed: int,
-    notes: list[str],
-    progress: Callable[[str, float], None],
+    solved: Solved, crop: Box | None, unit: float, seed: int, notes: list[str], progress: Progress
 ) -> Halves | None:
-    """Rebuild the scene from its even and from its odd views, independently, and compare the two surfaces.
-
-    Each half is brought into the frame of `solved` by its own cameras, which `solved` has as well. `views` are the
-    scene's indices of solved's views, `unit` the diameter. None, with the reason added to `notes`, where a half of
-    the views cannot be rebuilt."""
-    clouds, used = [], []
-    for half in (0, 1):
-        rows = np.arange(half, len(views), 2)
-        name = ("even", "odd")[half]
+    """Make the surface from the even and from the odd views alone, with the cameras of `solved`, and compare the two.
+    None, with the reason added to `notes`, where there are too few views or points."""
+    clouds, parts = [], even_and_odd(len(solved.cameras))
+    for half, (name, rows) in enumerate(parts.items()):
         if len(rows) < FEWEST_VIEWS:
             notes.append(f"halves not compared: {len(rows)} {name} views, at least {FEWEST_VIEWS} wanted")
             return None
-        try:
-            low = 0.8 + 0.1 * half
-            model = solve(views[rows].tolist(), low, low + 0.04)
-            found = np.flatnonzero(model.registered)
-            if len(found) < FEWEST_VIEWS:
-                notes.append(f"halves not compared: {len(found)} of {len(rows)} {name} views registered")
-                return None
-            part = _as_solved(model, solved, rows)
-            fit = align_cameras(part.cameras, solved.cameras.take(rows[found])).truth_from_pred
-        except (Unsupported, AlignmentError) as error:
-            notes.append(f"halves not compared: {name} views: {error}")
-            return None
-        part = Solved(
-            part.images,
-            part.masks,
-            move_cameras(part.cameras, fit),
-            part.sizes,
-            apply(fit, part.points).astype(np.float32),
-            part.visible,
-        )
-        surface = dense_surface(
-            part, seed=seed, side=HALVES_SIDE, progress=partial(_advance, progress, low + 0.04, low + 0.1)
-        )
+        low = 0.8 + 0.05 * half
+        report = partial(_advance, progress, "dense surface of half the views", low, low + 0.05)
+        surface = dense_surface(solved.take(rows.tolist()), seed=seed, side=HALVES_SIDE, progress=report)
         keep = _judged(surface.points, solved, crop)
         if keep.sum() < FEWEST_POINTS:
             notes.append(f"halves not compared: {int(keep.sum())} points from the {name} views")
             return None
         clouds.append((surface.points[keep], surface.normals[keep]))
-        used.append(len(found))
     (even, even_normals), (odd, odd_normals) = clouds
     pairs = across(even, odd, odd_normals), across(odd, even, even_normals)
     near = [distance <= NEAR * unit for distance, _ in pairs]
     off = np.concatenate([height[where] for (_, height), where in zip(pairs, near, strict=True)])
     return Halves(
-        (used[0], used[1]),
+        (len(parts["even"]), len(parts["odd"])),
         round(min(float(where.mean()) for where in near), 4),
         _percent(off.mean() / unit) if len(off) else None,
     )
+
+
+def compare_poses(
+    solve: Solve, solved: Solved, views: NDArray[np.int64], unit: float, notes: list[str], progress: Progress
+) -> float | None:
+    """Solve the even and the odd views alone, independently, and compare their cameras with those of `solved`: the RMS
+    distance of centres after one similarity a half, in percent of `unit`. None, with the reason added to `notes`,
+    where a half cannot be solved. `views` are the scene's indices of solved's views."""
+    apart = []
+    for half, (name, rows) in enumerate(even_and_odd(len(views)).items()):
+        low = 0.9 + 0.05 * half
+        try:
+            model = solve(views[rows].tolist(), low, low + 0.05)
+            found = np.flatnonzero(model.registered)
+            if len(found) < FEWEST_VIEWS:
+                notes.append(f"poses not compared: {len(found)} of {len(rows)} {name} views registered")
+                return None
+            whole = solved.cameras.take(rows[found])
+            own = model.cameras.take(found)
+            own = move_cameras(own, align_cameras(own, whole).truth_from_pred)
+        except (Unsupported, AlignmentError) as error:
+            notes.append(f"poses not compared: {name} views: {error}")
+            return None
+        apart.append(np.linalg.norm(own.centres - whole.centres, axis=1) / unit)
+    return _percent(np.sqrt(np.mean(np.concatenate(apart) ** 2)))
+
+
+def even_and_odd(count: int) -> dict[str, NDArray[np.int64]]:
+    """Two halves of `count` views, both all round."""
+    return {"even": np.arange(0, count, 2), "odd": np.arange(1, count, 2)}
 
 
 def compare_fusion(
@@ -121,21 +119,8 @@ def _judged(points: F32, solved: Solved, crop: Box | None) -> Bools:
     return keep & crop.contains(points) if crop is not None else keep
 
 
-def _advance(progress: Callable[[str, float], None], low: float, high: float, share: float) -> None:
-    progress("dense surface of half the views", low + (high - low) * share)
-
-
-def _as_solved(model: SparseModel, whole: Solved, rows: NDArray[np.int64]) -> Solved:
-    """The registered views of `model`, which was solved on the views `rows` of `whole`, in the model's own frame."""
-    found = np.flatnonzero(model.registered)
-    return Solved(
-        [whole.images[int(i)] for i in rows[found]],
-        [whole.masks[int(i)] for i in rows[found]] if whole.masks is not None else None,
-        model.cameras.take(found),
-        model.sizes[found],
-        model.points,
-        model.visible[found],
-    )
+def _advance(progress: Progress, what: str, low: float, high: float, share: float) -> None:
+    progress(what, low + (high - low) * share)
 
 
 def exact_error(points: F32, cameras: Cameras, exact_cameras: Cameras, exact: Truth) -> ExactError:

@@ -39,6 +39,7 @@ class Row:
     track_length: float | None
     coverage: float | None
     fusion_percent: float | None
+    poses_apart_percent: float | None
     halves_within: float | None
     halves_apart_percent: float | None
     error_percent: float | None  # what was to be predicted: the cloud's mean distance from the exact surface
@@ -69,6 +70,7 @@ def measure(path: Path, part: str) -> Row:
         card.track_length,
         card.dense_coverage,
         card.fusion_median_percent,
+        card.poses_apart_percent,
         halves.within_1_percent if halves else None,
         halves.apart_percent if halves else None,
         exact.accuracy_percent if exact else None,

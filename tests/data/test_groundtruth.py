@@ -38,6 +38,7 @@ GOOD = {
     "distortion_left_px": 0.1,
     "coverage": 0.9,
     "halves": Halves((10, 10), 0.98, 0.2),
+    "poses_apart_percent": 0.1,
     "predicted": Predicted(0.1, 0.3),
 }
 
@@ -56,6 +57,8 @@ GOOD = {
         ({"coverage": 0.1}, "usable", ["10%"]),
         ({"halves": None, "predicted": None}, "usable", ["not known"]),
         ({"halves": Halves((10, 10), 0.3, 0.2)}, "usable", ["30%"]),
+        ({"poses_apart_percent": None}, "usable", ["not confirmed"]),
+        ({"poses_apart_percent": 0.8}, "usable", ["0.80%"]),
         ({"predicted": Predicted(0.2, 0.7)}, "usable", ["0.70%"]),
         ({"distortion_left_px": 3.0}, "usable", ["3.0 px"]),
     ],
@@ -273,40 +276,34 @@ def model_of(cameras: Cameras, registered: np.ndarray) -> SparseModel:
     )
 
 
+def whole_of(count: int) -> Solved:
+    """A ring of views of nothing."""
+    image, sizes = np.zeros((200, 200, 3), np.uint8), np.full((count, 2), 200, np.int32)
+    return Solved(
+        [image] * count, None, ring(count), sizes, np.zeros((3, 3), np.float32), np.ones((count, 3), np.bool_)
+    )
+
+
 def halves_of(
-    monkeypatch: pytest.MonkeyPatch, radii: tuple[float, float], lost: tuple[int, ...] = (), count: int = 24
+    monkeypatch: pytest.MonkeyPatch, radii: tuple[float, float], count: int = 24
 ) -> tuple[Halves | None, list[str]]:
-    """The comparison where each half comes in a frame of its own and finds a sphere of its own radius. The sphere lies
-    where the cameras it is handed say, so that it is in place only if they were brought into the whole's frame."""
-    cameras = ring(count, radius=3.0, height=1.0)
+    """The comparison where either half finds a sphere of its own radius about the origin."""
     sphere = np.random.default_rng(0).normal(size=(20_000, 3))
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
-    image = np.zeros((200, 200, 3), np.uint8)
-    whole = Solved(
-        [image] * count,
-        None,
-        cameras,
-        np.full((count, 2), 200, np.int32),
-        np.zeros((3, 3), np.float32),
-        np.ones((count, 3), bool),
-    )
     calls = iter(radii)
-
-    def solve_half(views: Sequence[int], low: float, high: float) -> SparseModel:
-        registered = np.array([view not in lost for view in views])
-        return model_of(move_cameras(cameras.take(views), some_similarity(views[0])), registered)
+    seen: list[np.ndarray] = []
 
     def surface(part: Solved, **_: object) -> Dense:
-        centre = part.cameras.centres.mean(axis=0) - [0, 0, 1]
-        spread = np.linalg.norm(part.cameras.centres - part.cameras.centres.mean(axis=0), axis=1).mean()
-        points = (next(calls) * spread / 3 * sphere + centre).astype(np.float32)
-        return Dense(
-            "stereo", points, sphere.astype(np.float32), np.zeros((len(points), 3), np.uint8), (), (), part.cameras, 1.0
-        )
+        seen.extend(part.cameras.centres)
+        points, colors = (next(calls) * sphere).astype(np.float32), np.zeros((len(sphere), 3), np.uint8)
+        return Dense("stereo", points, sphere.astype(np.float32), colors, (), (), part.cameras, 1.0)
 
     monkeypatch.setattr(measure, "dense_surface", surface)
     notes: list[str] = []
-    halves = measure.compare_halves(solve_half, whole, np.arange(count), None, 2.0, 0, notes, lambda what, share: None)
+    whole = whole_of(count)
+    halves = measure.compare_halves(whole, None, 2.0, 0, notes, lambda what, share: None)
+    if halves is not None:  # every view in one half
+        assert np.array_equal(np.unique(seen, axis=0), np.unique(whole.cameras.centres, axis=0))
     return halves, notes
 
 
@@ -322,18 +319,38 @@ def test_halves_that_differ_by_a_known_shell(monkeypatch: pytest.MonkeyPatch) ->
     assert apart is not None
     assert apart.apart_percent is None
     assert apart.within_1_percent == 0
-
-
-def test_halves_are_null_with_a_reason_where_one_cannot_be_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    halves, notes = halves_of(monkeypatch, (0.5, 0.5), lost=(3, 5))
-    assert halves is not None
-    assert halves.views == (12, 10)
-    halves, notes = halves_of(monkeypatch, (0.5, 0.5), lost=tuple(range(1, 16, 2)))
-    assert halves is None
-    assert "4 of 12 odd views" in notes[0]
-    halves, notes = halves_of(monkeypatch, (0.5, 0.5), count=8)
-    assert halves is None
+    few, notes = halves_of(monkeypatch, (0.5, 0.5), count=8)
+    assert few is None
     assert "4 even views" in notes[0]
+
+
+def poses_of(lost: tuple[int, ...] = (), shift: float = 0.0, count: int = 24) -> tuple[float | None, list[str]]:
+    """The comparison where either half comes in a frame of its own, half of its cameras `shift` higher, half lower."""
+    whole = whole_of(count)
+
+    def solve_half(views: Sequence[int], low: float, high: float) -> SparseModel:
+        half = whole.cameras.take(views)
+        poses = half.camera_from_world.copy()
+        up = shift * np.where(np.arange(len(views)) % 2, 1.0, -1.0)
+        poses[:, :3, 3] -= poses[:, :3, 2] * up[:, None]
+        registered = np.array([view not in lost for view in views])
+        return model_of(move_cameras(Cameras(half.intrinsics, poses), some_similarity(views[0])), registered)
+
+    notes: list[str] = []
+    return measure.compare_poses(solve_half, whole, np.arange(count), 2.0, notes, lambda what, share: None), notes
+
+
+def test_cameras_of_halves_that_are_shifted_by_a_known_length() -> None:
+    same, notes = poses_of()
+    assert same == pytest.approx(0, abs=1e-6)
+    apart, _ = poses_of(shift=0.01)
+    assert apart == pytest.approx(0.5, rel=0.01)  # 0.01 of the diameter 2
+    assert notes == []
+    some, _ = poses_of(lost=(3, 5), shift=0.01)
+    assert some == pytest.approx(0.5, rel=0.05)
+    none, notes = poses_of(lost=tuple(range(1, 16, 2)))
+    assert none is None
+    assert "4 of 12 odd views" in notes[0]
 
 
 # -- end to end, and what is frozen
