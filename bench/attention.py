@@ -16,7 +16,7 @@ from adapters.contract import F32, F64, I32, Cameras, Reconstruction, Unavailabl
 from adapters.vggt.attention import PROGRESS
 from bench import environments
 from bench.cards import Adapter
-from bench.plan import read_truth
+from bench.plan import read_truth, view_order
 from bench.process import log_tail, stage
 from bench.weights import PRETRAINED, RANDOM, resolve
 from data.images import DataError
@@ -184,6 +184,17 @@ def predicted_geometry(prediction: Reconstruction | None) -> tuple[str, Cameras,
         return None
     buffers = [DepthBuffer(depth, np.zeros(depth.shape, np.bool_), 1.0) for depth in prediction.depth]
     return "the model's own depth and cameras", prediction.cameras, buffers
+
+
+def chosen_views(scene: Scene, views: str, seed: int) -> tuple[str, ...]:
+    """The views of `scene` that "a20,a21" names, or the first of its nested order where `views` is a count."""
+    if views.isdigit() and views not in scene.view_names:
+        chosen = view_order(scene, seed)[: int(views)]
+    else:
+        chosen = [name.strip() for name in views.split(",")]
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(scene.view_names):
+        raise DataError(f"--views: {views!r} seen, a count or different views of {', '.join(scene.view_names)} wanted")
+    return tuple(chosen)
 
 
 def make_page(adapter: Adapter, scene: Scene, names: Sequence[str], asked: Asked, progress: Progress) -> AttentionPage:

@@ -15,7 +15,7 @@ def attention(
     adapter: Annotated[str, Parameter(help="an adapter whose folder holds an attention.py: vggt")],
     out: Annotated[Path, Parameter(help="the folder to write attention.html to")],
     scene: Annotated[str | None, Parameter(help="an embedded scene or a Scene directory")] = None,
-    views: Annotated[int, Parameter(help="how many views of the scene, spread over its angles")] = 4,
+    views: Annotated[str, Parameter(help="views of the scene by name, a20,a21, or how many, spread over it")] = "4",
     images: Annotated[
         Path | None, Parameter(help="a folder of your own photos, all of them, instead of a scene")
     ] = None,
@@ -29,21 +29,18 @@ def attention(
     seed: Annotated[int, Parameter(help="of the views and of random weights")] = 0,
 ) -> int:
     """Write a page that shows, for a clicked pixel, where its global attention falls in every view."""
-    from bench.attention import Asked, make_page
+    from bench.attention import Asked, chosen_views, make_page
     from bench.cards import get_adapter
-    from bench.plan import view_order
     from bench.scenes import get_scene, scene_of_images
     from bench.show import progress_bar
     from reports.attention import agreement, write_attention
 
     if (scene is None) == (images is None):
         return refuse("--scene and --images: one of them wanted")
-    if views < 1 or pixels < 0 or (rollout is not None and not 0 <= rollout < 1):
-        return refuse(
-            f"--views {views} --pixels {pixels} --rollout {rollout} seen; 1, 0 or more and a share below 1 wanted"
-        )
+    if pixels < 0 or (rollout is not None and not 0 <= rollout < 1):
+        return refuse(f"--pixels {pixels} --rollout {rollout} seen; 0 or more, and a share from 0 to below 1 wanted")
     opened = scene_of_images(images) if images is not None else get_scene(str(scene))
-    names = list(opened.view_names) if images is not None else view_order(opened, seed)[:views]
+    names = opened.view_names if images is not None else chosen_views(opened, views, seed)
     asked = Asked(weights, options_of(option), device, seed, layers, pixels, heads, rollout)
     with progress_bar(console) as bar:
         task = bar.add_task("starting", total=100)
@@ -54,16 +51,16 @@ def attention(
             asked,
             lambda share, what: bar.update(task, description=what, completed=round(100 * share)),
         )
-    written = write_attention(page, out)
+        bar.update(task, description="writing the page", completed=100)
+        written = write_attention(page, out)
     for line in agreement(page):
-        found = (
-            f"{100 * line.within:.1f}% (at random {100 * line.chance:.1f}%)"
-            if line.within is not None and line.chance is not None
-            else "-"
-        )
-        console.print(
-            f"{line.name}: strongest within one patch of the true pixel in {found} of {line.pairs} pairs", markup=False
-        )
+        if line.within is None or line.chance is None:
+            console.print(
+                "No view sees the surface point of another one's source: take views that are nearer together."
+            )
+            break
+        share = f"{100 * line.within:.1f}% of {line.pairs} pairs (at random {100 * line.chance:.1f}%)"
+        console.print(f"{line.name}: strongest within one patch of the same surface point in {share}", markup=False)
     console.print(f"{len(page.sources)} source patches, {sum(path.stat().st_size for path in written) / 2**20:.1f} MiB")
     output.print(str(written[0]), markup=False)
     return 0

@@ -66,7 +66,7 @@
   function heat(t) {
     const x = t * (HEAT.length - 1), i = Math.min(Math.floor(x), HEAT.length - 2);
     const mix = HEAT[i].map(function (low, c) { return Math.round(low + (x - i) * (HEAT[i + 1][c] - low)); });
-    return `rgba(${mix.join(",")},${(0.85 * Math.min(1, 0.1 + 1.2 * t)).toFixed(3)})`;
+    return `rgba(${mix.join(",")},${(0.75 * Math.min(1, 0.1 + 1.2 * t)).toFixed(3)})`;
   }
   function percent(x) { return `${x === 0 ? "0" : x < 1e-6 ? (100 * x).toExponential(0) : Number((100 * x).toPrecision(2))} %`; }
 
@@ -84,7 +84,7 @@
     for (const [width, style] of [[5, "rgba(16,19,23,.8)"], [2.5, colour]]) {
       context.lineWidth = width * devicePixelRatio;
       context.strokeStyle = style;
-      context.setLineDash(dashed ? [radius / 2, radius / 3] : []);
+      context.setLineDash(dashed && style === colour ? [radius / 2, radius / 3] : []);
       context.beginPath();
       context.moveTo(x - radius, y);
       context.lineTo(x + radius, y);

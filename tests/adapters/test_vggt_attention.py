@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adapters.contract import Unsupported
+from adapters.contract import Unsupported, Views
+from adapters.vggt.adapter import Adapter
 from adapters.vggt.attention import (
+    PROGRESS,
     Capture,
     Tokens,
     attention_rows,
+    main,
     parse_ranges,
     queries_and_keys,
     residual_rows,
@@ -159,6 +164,50 @@ def test_captured_rows_and_rollout_equal_the_full_maps(heads: str, monkeypatch: 
         after, _ = network(images)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert not network.global_blocks[0].attn._forward_pre_hooks
+
+
+def test_the_whole_capture_on_cropped_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Upstream's forward with small parts; at a side of 140, portraits of 480 x 640 become 140 x 182, cropped to 140."""
+    trunk = upstream_aggregator()
+    import torch
+    from vggt.heads.camera_head import CameraHead
+    from vggt.heads.dpt_head import DPTHead
+    from vggt.models.vggt import VGGT
+
+    small = {"conf_activation": "expp1", "features": 32, "out_channels": [16, 32, 64, 64]}
+    network = VGGT.__new__(VGGT)
+    torch.nn.Module.__init__(network)
+    network.aggregator, network.track_head = trunk, None
+    network.camera_head = CameraHead(dim_in=128, num_heads=4)
+    network.depth_head = DPTHead(dim_in=128, output_dim=2, activation="exp", **small)
+    network.point_head = DPTHead(dim_in=128, output_dim=4, activation="inv_log", **small)
+
+    def load(self: Adapter, device: str, weights: str, seed: int) -> None:
+        self.network = network.eval()
+
+    monkeypatch.setattr(Adapter, "load", load)
+    monkeypatch.setattr("adapters.vggt.adapter.SIDE", 140)
+    rng = np.random.default_rng(0)
+    photos = tuple(rng.integers(0, 255, (640, 480, 3), dtype=np.uint8) for _ in range(2))
+    Views(photos, ("000", "001")).save(tmp_path / "views.npz")
+    asked = {"options": {}, "device": "cpu", "weights": "/some/file.pt", "seed": 0, "layers": "0,20-23", "pixels": 3}
+    (tmp_path / "request.json").write_text(json.dumps({**asked, "heads": "mean", "discard": 0.9}))
+    main(str(tmp_path))
+    with np.load(tmp_path / "attention.npz", allow_pickle=False) as found:
+        assert found["names"].tolist() == ["layers 0-0", "layers 20-23", "rollout"]
+        assert found["maps"].shape == (3, 18, 2, 10, 10)
+        assert found["sources"][:4].tolist() == [[0, 1, 1], [0, 1, 5], [0, 1, 8], [0, 5, 1]]
+        np.testing.assert_allclose(found["maps"].sum(axis=(2, 3, 4)) + found["special"].sum(axis=2), 1.0, rtol=1e-4)
+        top = 21 / 182 * 640
+        np.testing.assert_allclose(found["area"], [[0, top, 480, 640 - top]] * 2)
+        own = found["maps"][2, 4, 0, 5, 5]  # of rollout, the source's residual path
+        assert own == found["maps"][2, 4].max()
+    assert (tmp_path / "prediction.npz").is_file()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(PROGRESS)]
+    assert len(said) == 1 + DEPTH + DEPTH
+    assert said[-1].split()[2] == "1.000"
 
 
 def test_another_row_is_another_patch() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adapters.contract import Cameras, Reconstruction, Views
-from bench.attention import Asked, capture, correspondences, make_page, predicted_geometry, true_geometry
+from bench.attention import Asked, capture, chosen_views, correspondences, make_page, predicted_geometry, true_geometry
 from bench.cards import Adapter, get_adapter
 from bench.cli import main
 from data.images import DataError
@@ -186,13 +186,23 @@ def test_the_page_says_what_it_is_made_of(looker: Adapter, scene: Scene) -> None
     assert page.maps.shape == (3, 24, 2, 3, 4)
 
 
+def test_views_by_name_or_count(scene: Scene) -> None:
+    two, three = chosen_views(scene, "2", 0), chosen_views(scene, "3", 0)
+    assert len(two) == 2 and two == three[:2]
+    assert chosen_views(scene, "005, 001", 0) == ("005", "001")
+    assert chosen_views(scene, "001", 0) == ("001",)  # a name before a count
+    for wrong in ("0", "", "001,001", "001,nothing"):
+        with pytest.raises(DataError, match="--views"):
+            chosen_views(scene, wrong, 0)
+
+
 def test_the_command(looker: Adapter, scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def call(*more: str) -> int:
         with pytest.raises(SystemExit) as caught:
             main(["attention", "--adapter", str(looker.folder), "--out", str(tmp_path / "out"), *more])
         return int(caught.value.code or 0)
 
-    assert call("--scene", str(scene_path), "--views", "2") == 0
+    assert call("--scene", str(scene_path), "--views", "000,001") == 0
     said = capsys.readouterr()
     assert said.out.strip() == str(tmp_path / "out" / "attention.html")
     assert "pairs" in said.err and "24 source patches" in said.err
