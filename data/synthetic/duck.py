@@ -15,9 +15,11 @@ PALETTES = (  # body, beak, cap, band, scarf
     ("8fc1b5", "f0a04b", "f7e6c4", "c8553d", "2f5d62"),
     ("e8a0a8", "f2b84b", "efe9dc", "4f6d7a", "7a9e7e"),
 )
+# The toy says little about where a camera stands; small chips of strong contrast say it instead.
+CHIPS = ((0.034, 0.34), (0.060, 0.22), (0.018, 0.36), (0.009, 0.42))
 LOOKS = (
-    Look("c9d3cf", ("3f6f7d", "d98a5b", "f0e9da", "5c6b73", "9db8a6"), "cf9478", "dcc7ae"),
-    Look("d9cfc0", ("9a5b45", "6f8f86", "33424d", "d3a55e", "b9b2a4"), "5f7f8c", "c4c8c2"),
+    Look("d3dad6", ("2a5866", "cf6f3c", "fbf6ea", "39454c", "7fa392"), "cf9478", "dcc7ae", CHIPS),
+    Look("d9cfc0", ("8a4a36", "4f7f76", "2b3943", "d3a55e", "f4efe2"), "5f7f8c", "c4c8c2", CHIPS),
 )
 
 

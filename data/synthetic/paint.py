@@ -46,15 +46,18 @@ def mix(a: F64, b: F64, share: F64) -> F64:
     return np.asarray(a + (b - a) * share[:, None])
 
 
-def terrazzo(side: float, texels: int, ground: str, chips: F64, seed: int) -> F32:
+def terrazzo(
+    side: float, texels: int, ground: str, chips: F64, sizes: tuple[tuple[float, float], ...], seed: int
+) -> F32:
     """A square of cast stone: (texels, texels, 3) float32 linear reflectance, `side` metres wide.
 
-    Three sizes of chips are laid over one another; each is a cell of a scattered Voronoi diagram, shrunk by its joint.
+    Chips of several `sizes` (metres, share of the places filled) are laid over one another; each is a cell of a
+    scattered Voronoi diagram, shrunk by its joint.
     """
     axis = (np.arange(texels) + 0.5) / texels * side
     p = np.stack(np.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)
     colour = mix(linear(ground)[0] * np.ones((len(p), 1)), linear(ground)[0] * 0.78, fbm(p, 14, seed, 2))
-    for layer, (size, share) in enumerate(((0.018, 0.22), (0.034, 0.30), (0.060, 0.24))):
+    for layer, (size, share) in enumerate(sizes):
         rng = np.random.default_rng([seed, layer])
         count = int(np.ceil(side / size)) + 2
         cells = np.stack(np.meshgrid(np.arange(-1, count - 1), np.arange(-1, count - 1), indexing="ij"), -1)

@@ -29,7 +29,7 @@ TEXEL = 0.001  # metres, of the paint on the toy
 EXPOSURE = 0.78
 JPEG_QUALITY = 88
 GUIDE_SPP = 16  # samples a pixel of the denoiser's guides
-DEPTH_UNIT = 5e-4  # of the diameter: rounding errs by 0.025% of it at most
+DEPTH_UNIT = 6e-4  # of the diameter: rounding errs by 0.03% of it at most
 
 
 def render_scene(
@@ -230,7 +230,7 @@ class _Studio:
 
     def _table(self, look: Look, radius: float, seed: int) -> Any:
         """A round stone top of `radius` metres at z = 0, its rim bevelled."""
-        stone = terrazzo(2 * radius, 1024, look.ground, linear(*look.chips), seed)
+        stone = terrazzo(2 * radius, 1024, look.ground, linear(*look.chips), look.sizes, seed)
         angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
         circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         rings = [(0.0, 0.0), (0.985, 0.0), (0.995, -0.004), (1.0, -0.012), (1.0, -0.05)]  # share of the radius, height

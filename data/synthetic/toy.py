@@ -17,6 +17,7 @@ class Look:
     chips: tuple[str, ...]  # the stones cast into it
     wall: str  # behind the table
     ceiling: str  # the sky light's tint
+    sizes: tuple[tuple[float, float], ...] = ((0.018, 0.22), (0.034, 0.30), (0.060, 0.24))  # of chips: metres, share
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def measure(path: Path, views: int | None) -> Row:
     maps = depth_maps(images, K, pose, ranges, neighbours, seed=0)
     middle = time.process_time()
     kept = filter_consistent(maps, K, pose, neighbours)
-    cloud = fuse(kept, images, K, pose, neighbours)
+    cloud = fuse(kept, images, K, pose, neighbours, min_support=3)  # as `reconstruct` does with so many views
     end = time.process_time()
 
     exact = [truth.depth[i] for i in chosen]

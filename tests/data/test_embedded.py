@@ -102,7 +102,7 @@ def test_the_object_fills_the_frame_and_stays_inside(name: str) -> None:
     scene, truth, _ = opened(name)
     fill = np.array([(depth > 0).mean() for depth in depths_of(truth)])
     low = 0.12 if scene.file.difficulty == "thin" else 0.30  # holes show the table
-    assert low <= fill.min() and fill.max() <= 0.60, fill.round(2)
+    assert low <= fill.min() and fill.max() <= 0.65, fill.round(2)
     for view, (width, height) in enumerate(truth.sizes):
         pixel, _ = truth.cameras.project(view, mesh_of(truth)[0])
         assert (pixel > 2).all() and (pixel < [width - 2, height - 2]).all(), truth.view_names[view]
@@ -139,18 +139,18 @@ def places_seen(truth: Truth, views: tuple[int, int], slack: float) -> list[NDAr
 
 
 def test_photographs_were_taken_by_these_cameras(name: str) -> None:
-    """The same surface points look alike in neighbouring views, and less so two pixels off."""
+    """The same surface points look alike in neighbouring views, and over all pairs less so two pixels off."""
     scene, truth, file = opened(name)
+    likeness: dict[int, list[float]] = {-2: [], 0: [], 2: []}
     for views in ((0, 1), (8, 9), (16, 17), (24, 25)):
         left, right = places_seen(truth, views, slack=0.006 * file.diameter)
         assert len(left) > 500
         first, second = (scene.image(truth.view_names[view]).astype(np.float64).mean(axis=2) for view in views)
-        likeness = {
-            shift: np.corrcoef(first[left[:, 0], left[:, 1]], second[right[:, 0], right[:, 1] + shift])[0, 1]
-            for shift in (-2, 0, 2)
-        }
-        assert likeness[0] > max(likeness[-2], likeness[2]), views
-        assert likeness[0] > (0.3 if scene.file.difficulty == "glossy" else 0.6), views
+        for shift, found in likeness.items():
+            moved = second[right[:, 0], right[:, 1] + shift]
+            found.append(np.corrcoef(first[left[:, 0], left[:, 1]], moved)[0, 1])
+    assert min(likeness[0]) > (0.3 if scene.file.difficulty == "glossy" else 0.6), likeness
+    assert np.mean(likeness[0]) > max(np.mean(likeness[-2]), np.mean(likeness[2])), likeness
 
 
 def test_the_mesh_is_closed_small_and_measured_as_stored(name: str) -> None:
@@ -186,7 +186,7 @@ def test_no_mirror_and_no_turn_maps_the_object_to_itself(name: str) -> None:
 
 
 def test_committed_files_stay_small(name: str) -> None:
-    """13 MB for all scenes, COLMAP's truths beside them not counted."""
-    files = [p for p in EMBEDDED.rglob("*") if p.is_file() and "colmap" not in p.parts]
+    """15 MB for all scenes, COLMAP's truths included."""
+    files = [p for p in EMBEDDED.rglob("*") if p.is_file()]
     assert (EMBEDDED / name / "scene.json") in files
-    assert sum(p.stat().st_size for p in files) <= 13e6
+    assert sum(p.stat().st_size for p in files) <= 15e6

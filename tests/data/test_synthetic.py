@@ -54,9 +54,9 @@ def test_srgb_hex_survives_linear_light() -> None:
 
 
 def test_terrazzo_has_its_ground_and_all_its_chips() -> None:
-    chips = linear("b5533c", "2f6f73")
-    stone = terrazzo(0.5, 128, "ded6c6", chips, 3)
-    np.testing.assert_array_equal(stone, terrazzo(0.5, 128, "ded6c6", chips, 3))
+    chips, sizes = linear("b5533c", "2f6f73"), ((0.018, 0.22), (0.034, 0.30))
+    stone = terrazzo(0.5, 128, "ded6c6", chips, sizes, 3)
+    np.testing.assert_array_equal(stone, terrazzo(0.5, 128, "ded6c6", chips, sizes, 3))
     for colour in chips:
         assert (np.abs(stone - colour).max(axis=2) < 0.12).mean() > 0.02
 
