@@ -8,6 +8,7 @@ from cyclopts import App, CycloptsError
 
 from bench.cli import adapters, data, protocol
 from bench.cli.attention import attention
+from bench.cli.audit import audit
 from bench.cli.common import console, output
 from bench.cli.curves import curves
 from bench.cli.data import groundtruth
@@ -16,7 +17,7 @@ from bench.cli.report import report
 from bench.cli.run import merge, predict, run, score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
-COMMANDS = (run, score, predict, report, curves, attention, groundtruth, merge, check)
+COMMANDS = (run, score, predict, report, curves, attention, audit, groundtruth, merge, check)
 for command in (*COMMANDS, adapters.app, data.app, protocol.app):
     app.command(command)
 
