@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from adapters.contract import F32, F64, Bools, Cameras, Unsupported
 from adapters.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
+from data.groundtruth.covariance import centre_error
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import Intake, save_image, save_mask, take_in
-from data.groundtruth.measure import compare_fusion, compare_halves, compare_poses, exact_error
+from data.groundtruth.measure import compare_fusion, compare_halves, exact_error
 from data.groundtruth.mesh import poisson_mesh
 from data.groundtruth.quality import (
     DISTORTION_GATE,
@@ -36,7 +37,7 @@ from data.images import DataError
 from data.scene import CameraFile, TruthFile, write_truth
 from metrics.cameras import align_cameras
 from metrics.equalise import bounded_subset
-from metrics.similarity import AlignmentError, apply
+from metrics.similarity import AlignmentError, apply, scale_of
 from metrics.truth import Box, Truth, diameter
 
 VIDEO_FRAMES = 60
@@ -62,11 +63,11 @@ def build_groundtruth(
     """Write the Scene directory `out` with a COLMAP ground truth of `source` and its card `quality.json`.
 
     `source` is a folder of photos (with `masks/` if the object is masked), a video, or a Scene, which may be `out`
-    itself. Structure from motion runs on full frames at full size in a process of its own, at most `timeout` seconds a
-    run; `dense` adds the surface by multi-view stereo, `halves` the comparisons of surfaces and cameras from disjoint
-    views, `mesh` a Poisson mesh of the surface as `truth/colmap-mesh.ply`, to look at: the points are what is scored.
-    Where the scene has an exact truth, poses are still solved freely, then one similarity brings them into the exact
-    frame, whose diameter and crop are taken; elsewhere z is up and the crop is what many views see.
+    itself. Structure from motion runs on full frames at full size in a process of its own, at most `timeout` seconds;
+    `dense` adds the surface by multi-view stereo, `halves` the comparison of surfaces from disjoint views, `mesh` a
+    Poisson mesh of the surface as `truth/colmap-mesh.ply`, to look at: the points are what is scored. Where the scene
+    has an exact truth, poses are still solved freely, then one similarity brings them into the exact frame, whose
+    diameter and crop are taken; elsewhere z is up and the crop is what many views see.
 
     A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises DataError for
     input that cannot be used; then nothing is written."""
@@ -166,9 +167,10 @@ def _run(job: _Job, dense: bool, halves: bool, mesh: bool) -> QualityCard:
     measured = _Measured(model, bent, straightened=job.intake.ours and bent > DISTORTION_GATE)
     if _judged(measured, count)[0] == "refused":
         return _card(job, replace(measured, straightened=False), count)
+    doubt = centre_error(model)  # while the model still has the lens that its pixels were taken with
     if measured.straightened:
         model = _straightened(job, model)
-    return _card(job, _measure(job, measured, model, dense, halves, mesh), count)
+    return _card(job, _measure(job, measured, model, doubt, dense, halves, mesh), count)
 
 
 @dataclass(frozen=True)
@@ -183,14 +185,15 @@ class _Measured:
     fusion: float | None = None  # % of the diameter, from COLMAP's fusion to ours
     mesh_faces: int | None = None
     halves: Halves | None = None
-    poses: float | None = None  # % of the diameter, from cameras of halves of the views to those of all
+    camera_error: float | None = None  # % of the diameter
     exact: ExactError | None = None
     diameter: float | None = None
 
     @property
     def predicted(self) -> Predicted | None:
-        apart = self.halves.apart_percent if self.halves else None
-        return predicted_error(apart) if apart is not None else None
+        if self.halves is None or self.halves.apart_percent is None or self.camera_error is None:
+            return None
+        return predicted_error(self.camera_error, self.halves.apart_percent)
 
 
 def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
@@ -203,7 +206,6 @@ def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
         distortion_left_px=0.0 if measured.straightened else measured.distortion,
         coverage=measured.dense.coverage if measured.dense else None,
         halves=measured.halves,
-        poses_apart_percent=measured.poses,
         predicted=measured.predicted,
     )
 
@@ -231,7 +233,7 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         fusion_median_percent=measured.fusion,
         mesh_faces=measured.mesh_faces,
         halves=measured.halves,
-        poses_apart_percent=measured.poses,
+        camera_error_percent=measured.camera_error,
         predicted=measured.predicted,
         exact=measured.exact,
         diameter=measured.diameter,
@@ -262,8 +264,10 @@ def _straightened(job: _Job, model: SparseModel) -> SparseModel:
     return replace(model, cameras=cameras, radial=np.zeros_like(model.radial))
 
 
-def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, halves: bool, mesh: bool) -> _Measured:
-    """Register, densify, compare, and write the truth."""
+def _measure(
+    job: _Job, measured: _Measured, model: SparseModel, doubt: float, dense: bool, halves: bool, mesh: bool
+) -> _Measured:
+    """Register, densify, compare, and write the truth; `doubt` is the standard error of the model's centres."""
     scene = job.intake.scene
     views = np.flatnonzero(model.registered)
     names = [scene.view_names[i] for i in views]
@@ -294,7 +298,7 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
         kept &= crop.contains(about)
     unit = exact.diameter if exact is not None else diameter(about[kept])
     chosen = np.flatnonzero(kept)[bounded_subset(about[kept], MOST_POINTS)]
-    fusion = mesh_faces = agreement = poses = None
+    fusion = mesh_faces = agreement = None
     if surface is not None:
         with job.clock.stage("dense"):
             fusion = compare_fusion(surface, solved, crop, unit, job.seed, job.notes)
@@ -306,7 +310,6 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
     if halves and dense:
         with job.clock.stage("halves"):
             agreement = compare_halves(solved, crop, unit, job.seed, job.notes, job.progress)
-            poses = compare_poses(job.solve, solved, views, unit, job.notes, job.progress)
     points, normals = about[chosen], normals[chosen]
     against = exact_error(points, solved.cameras, exact_cameras, exact) if exact and exact_cameras else None
     _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap")
@@ -317,7 +320,7 @@ def _measure(job: _Job, measured: _Measured, model: SparseModel, dense: bool, ha
         fusion=fusion,
         mesh_faces=mesh_faces,
         halves=agreement,
-        poses=poses,
+        camera_error=_rounded(100 * doubt * scale_of(target_from_model) / unit),
         exact=against,
         diameter=unit,
     )

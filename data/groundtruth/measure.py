@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from adapters.contract import F32, F64, Bools, Cameras, Unsupported
-from adapters.sfm import SparseModel
+from adapters.contract import F32, F64, Bools, Cameras
 from data.groundtruth.dense import Dense, Solved, dense_surface
-from data.groundtruth.frame import move_cameras, photographed
+from data.groundtruth.frame import photographed
 from data.groundtruth.fusion import fused_by_colmap
 from data.groundtruth.quality import ExactError, Halves
 from data.images import DataError
-from metrics.cameras import align_cameras
 from metrics.nearest import distances, nearest
-from metrics.similarity import AlignmentError, rotation_angle
+from metrics.similarity import rotation_angle
 from metrics.truth import Box, Truth
 from metrics.visibility import depth_buffers, seen_surface
 
@@ -25,7 +22,6 @@ HALVES_SIDE = 320  # pixels: halves are compared on coarser maps, at a quarter o
 FEWEST_VIEWS = 6  # in a half, below which it is not compared
 FEWEST_POINTS = 100
 NEAR = 0.01  # share of the diameter within which surfaces count as one
-Solve = Callable[[Sequence[int], float, float], SparseModel]  # on those views; the progress it moves, from and to
 Progress = Callable[[str, float], None]
 
 
@@ -34,58 +30,29 @@ def compare_halves(
 ) -> Halves | None:
     """Make the surface from the even and from the odd views alone, with the cameras of `solved`, and compare the two.
     None, with the reason added to `notes`, where there are too few views or points."""
-    clouds, parts = [], even_and_odd(len(solved.cameras))
-    for half, (name, rows) in enumerate(parts.items()):
+    clouds, used = [], []
+    for half, name in enumerate(("even", "odd")):
+        rows = range(half, len(solved.cameras), 2)
         if len(rows) < FEWEST_VIEWS:
             notes.append(f"halves not compared: {len(rows)} {name} views, at least {FEWEST_VIEWS} wanted")
             return None
-        low = 0.8 + 0.05 * half
-        report = partial(_advance, progress, "dense surface of half the views", low, low + 0.05)
-        surface = dense_surface(solved.take(rows.tolist()), seed=seed, side=HALVES_SIDE, progress=report)
+        report = partial(_advance, progress, 0.8 + 0.1 * half)
+        surface = dense_surface(solved.take(rows), seed=seed, side=HALVES_SIDE, progress=report)
         keep = _judged(surface.points, solved, crop)
         if keep.sum() < FEWEST_POINTS:
             notes.append(f"halves not compared: {int(keep.sum())} points from the {name} views")
             return None
         clouds.append((surface.points[keep], surface.normals[keep]))
+        used.append(len(rows))
     (even, even_normals), (odd, odd_normals) = clouds
     pairs = across(even, odd, odd_normals), across(odd, even, even_normals)
     near = [distance <= NEAR * unit for distance, _ in pairs]
     off = np.concatenate([height[where] for (_, height), where in zip(pairs, near, strict=True)])
     return Halves(
-        (len(parts["even"]), len(parts["odd"])),
+        (used[0], used[1]),
         round(min(float(where.mean()) for where in near), 4),
         _percent(off.mean() / unit) if len(off) else None,
     )
-
-
-def compare_poses(
-    solve: Solve, solved: Solved, views: NDArray[np.int64], unit: float, notes: list[str], progress: Progress
-) -> float | None:
-    """Solve the even and the odd views alone, independently, and compare their cameras with those of `solved`: the RMS
-    distance of centres after one similarity a half, in percent of `unit`. None, with the reason added to `notes`,
-    where a half cannot be solved. `views` are the scene's indices of solved's views."""
-    apart = []
-    for half, (name, rows) in enumerate(even_and_odd(len(views)).items()):
-        low = 0.9 + 0.05 * half
-        try:
-            model = solve(views[rows].tolist(), low, low + 0.05)
-            found = np.flatnonzero(model.registered)
-            if len(found) < FEWEST_VIEWS:
-                notes.append(f"poses not compared: {len(found)} of {len(rows)} {name} views registered")
-                return None
-            whole = solved.cameras.take(rows[found])
-            own = model.cameras.take(found)
-            own = move_cameras(own, align_cameras(own, whole).truth_from_pred)
-        except (Unsupported, AlignmentError) as error:
-            notes.append(f"poses not compared: {name} views: {error}")
-            return None
-        apart.append(np.linalg.norm(own.centres - whole.centres, axis=1) / unit)
-    return _percent(np.sqrt(np.mean(np.concatenate(apart) ** 2)))
-
-
-def even_and_odd(count: int) -> dict[str, NDArray[np.int64]]:
-    """Two halves of `count` views, both all round."""
-    return {"even": np.arange(0, count, 2), "odd": np.arange(1, count, 2)}
 
 
 def compare_fusion(
@@ -119,8 +86,8 @@ def _judged(points: F32, solved: Solved, crop: Box | None) -> Bools:
     return keep & crop.contains(points) if crop is not None else keep
 
 
-def _advance(progress: Progress, what: str, low: float, high: float, share: float) -> None:
-    progress(what, low + (high - low) * share)
+def _advance(progress: Progress, start: float, share: float) -> None:
+    progress("dense surface of half the views", start + 0.1 * share)
 
 
 def exact_error(points: F32, cameras: Cameras, exact_cameras: Cameras, exact: Truth) -> ExactError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -13,11 +14,10 @@ STRAY_MODEL = 0.1  # a further model of more than this share of the images (and 
 TRUSTED_REGISTERED = 0.95
 TRUSTED_HALVES = 0.4  # share of each half's surface within 1% of the other's
 TRUSTED_ERROR = 0.5  # % of the diameter, at most which the points may be expected to lie off the surface on average
-TRUSTED_POSES = 0.5  # % of the diameter, from cameras of halves of the views to those of all
 TRUSTED_COVERAGE = 0.3  # share of the pixels with a confirmed depth
-# The points' mean distance from the exact surface over the halves' distance from each other, and how much it varies.
-# Fitted by `python -m tests.benchmarks.bench_groundtruth SCENE_DIR ... --csv docs/benchmarks/groundtruth.csv`.
-FACTOR, SPREAD = 0.6, 2.5
+# The points' mean distance from the exact surface over what foretells it, and how much that varies: fitted by
+# `python -m tests.benchmarks.bench_groundtruth` (docs/groundtruth.md has the scenes).
+FACTOR, SPREAD = 1.0, 2.5
 CONFIDENCE = 0.9  # of the interval FACTOR / SPREAD to FACTOR x SPREAD
 DISTORTION_GATE = 0.5  # pixels at the corner that images may miss their pinhole camera by
 
@@ -38,9 +38,14 @@ class Predicted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high_percent: float
 
 
-def predicted_error(halves_apart_percent: float) -> Predicted:
-    """What the distance between the halves says of the error of the whole."""
-    expected = FACTOR * halves_apart_percent
+def foretold(camera_error_percent: float, halves_apart_percent: float) -> float:
+    """What goes with the error of the points: that of the cameras, which halves share, and the distance of halves."""
+    return math.hypot(camera_error_percent, halves_apart_percent)
+
+
+def predicted_error(camera_error_percent: float, halves_apart_percent: float) -> Predicted:
+    """The interval for the error of the points."""
+    expected = FACTOR * foretold(camera_error_percent, halves_apart_percent)
     return Predicted(round(expected / SPREAD, 4), round(expected * SPREAD, 4))
 
 
@@ -82,6 +87,7 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     reprojection_px: float | None
     track_length: float | None  # mean views a point
     sparse_points: int
+    camera_error_percent: float | None  # standard error of camera centres by bundle adjustment, RMS, % of the diameter
     distortion_px: float | None  # lens distortion found, at the worst corner
     undistorted: bool  # whether the scene's images were freed of it
     dense_by: str | None  # "stereo" (ours, CPU) or "patch_match_stereo" (COLMAP's, CUDA)
@@ -90,7 +96,6 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     fusion_median_percent: float | None = None  # % of the diameter, from COLMAP's fusion of the same maps to ours
     mesh_faces: int | None = None  # of `truth/colmap-mesh.ply`, where one was asked for
     halves: Halves | None
-    poses_apart_percent: float | None  # RMS, % of the diameter, from cameras solved on either half alone to these
     predicted: Predicted | None
     exact: ExactError | None
     diameter: float | None  # unit of length of the truth
@@ -117,15 +122,14 @@ def judge(
     distortion_left_px: float,
     coverage: float | None,
     halves: Halves | None,
-    poses_apart_percent: float | None,
     predicted: Predicted | None,
 ) -> tuple[str, list[str]]:
     """The verdict and its reasons. `distortion_left_px` is what remains in the images at the worst corner.
 
     Refused: no model, several, fewer than 90% of the images in it, or a mean reprojection error of a pixel or more.
-    Trusted: beyond that, nearly all images, a dense surface of which two halves of the views show largely the same,
-    cameras that either half alone confirms, and a predicted mean error of at most half a percent of the diameter. A low
-    reprojection error alone earns no trust: a warped solution has one too."""
+    Trusted: beyond that, nearly all images, a dense surface of which two halves of the views show largely the same, and
+    a mean error that is predicted to stay small. A low reprojection error alone earns no trust: a warped solution has
+    one too."""
     refused, doubts = [], []
     share = registered / images
     if not models:
@@ -153,13 +157,6 @@ def judge(
                 f"two halves of the views agree within 1% of the diameter on {halves.within_1_percent:.0%} of the "
                 f"surface, {TRUSTED_HALVES:.0%} wanted for trust"
             )
-    if poses_apart_percent is None:
-        doubts.append("halves of the views alone were not solved, so the cameras are not confirmed")
-    elif poses_apart_percent > TRUSTED_POSES:
-        doubts.append(
-            f"cameras solved from half of the views lie {poses_apart_percent:.2f}% of the diameter off, at most "
-            f"{TRUSTED_POSES:g}% wanted for trust"
-        )
     if predicted is not None and predicted.high_percent > TRUSTED_ERROR:
         doubts.append(
             f"points may lie {predicted.high_percent:.2f}% of the diameter off the surface on average, at most "

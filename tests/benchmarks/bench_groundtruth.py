@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from data.groundtruth import build_groundtruth
-from data.groundtruth.quality import CONFIDENCE, FACTOR, SPREAD, predicted_error
+from data.groundtruth.quality import CONFIDENCE, FACTOR, SPREAD, foretold
 from data.scene import Scene
 
 
@@ -39,7 +39,7 @@ class Row:
     track_length: float | None
     coverage: float | None
     fusion_percent: float | None
-    poses_apart_percent: float | None
+    camera_error_percent: float | None
     halves_within: float | None
     halves_apart_percent: float | None
     error_percent: float | None  # what was to be predicted: the cloud's mean distance from the exact surface
@@ -48,9 +48,11 @@ class Row:
     completeness: float | None
 
     @property
-    def usable(self) -> bool:
-        """Whether there is a prediction and an error to compare it with."""
-        return self.halves_apart_percent is not None and self.error_percent is not None
+    def foretold(self) -> float | None:
+        """What the error is a multiple of."""
+        if self.camera_error_percent is None or self.halves_apart_percent is None or self.error_percent is None:
+            return None
+        return foretold(self.camera_error_percent, self.halves_apart_percent)
 
 
 def measure(path: Path, part: str) -> Row:
@@ -70,7 +72,7 @@ def measure(path: Path, part: str) -> Row:
         card.track_length,
         card.dense_coverage,
         card.fusion_median_percent,
-        card.poses_apart_percent,
+        card.camera_error_percent,
         halves.within_1_percent if halves else None,
         halves.apart_percent if halves else None,
         exact.accuracy_percent if exact else None,
@@ -81,12 +83,12 @@ def measure(path: Path, part: str) -> Row:
 
 
 def log_ratios(rows: Sequence[Row]) -> np.ndarray:
-    """log of true error over halves' distance, which the model takes for normally distributed."""
-    return np.log([row.error_percent / row.halves_apart_percent for row in rows if row.usable])  # type: ignore[operator]
+    """log of true error over what foretells it, which the model takes for normally distributed."""
+    return np.log([row.error_percent / row.foretold for row in rows if row.error_percent and row.foretold])
 
 
 def calibrate(rows: Sequence[Row]) -> tuple[float, float]:
-    """FACTOR and SPREAD: error = FACTOR x halves' distance, times or divided by SPREAD at most, with CONFIDENCE.
+    """FACTOR and SPREAD: error = FACTOR x what foretells it, times or divided by SPREAD at most, with CONFIDENCE.
 
     The interval of one further draw from a normal distribution of unknown mean and variance (Student's t)."""
     logs = log_ratios(rows)
@@ -121,8 +123,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.writer(file)
         writer.writerow([*(field.name for field in fields(Row)), "predicted_low_percent", "predicted_high_percent"])
         for row in sorted(rows, key=lambda row: (row.part, row.difficulty, row.scene)):
-            predicted = predicted_error(row.halves_apart_percent) if row.halves_apart_percent else None
-            interval = [predicted.low_percent, predicted.high_percent] if predicted else ["", ""]
+            interval = [round(FACTOR * row.foretold * x, 4) for x in (1 / SPREAD, SPREAD)] if row.foretold else ["", ""]
             writer.writerow([*asdict(row).values(), *interval])
 
 
@@ -141,7 +142,7 @@ def main() -> None:
                 write(options.csv, rows)
                 print(rows[-1], flush=True)
     write(options.csv, rows)
-    chosen, rest = ([row for row in rows if row.part == part and row.usable] for part in ("calibration", "held out"))
+    chosen, rest = ([row for row in rows if row.part == part and row.foretold] for part in ("calibration", "held out"))
     if len(chosen) < 3:
         parser.exit(message=f"{len(chosen)} scenes to calibrate with, at least 3 wanted\n")
     factor, spread = calibrate(chosen)
