@@ -101,6 +101,8 @@ def _curves(board: Leaderboard, tables: Tables, folder: Path) -> list[Path]:
             found[curve.board, curve.truth, curve.quantity].append(curve)
     written = []
     for (place, truth, quantity), lines in found.items():
+        if max(len(curve.points) for curve in lines) < 2:
+            continue
         scale = 2.0**30 if units.get(quantity) == "bytes" else 1.0
         axes = _axes(" · ".join(filter(None, (quantity.replace("_", " "), truth and f"{truth} truth", place.inputs))))
         hues = _hues(board, place)

@@ -1,0 +1,77 @@
+"""What a system's scores owe to what should not matter: `audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bench.cli.common import Truth, console, options_of, output, split
+
+
+def audit(
+    *,
+    adapter: Annotated[str, Parameter(help="an adapter's name or folder")],
+    scene: Annotated[str, Parameter(help="an embedded scene or a Scene directory")],
+    views: Annotated[int, Parameter(help="how many views to give")] = 8,
+    truth: Annotated[Truth, Parameter(help="the truth to score against")] = "exact",
+    protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
+    give: Annotated[str | None, Parameter(help="masks, cameras: given if the adapter accepts them")] = None,
+    option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None,
+    weights: Annotated[str, Parameter(help="pretrained, or a checkpoint's path")] = "pretrained",
+    device: str = "cpu",
+    seed: int = 0,
+    out: Annotated[Path | None, Parameter(help="a .csv to write the values to")] = None,
+) -> int:
+    """Run a system on the same views twice, reversed, and with another one first: the error bar of a single run.
+
+    Exit code 1 where a run fails."""
+    import msgspec
+    import pandas as pd
+    from rich.table import Table
+
+    from bench.audit import audit as runs
+    from bench.audit import error_bars, orders
+    from bench.cards import get_adapter
+    from bench.scenes import get_scene
+    from bench.suite import Contestant
+    from data.images import DataError
+    from metrics.protocol import load_protocol, metric_table
+
+    meant, opened = load_protocol(protocol), get_scene(scene)
+    if views < 2:
+        raise DataError(f"--views: {views} seen, 2 at least wanted: one view has no order")
+    opened.truth(truth)  # DataError where it is absent
+    fields = {"name": adapter, "options": options_of(option), "give": split(give or ""), "weights": weights}
+    try:
+        contestant = msgspec.convert(fields, Contestant)
+    except msgspec.ValidationError as error:
+        raise DataError(f"--give: {error}") from error
+    heard = []
+    total = len(orders(tuple(map(str, range(views)))))
+    with console.status(f"run 1 of {total}") as status:
+        for run in runs(get_adapter(adapter), contestant, opened, views, truth, meant, device, seed):
+            heard.append(run)
+            status.update(f"run {len(heard) + 1} of {total}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("metric", *(run.name for run in heard), "error bar"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    found = error_bars(heard, meant)
+    units = metric_table(meant)
+    for metric, (values, bar) in found.items():
+        numbers = ["-" if value is None else f"{value:.4g}" for value in values]
+        table.add_row(metric, *numbers, "-" if bar is None else f"±{bar:.2g} {units[metric][0]}")
+    output.print(table)
+    for run in heard[1:]:
+        bits = "equal to the last bit" if run.same_bits else "differs"
+        output.print(f"{run.name}: {bits if run.status == 'ok' else f'{run.status}, {run.message}'}", markup=False)
+    if out is not None:
+        names = [run.name for run in heard]
+        rows = [
+            {"metric": m, **dict(zip(names, values, strict=True)), "error_bar": bar}
+            for m, (values, bar) in found.items()
+        ]
+        pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")
+        output.print(str(out), markup=False)
+    return 0 if all(run.status == "ok" for run in heard) else 1
