@@ -27,7 +27,7 @@ FACES = 22_000
 METRE = 0.1  # per decimetre, the unit in which toys are modelled
 TEXEL = 0.001  # metres, of the paint on the toy
 EXPOSURE = 0.78
-JPEG_QUALITY = 88
+JPEG_QUALITY = 85
 GUIDE_SPP = 16  # samples a pixel of the denoiser's guides
 DEPTH_UNIT = 6e-4  # of the diameter: rounding errs by 0.03% of it at most
 
