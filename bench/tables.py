@@ -291,6 +291,7 @@ def truth_card(scene: Scene, kind: str) -> TruthCard:
     diameter = float(json.loads((folder / "truth.json").read_bytes())["diameter"])
     verdict, accuracy, completeness = ("exact", 0.0, 0.0) if kind == "exact" else ("", None, None)
     reasons: tuple[str, ...] = ()
+    predicted: tuple[float, float] | None = None
     quality = scene.path / "quality.json"
     if kind == "colmap" and quality.is_file():
         card = json.loads(quality.read_bytes())
@@ -298,4 +299,6 @@ def truth_card(scene: Scene, kind: str) -> TruthCard:
         reasons = tuple(map(str, card.get("reasons", ())))
         against = card.get("exact") or {}
         accuracy, completeness = against.get("accuracy_percent"), against.get("completeness_percent")
-    return TruthCard(truth_id(folder), diameter, verdict, accuracy, completeness, reasons)
+        if foretold := card.get("predicted"):
+            predicted = foretold["low_percent"], foretold["high_percent"]
+    return TruthCard(truth_id(folder), diameter, verdict, accuracy, completeness, reasons, predicted)

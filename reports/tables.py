@@ -250,6 +250,7 @@ class TruthCard:
     error_accuracy: float | None = None  # % of the diameter, the truth's own error against the exact surface
     error_completeness: float | None = None
     reasons: tuple[str, ...] = ()  # for the verdict
+    predicted: tuple[float, float] | None = None  # between which its quality card expects error_accuracy to lie
 
 
 @dataclass(frozen=True)
@@ -412,7 +413,9 @@ def truth_cards(text: str) -> dict[str, TruthCard]:
         if kind not in TRUTHS:
             raise TableError(f"scenes.truths: {kind!r} seen, one of {', '.join(TRUTHS)} wanted")
         try:
-            cards[kind] = TruthCard(**{**fields, "reasons": tuple(fields.get("reasons", ()))})
+            pair = fields.get("predicted")
+            tuples = {"reasons": tuple(fields.get("reasons", ())), "predicted": tuple(pair) if pair else None}
+            cards[kind] = TruthCard(**{**fields, **tuples})
         except TypeError as error:
             raise TableError(f"scenes.truths: {error}, the fields of TruthCard wanted") from error
     return cards

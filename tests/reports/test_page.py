@@ -121,6 +121,7 @@ def test_the_front_page_says_what_must_be_said(tables: Tables, tmp_path: Path) -
         "6.00 ms",
     ):
         assert words in text, words
+    assert "Foretold" in text and "0.20 to 0.50" in text  # of the first scene's COLMAP truth
 
 
 def test_a_row_page_holds_what_reproduces_it(tables: Tables, tmp_path: Path) -> None:
