@@ -202,8 +202,6 @@ def test_the_whole_capture_on_cropped_photos(
         np.testing.assert_allclose(found["maps"].sum(axis=(2, 3, 4)) + found["special"].sum(axis=2), 1.0, rtol=1e-4)
         top = 21 / 182 * 640
         np.testing.assert_allclose(found["area"], [[0, top, 480, 640 - top]] * 2)
-        own = found["maps"][2, 4, 0, 5, 5]  # of rollout, the source's residual path
-        assert own == found["maps"][2, 4].max()
     assert (tmp_path / "prediction.npz").is_file()
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(PROGRESS)]
     assert len(said) == 1 + DEPTH + DEPTH
