@@ -99,6 +99,8 @@ def _cpu_seconds() -> float:
 def main(tree: str, name: str) -> None:
     """Serve until standard input ends."""
     sys.path.insert(0, tree)
+    # An editable installation must not fill in for what TREE lacks.
+    sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in str(getattr(f, "__module__", ""))]
     try:
         work = WORKLOADS[name]()
     except ImportError as error:
