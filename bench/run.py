@@ -194,7 +194,8 @@ def _command(trial: Trial) -> str:
     """The command line that runs this trial again."""
     embedded = trial.scene.path.parent == EMBEDDED
     parts = ["reconbench", "run", "--adapters", trial.contestant.name]
-    parts += ["--scenes", trial.scene.name if embedded else str(trial.scene.path)]
+    photos = not (trial.scene.path / "scene.json").is_file()
+    parts += ["--images" if photos else "--scenes", trial.scene.name if embedded else str(trial.scene.path)]
     parts += ["--views", str(len(trial.views)), "--seeds", str(trial.seed), "--device", trial.device]
     parts += ["--truth", trial.truth]
     parts += ["--weights", trial.contestant.weights] if trial.contestant.weights != "pretrained" else []
