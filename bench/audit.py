@@ -1,4 +1,4 @@
-"""What a system's scores owe to what should not matter: the same input twice, its views in another order, another first.
+"""What a system's scores owe to what should not matter: the same input twice, its views reversed, another one first.
 
 The largest difference from the first run is the error bar that a single run of the system hides. Nothing is stored: the
 order of the views is not a thing that a benchmark varies."""
@@ -57,7 +57,7 @@ def audit(
     device: str = "cpu",
     seed: int = 0,
 ) -> Iterator[Heard]:
-    """Run `adapter` on `count` spread views of `scene` in every order of `orders`, a fresh process each, and score it."""
+    """Run `adapter` on `count` spread views of `scene` in each of `orders`, a fresh process each, and score it."""
     views = tuple(sorted(view_order(scene, seed)[:count]))
     prepared = prepare(scene, truth, protocol)
     first: Reconstruction | None = None

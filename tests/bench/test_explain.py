@@ -1,0 +1,137 @@
+"""Why two protocols disagree, what a sweep scores, and what an audit hears: on real scores of a small scene."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+
+from bench.audit import audit, error_bars, orders
+from bench.cards import get_adapter
+from bench.cli import main
+from bench.explain import Difference, explain, families, mean_parts
+from bench.store import Store
+from bench.suite import Contestant
+from bench.sweep import variants
+from bench.tables import keys_of_run, make_tables
+from data.images import DataError
+from data.scene import Scene
+from metrics.protocol import Protocol, ProtocolError, load_protocol
+
+ONE = msgspec.structs.replace(load_protocol("object-v1"), name="one", samples=2000, emd_draws=0)
+OTHER = msgspec.structs.replace(
+    ONE, name="other", voxel=0.0, samples=500, against="sample", side=1.0, chamfer=("l1-mean",), thresholds=(0.03,),
+    rank_metric="fscore@0.03",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(scene_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("explain") / "store"
+    with pytest.raises(SystemExit) as caught:
+        main(
+            ["run", "--adapters", "oracle,noisy-oracle", "--scenes", str(scene_path), "--views", "4"]
+            + ["--truth", "exact", "--store", str(path), "--repeats", "0"]
+        )
+    assert caught.value.code == 0
+    return Store(path)
+
+
+@pytest.fixture(scope="module")
+def found(store: Store) -> list[Difference]:
+    return list(explain(store, store.trials(), "exact", ONE, OTHER))
+
+
+def test_the_parts_make_up_the_whole_exactly(found: list[Difference]) -> None:
+    assert {d.family for d in found} == set(families(ONE)) == set(families(OTHER))
+    for difference in found:
+        assert difference.one.value is not None and difference.other.value is not None
+        if not difference.parts:
+            assert difference.note
+            continue
+        assert [part.stage for part in difference.parts] == ["equalisation", "sampling", "formula"]
+        for which in ("forward", "backward", "mean"):
+            parts = [getattr(part, which) for part in difference.parts]
+            if difference.by_factor:
+                assert math.prod(parts) == pytest.approx(difference.other.value / difference.one.value, rel=1e-9)
+            else:
+                assert sum(parts) == pytest.approx(difference.other.value - difference.one.value, abs=1e-12)
+
+
+def test_a_change_of_formula_alone_is_that_formulas_factor(store: Store, scene: Scene) -> None:
+    halved = msgspec.structs.replace(ONE, name="halved", chamfer=("l1-mean", "l2sq-mean"))
+    for difference in explain(store, store.trials(), "exact", ONE, halved):
+        if difference.parts:
+            wanted = 0.5 if difference.family == "chamfer" else 1.0 if difference.by_factor else 0.0
+            assert [part.mean for part in difference.parts] == [pytest.approx(wanted)]
+
+
+def test_mean_parts_make_up_the_mean(found: list[Difference]) -> None:
+    lengths = [d for d in found if d.family == "completeness" and d.parts]
+    whole = math.prod(d.other.value / d.one.value for d in lengths if d.one.value and d.other.value)
+    assert math.prod(mean_parts(lengths).values()) == pytest.approx(whole ** (1 / len(lengths)))
+
+
+def test_what_is_alike_or_absent_is_refused(store: Store) -> None:
+    with pytest.raises(ProtocolError, match="nothing to explain"):
+        list(explain(store, store.trials(), "exact", ONE, msgspec.structs.replace(ONE, name="twin")))
+    with pytest.raises(DataError, match="no trial with a prediction and scan truth"):
+        list(explain(store, store.trials(), "scan", ONE, OTHER))
+
+
+def test_the_command_prints_a_table_and_writes_the_parts(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for protocol in (ONE, OTHER):
+        (tmp_path / f"{protocol.name}.toml").write_bytes(msgspec.toml.encode(msgspec.to_builtins(protocol)))
+    files = [str(tmp_path / f"{protocol.name}.toml") for protocol in (ONE, OTHER)]
+    arguments = ["--store", str(store.path), "--truth", "exact", "--adapters", "noisy-oracle", "--out"]
+    with pytest.raises(SystemExit) as caught:
+        main(["protocol", "diff", *files, *arguments, str(tmp_path / "parts.csv")])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "they differ in: equalisation, sampling, formula" in said and "×" in said
+    parts = pd.read_csv(tmp_path / "parts.csv")
+    one = parts[parts["measures"] == "chamfer"]
+    assert one["part"].prod() == pytest.approx((one["value_b"] / one["value_a"]).iloc[0])
+    for name in ("object-v1", "syncdreamer"):
+        with pytest.raises(SystemExit) as caught:
+            main(["protocol", "show", name])
+        assert caught.value.code == 0
+    assert "set by hand" in capsys.readouterr().out
+
+
+def labels(protocol: Protocol, scope: str, posed: bool, sure: bool) -> list[tuple[str, float]]:
+    return [(v.alignment, v.keep) for v in variants(protocol, scope, 8, posed, sure)]
+
+
+def test_a_sweep_varies_only_what_concerns_the_trial() -> None:
+    few = msgspec.structs.replace(ONE, confidence_curve=(1.0, 0.5))
+    assert labels(few, "scene", True, False) == [("as ranked", 1.0)]
+    assert labels(few, "scene", True, True) == [("as ranked", 1.0), ("as ranked", 0.5)]
+    assert [name for name, _ in labels(few, "object", False, False)] == ["as ranked", "without ICP"]
+    whole = list(variants(few, "scene", 8, False, True))
+    assert [v.alignment for v in whole] == ["as ranked"] * 2 + ["without ICP"] * 2 + ["by search"] * 2
+    assert whole[0].protocol is few and len({v.protocol.hash for v in whole}) == 6
+
+
+def test_a_swept_report_has_every_variant_and_a_run_can_be_chosen(store: Store) -> None:
+    tables = make_tables(store, "object-v1", "exact", sweeps=True)
+    counts = tables.sweeps.query("metric == 'accuracy'").groupby("key").size()
+    assert sorted(counts) == [1, 3], "the oracle is posed, the noisy one is aligned three ways"
+    assert len(tables.run.protocols) >= 3
+    (run,) = store.runs()
+    assert keys_of_run(store, run.started[:10]) == set(run.trials)
+    with pytest.raises(DataError, match="0 runs start with '1999'"):
+        keys_of_run(store, "1999")
+
+
+def test_an_audit_hears_no_difference_of_what_does_not_look_at_the_order(scene: Scene) -> None:
+    runs = list(audit(get_adapter("oracle"), Contestant(name="oracle"), scene, 3, "exact", ONE))
+    assert [run.name for run in runs] == list(orders(("a", "b", "c")))
+    assert all(run.status == "ok" for run in runs) and runs[1].same_bits
+    bars = error_bars(runs, ONE)
+    assert bars["accuracy"][1] == 0.0 and len(bars["accuracy"][0]) == 4
