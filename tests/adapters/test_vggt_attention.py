@@ -169,7 +169,7 @@ def test_captured_rows_and_rollout_equal_the_full_maps(heads: str, monkeypatch: 
 def test_the_whole_capture_on_cropped_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Upstream's forward with small parts; at a side of 140, portraits of 480 x 640 become 140 x 182, cropped to 140."""
+    """Upstream's forward with small parts; at side 140, portraits of 480 x 640 become 140 x 182, cropped to 140."""
     trunk = upstream_aggregator()
     import torch
     from vggt.heads.camera_head import CameraHead
@@ -205,7 +205,8 @@ def test_the_whole_capture_on_cropped_photos(
     assert (tmp_path / "prediction.npz").is_file()
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(PROGRESS)]
     assert len(said) == 1 + DEPTH + DEPTH
-    assert said[-1].split()[2] == "1.000"
+    assert said[1 + DEPTH - 1].split()[2] == "0.400"  # the pass is done
+    assert said[-1].split()[2] == "0.975"  # the last layer of rollout begins
 
 
 def test_another_row_is_another_patch() -> None:
