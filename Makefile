@@ -6,7 +6,7 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full test lint clean
+.PHONY: help setup bench bench-full test check soak lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ bench-full: $(VENV)/.core  ## the same for the whole grid, repeated: hours
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations=10
+
+check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
+	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))
+
+soak: $(VENV)/.core  ## prove the check: seeded regressions must be caught, harmless changes pass (half an hour)
+	$(BIN)/python -m tests.soak.soak --csv docs/benchmarks/soak.csv
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
