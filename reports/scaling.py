@@ -103,7 +103,7 @@ def read_series(path: Path, limit: float | None = None) -> Series:
     for name in ("n", "value", *(("sd",) if "sd" in table.columns else ())):
         found = pd.to_numeric(table[name], errors="coerce").astype(float)
         if (bad := np.flatnonzero(found.isna())).size:
-            raise TableError(f"{path}: {name} {table[name].iloc[bad[0]]!r} seen (row {bad[0] + 1}), a number wanted")
+            raise TableError(f"{path}: {name} {table[name].iloc[bad[0]]} seen (row {bad[0] + 1}), a number wanted")
         columns.append(found.tolist())
     try:
         points = gather(*columns)
@@ -168,7 +168,7 @@ def points_csv(found: Sequence[Series], quality: Sequence[Curve] = ()) -> pd.Dat
             **{name: getattr(series, name) for name in ("inputs", "scope", "system", "quantity", "unit", "hardware")},
             "scene": series.scene,
             "title": series.system,
-            "views": series.points.n[i],
+            "views": int(series.points.n[i]) if series.points.n[i].is_integer() else series.points.n[i],
             "value": series.points.values[i],
             "low": series.points.ends[i, 0],
             "high": series.points.ends[i, 1],

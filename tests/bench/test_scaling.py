@@ -43,7 +43,7 @@ def run_store(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One quality trial and four for the clock."""
     store = Store(tmp_path_factory.mktemp("curves") / "store")
     timing = Timing(views=(1, 2, 3, 4), policy=msgspec.structs.replace(QUICK, repeats=2))
-    adapters = [Contestant(name="noisy-oracle", options={"points": 500}, views=(2,))]
+    adapters = [Contestant(name="noisy-oracle", views=(2,))]
     suite = Suite(name="t", adapters=adapters, truth="exact", policy=QUICK, timing=timing)
     trials = [trial for part in suite.parts() for trial in plan(part, [scene])]
     run_plan(trials, store, protocol="object-v1", truth="exact")
@@ -140,7 +140,7 @@ def test_a_file_of_ones_own_is_judged_alike(tmp_path: Path, capsys: pytest.Captu
     ("content", "sentence"),
     [
         ("n,seconds\n1,1\n2,2\n3,3\n", "columns n, seconds seen, no value"),
-        ("n,value\n1,1\n2,two\n3,3\n", "value 'two' seen (row 2), a number wanted"),
+        ("n,value\n1,1\n2,two\n3,3\n", "value two seen (row 2), a number wanted"),
         ("n,value\n1,1\n2,inf\n3,3\n", "value: inf seen (row 2)"),
         ("n,value\n1,1\n-2,2\n3,3\n", "n: -2 seen (row 2)"),
         ("n,value\n1,1\n2,2\n", "2 different counts seen, at least 3 wanted"),
