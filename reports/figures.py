@@ -33,7 +33,6 @@ STYLE = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "svg.hashsalt": "reconbench",
-    "savefig.bbox": "tight",
 }
 
 
@@ -65,11 +64,14 @@ def _slug(*parts: object) -> str:
 
 def _save(axes: Axes, path: Path) -> list[Path]:
     """The figure of `axes` as SVG and PNG, without a date: the same tables give the same bytes."""
+    import matplotlib
     from matplotlib import pyplot
 
     files = [path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png")]
     for file in files:
-        axes.figure.savefig(file, dpi=300, metadata={"Date": None} if file.suffix == ".svg" else {"Software": None})
+        dateless = {"Date": None} if file.suffix == ".svg" else {"Software": None}
+        with matplotlib.rc_context(STYLE):
+            axes.figure.savefig(file, dpi=300, bbox_inches="tight", metadata=dateless)
     pyplot.close("all")
     return files
 

@@ -16,7 +16,7 @@ from reports.clouds import COLOURS, scale_end
 
 LONGER = 960  # pixels of the image's longer side
 BAR = 44  # pixels below it for the scale
-MOST_RADIUS = 6.0  # pixels of a disc
+MOST_RADIUS = 9.0  # pixels of a disc
 
 
 def colours(share: NDArray[np.floating]) -> U8:
@@ -51,9 +51,9 @@ def heat_map(points: F32, shades: U8, camera: Cameras, size: tuple[int, int]) ->
 
 
 def _radius(pixel: F64) -> float:
-    """Half the spacing of the points, pixels, a little more so that a surface closes."""
+    """Pixels: wide enough that the near side of a closed surface, half of the points, hides the far one."""
     occupied = len(np.unique((pixel // 8).astype(np.int64) @ np.array([1, 1 << 20]))) * 64.0
-    return float(np.clip(0.9 * np.sqrt(occupied / len(pixel)), 1.0, MOST_RADIUS))
+    return float(np.clip(1.5 * np.sqrt(occupied / len(pixel)), 1.0, MOST_RADIUS))
 
 
 def _disc(radius: float) -> NDArray[np.int64]:

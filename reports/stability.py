@@ -76,7 +76,7 @@ class Sweeps:
         return out
 
     def kept(self, row: Row, truth: str, metric: str) -> tuple[Kept, ...]:
-        """The row's score against the share kept, from all to few; empty where it has no confidence."""
+        """The row's score against the share kept, from all to few; empty without confidence or without any result."""
         cells = self._choices(row, truth, metric)
         asked = sorted({k for found in cells.values() for name, k in found if name == AS_RANKED}, reverse=True)
         if len(asked) < 2:
@@ -92,7 +92,7 @@ class Sweeps:
             whole = len(good) == len(scores)
             kept = fmean(score.kept for score in good) if good else share
             out.append(Kept(share, kept, value if whole else None, len(good), len(scores)))
-        return tuple(out)
+        return tuple(out) if any(point.value is not None for point in out) else ()
 
     def stability(self, group: Group, truth: str) -> Stability | None:
         """How often each ranked system of `group` beats each other one; None with fewer than two, or unswept."""
