@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from bench.gate.fresh import worsening
+from bench.gate.baseline import load_baseline, thaw
+from bench.gate.exact import cases
+from bench.gate.fresh import name_of, worsening
 from bench.gate.readings import differences, read
 from bench.gate.timing import LIMIT, Rounds, judge, median_interval
 from bench.gate.verdict import EXIT_CODES, Finding, Mismatch, junit, markdown, overall
+from bench.gate.witness import POINTS
+from bench.plan import plan
 from tests.soak.soak import ROOT, Case, apply, copy_tree, read_cases, run_case
 
 CASES = read_cases()
@@ -159,6 +163,21 @@ def test_markdown_names_what_differs_and_is_no_markup() -> None:
     assert page.startswith("## Reconbench: regression")
     assert "a \\| &lt;b&gt;" in page and "emd: 1.0 expected" in page
     assert all(line.count("|") - line.count("\\|") == 5 for line in page.splitlines() if line.startswith("| "))
+
+
+# The baseline in the repository
+
+
+def test_the_kept_baseline_is_whole_and_small() -> None:
+    folder = ROOT / "baselines" / "embedded"
+    baseline = load_baseline(folder)
+    for entry in baseline.frozen:
+        prediction = thaw(folder, entry.name)
+        assert 1000 < len(prediction.points) <= POINTS
+        assert entry.posed == (prediction.frame == "world")
+    assert cases(folder, baseline).keys() == baseline.exact.keys()
+    assert [entry.name for entry in baseline.fresh] == [name_of(trial) for trial in plan(baseline.suite)]
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
 
 
 # Exit codes of the command
