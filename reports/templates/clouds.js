@@ -6,7 +6,7 @@ window.reconbench = window.reconbench || {};
   // left out so that small errors still stand out from the ground.
   const SCALE = ["#3b518a", "#306a8e", "#27808e", "#21988a", "#2dae7f", "#50c26a", "#84d34a", "#c0df2a", "#fde725"];
   R.scaleGradient = "linear-gradient(90deg," + SCALE.join(",") + ")";
-  const COVERING = 10000;
+  const COVERING = 20000;
   const PLAIN = [0.78, 0.8, 0.83];
 
   const waiting = new Map(), loaded = new Map();
