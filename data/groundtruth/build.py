@@ -191,9 +191,9 @@ class _Measured:
 
     @property
     def predicted(self) -> Predicted | None:
-        if self.halves is None or self.halves.apart_percent is None or self.camera_error is None:
+        if self.dense is None or self.halves is None or self.halves.apart_percent is None or self.camera_error is None:
             return None
-        return predicted_error(self.camera_error, self.halves.apart_percent)
+        return predicted_error(self.camera_error, self.halves.apart_percent, _rounded(self.dense.coverage))
 
 
 def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:

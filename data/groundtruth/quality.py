@@ -12,12 +12,13 @@ REGISTERED_GATE = 0.9  # share of the images in the one model
 REPROJECTION_GATE = 1.0  # pixels
 STRAY_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
 TRUSTED_REGISTERED = 0.95
-TRUSTED_HALVES = 0.4  # share of each half's surface within 1% of the other's
+TRUSTED_HALVES = 0.5  # share of each half's surface within 1% of the other's
 TRUSTED_ERROR = 0.5  # % of the diameter, at most which the points may be expected to lie off the surface on average
 TRUSTED_COVERAGE = 0.3  # share of the pixels with a confirmed depth
+TRUSTED_DISTORTION = 1.0  # pixels, as below
 # The points' mean distance from the exact surface over what foretells it, and how much that varies: fitted by
 # `python -m tests.benchmarks.bench_groundtruth` (docs/groundtruth.md has the scenes).
-FACTOR, SPREAD = 1.0, 2.5
+FACTOR, SPREAD = 0.6, 1.6
 CONFIDENCE = 0.9  # of the interval FACTOR / SPREAD to FACTOR x SPREAD
 DISTORTION_GATE = 0.5  # pixels at the corner that images may miss their pinhole camera by
 
@@ -38,14 +39,15 @@ class Predicted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high_percent: float
 
 
-def foretold(camera_error_percent: float, halves_apart_percent: float) -> float:
-    """What goes with the error of the points: that of the cameras, which halves share, and the distance of halves."""
-    return math.hypot(camera_error_percent, halves_apart_percent)
+def foretold(camera_error_percent: float, halves_apart_percent: float, coverage: float) -> float:
+    """What the error of the points goes with: that of the cameras, which halves share, and the distance of halves; more
+    so the less of the surface could be matched, since what little was is matched badly in both halves alike."""
+    return math.hypot(camera_error_percent, halves_apart_percent) / max(coverage, 1e-3)
 
 
-def predicted_error(camera_error_percent: float, halves_apart_percent: float) -> Predicted:
+def predicted_error(camera_error_percent: float, halves_apart_percent: float, coverage: float) -> Predicted:
     """The interval for the error of the points."""
-    expected = FACTOR * foretold(camera_error_percent, halves_apart_percent)
+    expected = FACTOR * foretold(camera_error_percent, halves_apart_percent, coverage)
     return Predicted(round(expected / SPREAD, 4), round(expected * SPREAD, 4))
 
 
@@ -143,7 +145,7 @@ def judge(
             refused.append(f"reprojection error {reprojection_px:.2f} px, less than {REPROJECTION_GATE:g} px wanted")
     if share < TRUSTED_REGISTERED:
         doubts.append(f"{registered} of {images} images registered, {TRUSTED_REGISTERED:.0%} wanted for trust")
-    if distortion_left_px > DISTORTION_GATE:
+    if distortion_left_px > TRUSTED_DISTORTION:
         doubts.append(f"images differ from their pinhole cameras by {distortion_left_px:.1f} px at the corners")
     if coverage is None:
         doubts.append("no dense surface was made")

@@ -50,9 +50,9 @@ class Row:
     @property
     def foretold(self) -> float | None:
         """What the error is a multiple of."""
-        if self.camera_error_percent is None or self.halves_apart_percent is None or self.error_percent is None:
+        if self.camera_error_percent is None or self.halves_apart_percent is None or self.coverage is None:
             return None
-        return foretold(self.camera_error_percent, self.halves_apart_percent)
+        return foretold(self.camera_error_percent, self.halves_apart_percent, self.coverage)
 
 
 def measure(path: Path, part: str) -> Row:
@@ -90,10 +90,11 @@ def log_ratios(rows: Sequence[Row]) -> np.ndarray:
 def calibrate(rows: Sequence[Row]) -> tuple[float, float]:
     """FACTOR and SPREAD: error = FACTOR x what foretells it, times or divided by SPREAD at most, with CONFIDENCE.
 
-    The interval of one further draw from a normal distribution of unknown mean and variance (Student's t)."""
+    The interval of one further draw from a normal distribution of unknown mean and variance (Student's t). Two degrees
+    of freedom are spent: on the factor, and on the form of `foretold`, which was chosen by the same scenes."""
     logs = log_ratios(rows)
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(logs) - 1))
-    spread = quantile * float(logs.std(ddof=1)) * (1 + 1 / len(logs)) ** 0.5
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(logs) - 2))
+    spread = quantile * float(logs.std(ddof=2)) * (1 + 1 / len(logs)) ** 0.5
     return float(np.exp(logs.mean())), float(np.exp(spread))
 
 

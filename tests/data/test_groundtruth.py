@@ -16,7 +16,7 @@ from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.intake import take_in
 from data.groundtruth.measure import exact_error
-from data.groundtruth.quality import Halves, Predicted, judge, predicted_error
+from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, judge, predicted_error
 from data.groundtruth.solve import solve
 from data.images import DataError
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
@@ -55,6 +55,7 @@ GOOD = {
         ({"coverage": 0.1}, "usable", ["10%"]),
         ({"halves": None, "predicted": None}, "usable", ["not known"]),
         ({"halves": Halves((10, 10), 0.3, 0.2)}, "usable", ["30%"]),
+        ({"distortion_left_px": 0.8}, "trusted", []),
         ({"predicted": Predicted(0.2, 0.7)}, "usable", ["0.70%"]),
         ({"distortion_left_px": 3.0}, "usable", ["3.0 px"]),
     ],
@@ -68,9 +69,14 @@ def test_verdicts(change: dict[str, object], verdict: str, words: list[str]) -> 
 
 
 def test_the_predicted_error_grows_with_what_foretells_it() -> None:
-    one, two = predicted_error(0.03, 0.04), predicted_error(0.08, 0.06)
+    one, two, bare = (
+        predicted_error(0.03, 0.04, 0.8),
+        predicted_error(0.08, 0.06, 0.8),
+        predicted_error(0.03, 0.04, 0.4),
+    )
     assert 0 < one.low_percent < one.high_percent
     assert (two.low_percent, two.high_percent) == pytest.approx((2 * one.low_percent, 2 * one.high_percent), rel=0.01)
+    assert bare.high_percent == pytest.approx(2 * one.high_percent, rel=0.01)
 
 
 # -- intake
@@ -370,5 +376,11 @@ def test_frozen_truths_are_as_good_as_their_cards_say(path: Path) -> None:
     order = [exact.view_names.index(name) for name in truth.view_names]
     again = exact_error(truth.points, truth.cameras, exact.cameras.take(order), exact)
     assert card.exact is not None
+    assert card.halves is not None and card.halves.apart_percent is not None
+    assert card.camera_error_percent is not None and card.dense_coverage is not None
+    apart = card.halves.apart_percent
+    assert card.predicted == predicted_error(card.camera_error_percent, apart, card.dense_coverage)
+    if card.verdict == "trusted":  # what the word promises
+        assert card.exact.accuracy_percent < TRUSTED_ERROR
     for field in ("accuracy_percent", "completeness_percent", "centre_rmse_percent"):
         assert getattr(again, field) == pytest.approx(getattr(card.exact, field), abs=0.02)
