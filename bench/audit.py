@@ -31,7 +31,7 @@ class Heard:
     name: str
     status: str
     message: str
-    same_bits: bool  # every array as in the first run; of a different order of the views never true
+    same_bits: bool  # every array as in the first run
     values: dict[str, Value]
 
 

@@ -161,7 +161,7 @@ def write_comparison(
         trials=found.drop_duplicates(list(PAIRED_BY)).shape[0],
         gaps=[(verdict, _grouped(by_verdict[verdict])) for verdict in GAPS if by_verdict[verdict]],
         moved=[*by_verdict["worse"], *by_verdict["better"]],
-        summary=records(summary(found)),
+        summary=[row for row in records(summary(found)) if row.change],
     )
     (out / "compare.html").write_text(page, encoding="utf-8", newline="\n")
     (out / "assets").mkdir(exist_ok=True)
@@ -171,14 +171,16 @@ def write_comparison(
 
 
 def sentences(found: pd.DataFrame) -> Iterator[str]:
-    """What changed, for a terminal: the counts, then a line a gap and a value beyond its noise."""
+    """What changed, for a terminal: the counts, then a line a trial with a gap, and one a value beyond its noise."""
     yield ", ".join(f"{count} {verdict}" for verdict, count in found["verdict"].value_counts().items())
-    for verdict in SHOWN:
-        for row in records(found[found["verdict"] == verdict]):
-            what = f"{row.quantity} ({row.truth} truth)" if row.truth else row.quantity
-            numbers = f": {row.before:.4g} -> {row.after:.4g}" if verdict in ("worse", "better") else ""
-            noise = f", noise ±{row.noise:.2g}" if numbers and row.noise is not None else ""
-            yield f"{verdict}: {row.adapter} on {row.scene}, {row.views} views, {what}{numbers}{noise}"
+    for verdict in GAPS:
+        for row, quantities in _grouped(records(found[found["verdict"] == verdict])):
+            yield f"{verdict}: {row.adapter} on {row.scene}, {row.views} views: {len(quantities)} values"
+    for row in records(found[found["verdict"].isin(("worse", "better"))]):
+        what = f"{row.quantity} ({row.truth} truth)" if row.truth else row.quantity
+        noise = f", noise ±{row.noise:.2g}" if row.noise is not None else ""
+        where = f"{row.adapter} on {row.scene}, {row.views} views"
+        yield f"{row.verdict}: {where}, {what}: {row.before:.4g} -> {row.after:.4g}{noise}"
 
 
 def _grouped(rows: list[Any]) -> list[tuple[Any, list[str]]]:

@@ -85,9 +85,11 @@ def test_what_is_alike_or_absent_is_refused(store: Store) -> None:
 def test_the_command_prints_a_table_and_writes_the_parts(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for protocol in (ONE, OTHER):
-        (tmp_path / f"{protocol.name}.toml").write_bytes(msgspec.toml.encode(msgspec.to_builtins(protocol)))
-    files = [str(tmp_path / f"{protocol.name}.toml") for protocol in (ONE, OTHER)]
+    common = 'version = 1\ndescription = ""\nsamples = 2000\nemd_draws = 0\n'
+    (tmp_path / "one.toml").write_text(f'name = "one"\n{common}')
+    other = 'voxel = 0.0\nagainst = "sample"\nside = 1.0\nthresholds = [0.03]\nrank_metric = "fscore@0.03"\n'
+    (tmp_path / "other.toml").write_text(f'name = "other"\n{common}{other}')
+    files = [str(tmp_path / name) for name in ("one.toml", "other.toml")]
     arguments = ["--store", str(store.path), "--truth", "exact", "--adapters", "noisy-oracle", "--out"]
     with pytest.raises(SystemExit) as caught:
         main(["protocol", "diff", *files, *arguments, str(tmp_path / "parts.csv")])

@@ -75,7 +75,7 @@ def test_gaps_stand_in_plain_sight(tables: Tables, tmp_path: Path) -> None:
     )
     assert verdicts(failed, failed, *place)[metric] == "fails still"
     said = list(sentences(changes(tables, failed)))
-    assert any(line.startswith("now fails: swiftrecon on vase, 2 views, accuracy") for line in said)
+    assert any(line.startswith("now fails: swiftrecon on vase, 2 views: ") for line in said)
     found, paths = write_comparison(tables, without(failed, "grid3r-toy-4"), ("old", "new"), tmp_path)
     assert {path.name for path in paths} == {"compare.csv", "compare.html"}
     page = (tmp_path / "compare.html").read_text()
