@@ -90,11 +90,12 @@ def log_ratios(rows: Sequence[Row]) -> np.ndarray:
 def calibrate(rows: Sequence[Row]) -> tuple[float, float]:
     """FACTOR and SPREAD: error = FACTOR x what foretells it, times or divided by SPREAD at most, with CONFIDENCE.
 
-    The interval of one further draw from a normal distribution of unknown mean and variance (Student's t). Two degrees
-    of freedom are spent: on the factor, and on the form of `foretold`, which was chosen by the same scenes."""
+    The interval of one further draw from a normal distribution of unknown mean and variance (Student's t). Three
+    degrees of freedom are spent: on the factor, and on the form of `foretold` and its power of the coverage, which were
+    chosen by the same scenes."""
     logs = log_ratios(rows)
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(logs) - 2))
-    spread = quantile * float(logs.std(ddof=2)) * (1 + 1 / len(logs)) ** 0.5
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(logs) - 3))
+    spread = quantile * float(logs.std(ddof=3)) * (1 + 1 / len(logs)) ** 0.5
     return float(np.exp(logs.mean())), float(np.exp(spread))
 
 
@@ -144,10 +145,10 @@ def main() -> None:
                 print(rows[-1], flush=True)
     write(options.csv, rows)
     chosen, rest = ([row for row in rows if row.part == part and row.foretold] for part in ("calibration", "held out"))
-    if len(chosen) < 3:
-        parser.exit(message=f"{len(chosen)} scenes to calibrate with, at least 3 wanted\n")
+    if len(chosen) < 5:
+        parser.exit(message=f"{len(chosen)} scenes to calibrate with, at least 5 wanted\n")
     factor, spread = calibrate(chosen)
-    print(f"calibrated on {len(chosen)} scenes: FACTOR = {factor:.2f}, SPREAD = {spread:.1f}")
+    print(f"calibrated on {len(chosen)} scenes: FACTOR = {factor:.2f}, SPREAD = {spread:.2f}")
     print(f"held out: {held(rest, factor, spread)} of {len(rest)} true errors in the interval")
     print(f"constants in force ({FACTOR:g}, {SPREAD:g}): {held(rest, FACTOR, SPREAD)} of {len(rest)}")
 
