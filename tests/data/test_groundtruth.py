@@ -69,11 +69,8 @@ def test_verdicts(change: dict[str, object], verdict: str, words: list[str]) -> 
 
 
 def test_the_predicted_error_grows_with_what_foretells_it() -> None:
-    one, two, bare = (
-        predicted_error(0.03, 0.04, 0.8),
-        predicted_error(0.08, 0.06, 0.8),
-        predicted_error(0.03, 0.04, 0.4),
-    )
+    one, two = predicted_error(0.03, 0.04, 0.8), predicted_error(0.08, 0.06, 0.8)
+    bare = predicted_error(0.03, 0.04, 0.2)
     assert 0 < one.low_percent < one.high_percent
     assert (two.low_percent, two.high_percent) == pytest.approx((2 * one.low_percent, 2 * one.high_percent), rel=0.01)
     assert bare.high_percent == pytest.approx(2 * one.high_percent, rel=0.01)
