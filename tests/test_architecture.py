@@ -17,7 +17,7 @@ ROOMS = {
     "bench": {"adapters", "metrics", "data", "reports"},
 }
 LEAVES = ("contract", "stereo", "sfm", "worker")
-SHARED = ("stereo", "sfm", "resize", "pointmaps", "checkpoint")  # what adapters may share
+SHARED = ("stereo", "sfm", "resize", "pointmaps", "checkpoint", "torchvision")  # what adapters may share
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def test_adapters_know_the_contract_and_the_leaves_alone(graph: grimp.ImportGrap
         ("pointmaps", set()),
         ("resize", {"PIL"}),
         ("checkpoint", {"torch", "safetensors"}),
+        ("torchvision", {"torch"}),
     ],
 )
 def test_what_runs_in_old_environments_needs_little_and_parses_as_python_3_9(name: str, needs: set[str]) -> None:

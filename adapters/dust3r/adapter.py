@@ -11,6 +11,7 @@ from adapters.checkpoint import load_parameters
 from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import Pointmaps, homogeneous
 from adapters.resize import Placement, place_longest, unit_range
+from adapters.torchvision import import_torchvision
 
 SIDE = 512
 
@@ -59,6 +60,8 @@ class Adapter(Reconstructor):
     def load(self, device: str, weights: str, seed: int) -> None:
         """ViT-L encoder, base decoder, DPT heads, 512 px. Raises Unavailable where the weights are not there."""
         import torch
+
+        import_torchvision()
         from dust3r.model import AsymmetricCroCo3DStereo
 
         torch.manual_seed(seed)

@@ -15,6 +15,7 @@ from adapters.checkpoint import load_parameters
 from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import Pointmaps, homogeneous
 from adapters.resize import Placement, place_longest, unit_range
+from adapters.torchvision import import_torchvision
 
 SIDE = 512
 SUREST = 0.85  # pixels below this quantile of confidence do not steer a view's own points to the common frame
@@ -73,6 +74,8 @@ class Adapter(Reconstructor):
 
         Raises Unavailable where the weights are not there."""
         import torch
+
+        import_torchvision()
         from fast3r.models.fast3r import Fast3R
 
         torch.manual_seed(seed)
