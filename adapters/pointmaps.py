@@ -64,10 +64,29 @@ class Pointmaps:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class PosedDepth:
+    """What networks say that answer N images of one size (h, w) with depth and cameras."""
+
+    camera_from_world: F32  # (N, 3, 4)
+    intrinsics: F32  # (N, 3, 3), at the network's resolution, for integer pixel indices
+    depth: F32  # (N, h, w)
+    confidence: F32  # (N, h, w)
+    placements: tuple[Placement, ...]
+
+    def pointmaps(self) -> Pointmaps:
+        """The depth unprojected by the cameras; a view whose camera is no camera is not registered."""
+        poses, K = homogeneous(self.camera_from_world), self.intrinsics.astype(np.float64)
+        registered = np.isfinite(poses).all(axis=(1, 2)) & np.isfinite(K).all(axis=(1, 2))
+        registered = np.asarray(registered & (K[:, [0, 1], [0, 1]] > 0).all(axis=1))
+        points = tuple(unprojected(depth, K[i], poses[i]) for i, depth in enumerate(self.depth))
+        return Pointmaps(self.placements, points, tuple(self.confidence), K, poses, registered)
+
+
 def colours(views: Views, index: int, pixels: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """(M, 3) of the photo `index` at `pixels` (M, 2)."""
+    """(M, 3) of the photo `index` at `pixels` (M, 2), as float32 has them: so a Reconstruction says them."""
     image = views.images[index]
-    x, y = np.minimum(pixels.astype(np.int64), [image.shape[1] - 1, image.shape[0] - 1]).T
+    x, y = np.minimum(pixels.astype(np.float32).astype(np.int64), [image.shape[1] - 1, image.shape[0] - 1]).T
     return np.asarray(image[y, x])
 
 

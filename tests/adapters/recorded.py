@@ -22,20 +22,24 @@ FOLDER = Path(__file__).parent / "fixtures"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A recorded run: a network image's longer side in place of upstream's, and the photos shown."""
+    """A recorded run: a network image's size (`constant` of the adapter) in place of upstream's, the photos shown."""
 
     side: int
     sizes: tuple[tuple[int, int], ...]
     focal: tuple[float, float]
+    least: float = 5.0
+    constant: str = "SIDE"
 
     def oracle(self) -> PixelOracle:
-        return PixelOracle(*self.sizes, focal=self.focal)
+        return PixelOracle(*self.sizes, focal=self.focal, least=self.least)
 
 
 CASES = {  # a portrait is cropped, a landscape is padded or cropped, by factors that differ in x and y
     "vggt": Case(70, ((123, 88), (90, 121)), (60.0, 52.0)),
     "dust3r": Case(64, ((123, 83), (83, 123)), (58.0, 58.0)),
     "fast3r": Case(64, ((123, 83), (83, 123)), (58.0, 58.0)),
+    "pi3": Case(4900, ((123, 88), (90, 121)), (60.0, 52.0), least=0.0, constant="PIXELS"),
+    "vggt-omega": Case(64, ((203, 88), (110, 121)), (60.0, 52.0)),
 }
 
 

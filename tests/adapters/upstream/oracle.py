@@ -79,8 +79,9 @@ class PixelOracle:
         *sizes: tuple[int, int],
         focal: tuple[float, float] = (450.0, 450.0),
         off_centre: tuple[float, float] = (0.0, 0.0),
+        least: float = 5.0,
     ) -> None:
-        self.sizes = sizes
+        self.sizes, self.least = sizes, least  # confidences run from `least` to 1 above it
         self.focal, self.off_centre = focal, off_centre  # of the truth cameras, in pixels of the network image
         images = tuple(photo(width, height, i) for i, (width, height) in enumerate(sizes))
         self.views = Views(images=images, names=tuple(f"{i:03d}" for i in range(len(images))))
@@ -132,9 +133,9 @@ class PixelOracle:
         return points @ pose[:3, :3].T + pose[:3, 3]
 
     def confidence(self, seen: Seen) -> NDArray[np.float64]:
-        """(h, w): 5 + the share of the photo's width, so that it can be told where a confidence belongs."""
+        """(h, w): `least` + the share of the photo's width, so that it can be told where a confidence belongs."""
         u = np.arange(seen.shown.shape[1]) + 0.5
-        row = 5 + (seen.affine[0, 0] * u + seen.affine[0, 2]) / self.sizes[seen.index][0]
+        row = self.least + (seen.affine[0, 0] * u + seen.affine[0, 2]) / self.sizes[seen.index][0]
         return np.tile(row, (seen.shown.shape[0], 1))
 
     def at(self, index: int, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -185,7 +186,7 @@ class PixelOracle:
             assert (result.colors[mine] == image[y, x]).all(), f"view {i}: colours of other pixels"
             kept = result.confidence[mine] > 0
             assert cleaned or kept.all()
-            off = np.abs(result.confidence[mine] - 5 - pixels[mine, 0] / image.shape[1])[kept]
+            off = np.abs(result.confidence[mine] - self.least - pixels[mine, 0] / image.shape[1])[kept]
             assert off.max() < 1e-3, f"view {i}: confidences of other pixels"
         own.camera_from_world[:, :3, 3] /= scale
         poses = np.stack([self.camera_from_world(i) for i in range(len(rows))]) @ self.poses[0]

@@ -16,7 +16,13 @@ from PIL import Image
 from bench.cards import get_adapter
 from tests.adapters.recorded import CASES, save
 
-DIRECTION = {"vggt": "camera_from_world", "dust3r": "world_from_camera", "fast3r": "world_from_camera"}
+DIRECTION = {
+    "vggt": "camera_from_world",
+    "dust3r": "world_from_camera",
+    "fast3r": "world_from_camera",
+    "pi3": "world_from_camera",
+    "vggt-omega": "camera_from_world",
+}
 
 
 def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
@@ -28,6 +34,12 @@ def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
         scope: dict[str, Any] = {}
         exec(compile(source, "load_fn", "exec"), scope)
         return list(scope["load_and_preprocess_images"](paths).numpy())
+    if name == "pi3":
+        load = importlib.import_module("pi3.utils.basic").load_images_as_tensor
+        return list(load(str(Path(paths[0]).parent), PIXEL_LIMIT=side, verbose=False).numpy())
+    if name == "vggt-omega":
+        loader = importlib.import_module("vggt_omega.utils.load_fn")
+        return list(loader.load_and_preprocess_images(paths, image_resolution=side).numpy())
     package = "dust3r" if name == "dust3r" else "fast3r.dust3r"
     loaded = importlib.import_module(f"{package}.utils.image").load_images(paths, size=side, verbose=False)
     return [one["img"][0].numpy() * 0.5 + 0.5 for one in loaded]
@@ -36,9 +48,9 @@ def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
 def record(name: str) -> None:
     """Run the adapter around upstream's code with the oracle's stub for a network."""
     case = CASES[name]
-    module = importlib.import_module(f"adapters.{name}.adapter")
-    tests = importlib.import_module(f"tests.adapters.upstream.test_{name}")
-    module.SIDE = case.side
+    module = importlib.import_module(f"adapters.{name.replace('-', '_')}.adapter")
+    tests = importlib.import_module(f"tests.adapters.upstream.test_{name.replace('-', '_')}")
+    setattr(module, case.constant, case.side)
     oracle = case.oracle()
     adapter = module.Adapter()
     adapter.network = tests.Stub(oracle)

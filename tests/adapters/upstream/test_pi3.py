@@ -1,0 +1,104 @@
+"""Pi3's adapter around upstream's own forward pass, its heads answering with known geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adapters.pi3.adapter import Adapter
+from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+
+torch = pytest.importorskip("torch")
+pi3 = pytest.importorskip("pi3.models.pi3", reason="Pi3's code is not importable")
+
+# Larger than the network's image both ways: where a filter enlarges, its weights are few and round one way.
+LANDSCAPE, PORTRAIT, SQUARE, ODD = (800, 600), (600, 800), (700, 700), (803, 611)
+WORLD = np.array([[0.0, -1, 0, 3], [0.6, 0, -0.8, 1], [0.8, 0, 0.6, -2], [0, 0, 0, 1]])  # one of no view's
+
+
+def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems' stubs are
+    """Upstream's Pi3, whose encoder looks at the images and whose heads say the oracle's truth, halved in scale."""
+    told: dict[str, Any] = {}
+
+    class Encoder(torch.nn.Module):
+        def forward(self, images: Any, is_training: bool) -> Any:
+            seen = [oracle.look(image.numpy()) for image in images * network.image_std + network.image_mean]
+            points = np.stack([oracle.points(s, frame=s.index) for s in seen]) / 2
+            poses = np.stack([WORLD @ oracle.poses[s.index] for s in seen])
+            poses[:, :3, 3] = poses[:, :3, 3] / 2
+            shares = np.stack([oracle.confidence(s) for s in seen])[..., None]
+            # Heads say x/z, y/z and log z, and the logarithm of the odds.
+            told["point"] = np.concatenate([points[..., :2] / points[..., 2:], np.log(points[..., 2:])], axis=-1)
+            told["conf"], told["camera"] = np.log(shares / (1 - shares)), poses
+            return torch.zeros(len(seen), 9, 1)
+
+    class Head(torch.nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, *arguments: Any) -> Any:
+            return torch.from_numpy(told[self.name]).float()
+
+    class Decoder(torch.nn.Module):
+        def forward(self, hidden: Any, xpos: Any) -> Any:
+            return hidden
+
+    network: Any = pi3.Pi3.__new__(pi3.Pi3)
+    torch.nn.Module.__init__(network)
+    network.patch_start_idx = 5
+    network.register_buffer("image_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+    network.register_buffer("image_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+    network.encoder, network.decode = Encoder(), lambda hidden, *size: (hidden, None)
+    for name in ("point", "conf", "camera"):
+        setattr(network, f"{name}_decoder", Decoder())
+        setattr(network, f"{name}_head", Head(name))
+    return network.eval()
+
+
+def run(oracle: PixelOracle) -> Any:
+    adapter = Adapter()
+    adapter.network = Stub(oracle)
+    return adapter.predict(oracle.views)
+
+
+@pytest.mark.parametrize("off_centre", [(0.0, 0.0), (20.0, -12.0)], ids=["centred", "off-centre"])
+@pytest.mark.parametrize(
+    "sizes",
+    [[LANDSCAPE] * 3, [PORTRAIT] * 2, [SQUARE], [ODD] * 2, [LANDSCAPE, PORTRAIT, ODD]],
+    ids=["landscape", "portrait", "square", "odd", "mixed"],
+)
+def test_known_geometry_comes_back_through_the_pixels(
+    sizes: list[tuple[int, int]], off_centre: tuple[float, float]
+) -> None:
+    oracle = PixelOracle(*sizes, focal=(470.0, 430.0), off_centre=off_centre, least=0.0)
+    oracle.check(run(oracle))
+
+
+def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
+    oracle = PixelOracle(PORTRAIT, LANDSCAPE, least=0.0)
+    oracle.views = by_exif(tmp_path, oracle.views)
+    oracle.check(run(oracle))
+
+
+# There is no crop to forget.
+@pytest.mark.parametrize("mutation", sorted(set(MUTATIONS) - {"crop forgotten"}))
+def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = PixelOracle(ODD, PORTRAIT, least=0.0)
+    MUTATIONS[mutation](monkeypatch)
+    with pytest.raises(AssertionError):
+        oracle.check(run(oracle))
+
+
+@pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT], [(640, 30)]])
+def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
+    loader = pytest.importorskip("pi3.utils.basic", reason="upstream's loader wants torchvision and plyfile")
+    oracle = PixelOracle(*sizes)
+    for name, image in zip(oracle.views.names, oracle.views.images, strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    wanted = loader.load_images_as_tensor(str(tmp_path), verbose=False).numpy()
+    assert np.array_equal(Adapter().prepare(oracle.views).images, wanted)
