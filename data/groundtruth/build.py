@@ -73,6 +73,8 @@ def build_groundtruth(
     input that cannot be used; then nothing is written."""
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
+    if mesh and not dense:
+        raise DataError("mesh: a mesh without the dense surface seen, both wanted")
     in_place = out.exists() and source.resolve() == out.resolve()
     if out.exists() and not in_place and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists already, a new or empty folder wanted")

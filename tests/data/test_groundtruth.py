@@ -353,6 +353,19 @@ def test_poses_are_registered_to_the_exact_frame(corner_scene: tuple[Path, Camer
     assert scene.truth("colmap").points.tobytes() == truth.points.tobytes()
 
 
+def test_a_dense_truth_and_its_mesh_lie_on_the_walls(corner_scene: tuple[Path, Cameras], tmp_path: Path) -> None:
+    source, out = corner_scene[0], tmp_path / "out"
+    card = build_groundtruth(source, out, halves=False, mesh=True)
+    assert card.exact is not None and card.fusion_median_percent is not None
+    assert card.exact.accuracy_percent < 0.3
+    assert card.fusion_median_percent < 0.1
+    mesh = trimesh.load_mesh(out / "truth" / "colmap-mesh.ply")
+    assert len(mesh.faces) == card.mesh_faces
+    assert np.median(np.abs(mesh.vertices).min(axis=1)) < 0.006
+    build_groundtruth(out, out, dense=False)  # in place: a truth without its mesh leaves none behind
+    assert not (out / "truth" / "colmap-mesh.ply").exists()
+
+
 def test_photos_without_overlap_are_refused_and_unscorable(tmp_path: Path) -> None:
     write_photos(tmp_path / "noise", 3, (96, 64))
     card = build_groundtruth(tmp_path / "noise", tmp_path / "out")
