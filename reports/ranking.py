@@ -174,8 +174,8 @@ class Agreement:
     tau: float | None  # Kendall's tau-b; None with fewer than two systems, or where one ranking is one big tie
 
 
-def agreement(first: Mapping[str, int], second: Mapping[str, int]) -> Agreement:
-    """Kendall's tau-b (Kendall 1945) over the systems ranked by both."""
+def agreement(first: Mapping[str, float], second: Mapping[str, float]) -> Agreement:
+    """Kendall's tau-b (Kendall 1945) over the systems ranked by both, from ranks or from scores."""
     both = sorted(set(first) & set(second))
     x, y = [first[name] for name in both], [second[name] for name in both]
     if len(set(x)) < 2 or len(set(y)) < 2:

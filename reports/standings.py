@@ -202,6 +202,18 @@ class Leaderboard:
     def rows(self) -> tuple[Row, ...]:
         return tuple(row for group in self.groups for row in group.rows)
 
+    def judged_alike(self, scene: str, metric: str) -> Agreement:
+        """How far COLMAP's and the exact truth of `scene` order what both gave a score: every system at every number of
+        views, kin, references and unlike inputs too, since it is the judge that is judged."""
+        places: dict[str, dict[str, float]] = {"colmap": {}, "exact": {}}
+        for i, row in enumerate(self.rows):
+            for truth, found in places.items():
+                cells = row.scores[truth, metric].good if (truth, metric) in row.scores else ()
+                values = [cell.value for cell in cells if cell.scene == scene and cell.value is not None]
+                if values:
+                    found[str(i)] = fmean(values)
+        return agreement(places["colmap"], places["exact"])
+
 
 def records(table: pd.DataFrame) -> list[Any]:
     """The rows of `table` as named tuples of plain Python values, None where missing."""

@@ -199,6 +199,19 @@ def test_the_judge_is_judged_only_where_both_truths_are(tables: Tables) -> None:
     assert len(row(board, "grid3r", 4).scores["exact", "accuracy"].cells) == 1
 
 
+def test_each_scene_says_whether_its_two_truths_order_everything_alike(tables: Tables) -> None:
+    scores = tables.scores.copy()
+    metric = tables.run.rank_metric
+    same = made(tables).judged_alike("toy", metric)
+    assert same.tau == 1.0 and same.systems > 3  # kin are in it, and every number of views
+    turned = (scores["scene"] == "toy") & (scores["truth"] == "colmap") & (scores["metric"] == metric)
+    scores.loc[turned, ["value", "low", "high"]] = -scores.loc[turned, ["value", "high", "low"]].to_numpy()
+    against = made(replace(tables, scores=scores)).judged_alike("toy", metric)
+    assert (against.systems, against.tau) == (same.systems, -1.0)
+    only = replace(tables, scores=tables.scores[tables.scores["truth"] == "colmap"])
+    assert made(only).judged_alike("toy", metric).tau is None
+
+
 def test_leaderboard_csv_is_whole(tables: Tables) -> None:
     table = leaderboard_csv(made(tables), tables.run)
     assert len(table) == 10 * 4
