@@ -203,11 +203,11 @@ def test_each_scene_says_whether_its_two_truths_order_everything_alike(tables: T
     scores = tables.scores.copy()
     metric = tables.run.rank_metric
     same = made(tables).judged_alike("toy", metric)
-    assert same.tau == 1.0 and same.systems > 3  # kin are in it, and every number of views
+    assert same.tau is not None and 0.9 < same.tau < 1 and same.systems > 3  # kin are in it, and every number of views
     turned = (scores["scene"] == "toy") & (scores["truth"] == "colmap") & (scores["metric"] == metric)
     scores.loc[turned, ["value", "low", "high"]] = -scores.loc[turned, ["value", "high", "low"]].to_numpy()
     against = made(replace(tables, scores=scores)).judged_alike("toy", metric)
-    assert (against.systems, against.tau) == (same.systems, -1.0)
+    assert (against.systems, against.tau) == (same.systems, -same.tau)
     only = replace(tables, scores=tables.scores[tables.scores["truth"] == "colmap"])
     assert made(only).judged_alike("toy", metric).tau is None
 
