@@ -74,7 +74,7 @@ def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, 
                 found = check_time(against, names)
             else:
                 assert known is not None
-                found = check_exact(baseline, known) if part == "exact" else check_fresh(known)
+                found = check_exact(baseline, known) if part == "exact" else check_fresh(baseline, known)
             for finding in found:
                 findings.append(finding)
                 colour = colours.get(finding.verdict, "yellow")

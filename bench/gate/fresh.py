@@ -16,12 +16,13 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from adapters.contract import F64, Reconstruction
-from bench.gate.baseline import Baseline, Fresh
+from bench.gate.baseline import Baseline, Fresh, thaw
 from bench.gate.verdict import Finding, Mismatch, Verdict
 from bench.plan import Trial, plan
 from bench.process import Outcome, run_adapter
 from bench.score import prepare
 from bench.suite import Suite
+from metrics.nearest import nearest
 from metrics.prepared import ScoringError
 from metrics.protocol import load_protocol, metric_table
 from metrics.scoring import score
@@ -30,12 +31,18 @@ SEEDS = 5
 RUNS = 2  # of each trial when a baseline is written
 CONFIDENCE = 0.99  # of the paired difference
 NOISE = 5.0  # standard errors of one score that a difference must exceed: fifty metrics are looked at
+MOVED = 1e-4  # of the cloud's extent: a deterministic prediction that lies farther from the frozen one has changed
 SMALLEST = 1e-6  # relative: nothing below is a difference, however quiet the metric
 
 
 def name_of(trial: Trial) -> str:
     """What a trial is called in a baseline."""
     return f"{trial.label}, {trial.inputs}, seed {trial.seed}"
+
+
+def frozen_name(trial: Trial) -> str:
+    """What the frozen prediction of a trial is called."""
+    return f"{trial.adapter.name}-{trial.scene.name}-{len(trial.views)}-{trial.seed}"
 
 
 def run_fresh(trial: Trial) -> tuple[Outcome, Reconstruction | None]:
@@ -92,8 +99,11 @@ def write_fresh(suite: Suite, advance: Callable[[str], None]) -> list[Fresh]:
     return out
 
 
-def check_fresh(baseline: Baseline) -> Iterator[Finding]:
-    """Every trial of the suite, run again; one finding each."""
+def check_fresh(folder: Path, baseline: Baseline) -> Iterator[Finding]:
+    """Every trial of the suite, run again; one finding each.
+
+    A shift of the whole cloud hardly moves a mean distance, which shrinks on one side as it grows on the other: so
+    what an adapter that calls itself deterministic predicts must also lie where its frozen prediction lies."""
     known = {entry.name: entry for entry in baseline.fresh}
     for trial in plan(baseline.suite):
         began = time.perf_counter()
@@ -107,6 +117,12 @@ def check_fresh(baseline: Baseline) -> Iterator[Finding]:
             wrong = (Mismatch("status", known[name].status, seen),)
             yield Finding("fresh", name, "regression", seen, wrong, time.perf_counter() - began)
             continue
+        if prediction is not None and trial.adapter.card.deterministic:
+            far = distance_from(thaw(folder, frozen_name(trial)), prediction)
+            if far > MOVED:
+                said = f"a deterministic adapter predicts something else, {far:.2%} of the cloud's extent away"
+                yield Finding("fresh", name, "regression", said, seconds=time.perf_counter() - began)
+                continue
         try:
             scores = score_fresh(baseline.suite, trial, prediction) if prediction is not None else {}
         except ScoringError as error:
@@ -114,6 +130,13 @@ def check_fresh(baseline: Baseline) -> Iterator[Finding]:
             continue
         verdict, detail, mismatches = _judge(known[name], scores, baseline.suite)
         yield Finding("fresh", name, verdict, detail, mismatches, time.perf_counter() - began)
+
+
+def distance_from(frozen: Reconstruction, prediction: Reconstruction) -> float:
+    """Median distance of the frozen points, which are some of those once predicted, to the nearest predicted now, as a
+    share of the frozen cloud's extent."""
+    extent = float(np.linalg.norm(np.ptp(frozen.points, axis=0)))
+    return float(np.median(nearest(frozen.points, prediction.points).distance)) / max(extent, 1e-300)
 
 
 def _judge(expected: Fresh, seen: dict[str, list[float]], suite: Suite) -> tuple[Verdict, str, tuple[Mismatch, ...]]:

@@ -10,7 +10,7 @@ import msgspec
 from adapters.contract import Reconstruction
 from bench.gate.baseline import Baseline, Frozen, freeze, save_baseline
 from bench.gate.exact import cases, quick
-from bench.gate.fresh import is_posed, name_of, run_fresh, write_fresh
+from bench.gate.fresh import frozen_name, is_posed, name_of, run_fresh, write_fresh
 from bench.gate.witness import WITNESSES, thin, witness
 from bench.plan import plan
 from bench.suite import Suite
@@ -26,7 +26,7 @@ def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -
         advance(trial.label)
         if prediction is None:
             raise DataError(f"{name_of(trial)}: {outcome.status}: {outcome.message}; a suite that runs is wanted")
-        name = f"{trial.adapter.name}-{trial.scene.name}-{len(trial.views)}-{trial.seed}"
+        name = frozen_name(trial)
         entry = Frozen(
             name=name,
             scene=trial.scene.name,

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.contract import Reconstruction
 from bench.cli import main
 from bench.gate.baseline import load_baseline, thaw
 from bench.gate.exact import cases
-from bench.gate.fresh import name_of, worsening
+from bench.gate.fresh import MOVED, distance_from, name_of, worsening
 from bench.gate.readings import differences, read
 from bench.gate.timing import LIMIT, Rounds, judge, median_interval
 from bench.gate.verdict import EXIT_CODES, Finding, Mismatch, junit, markdown, overall
@@ -78,6 +79,13 @@ def test_better_is_not_worse_and_equal_is_neither() -> None:
     assert worsening(base, base[0], "higher") == 0
     assert worsening(base, base[0] - 0.1, "higher") > 0
     assert worsening(base, base[0] + 0.1, "higher") < 0
+
+
+def test_a_shifted_cloud_is_told_from_a_reordered_one() -> None:
+    points = np.random.default_rng(0).random((5000, 3)).astype(np.float32)
+    frozen = Reconstruction(points[::5], "world", "metric")
+    assert distance_from(frozen, Reconstruction(points[::-1] * np.float32(1 + 1e-7), "world", "metric")) < MOVED / 10
+    assert distance_from(frozen, Reconstruction(points + np.float32(0.001), "world", "metric")) > MOVED
 
 
 # Times

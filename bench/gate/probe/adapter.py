@@ -11,7 +11,7 @@ import numpy as np
 
 from adapters.contract import Reconstruction, Reconstructor, Views
 
-PREPARE, INFER, FINISH = 0.02, 0.05, 0.03  # seconds that each step takes at least
+PREPARE, INFER, FINISH = 0.02, 0.1, 0.1  # seconds that each step takes at least
 MEBIBYTES = 96  # resident at the peak, beside the interpreter
 
 
@@ -51,6 +51,7 @@ class Adapter(Reconstructor):
 
     def load(self, device: str, weights: str, seed: int) -> None:
         self._seed = seed
+        np.ones(MEBIBYTES * 2**17).sum()  # here, lest it pass for the time of a step
         self._device = sys.modules["torch"] = LateDevice()
 
     def prepare(self, views: Views) -> Views:
@@ -59,7 +60,6 @@ class Adapter(Reconstructor):
 
     def infer(self, inputs: Views) -> np.ndarray:
         self._device.submit(INFER)
-        np.ones(MEBIBYTES * 2**17).sum()
         own = np.random.default_rng(self._seed)
         return np.concatenate([np.random.rand(10, 3), own.random((10, 3))])  # noqa: NPY002 - seeded by the harness
 
