@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.contract import Reconstruction
 from tests.adapters.upstream.oracle import PixelOracle
 
 FOLDER = Path(__file__).parent / "fixtures"
@@ -40,6 +41,7 @@ CASES = {  # a portrait is cropped, a landscape is padded or cropped, by factors
     "fast3r": Case(64, ((123, 83), (83, 123)), (58.0, 58.0)),
     "pi3": Case(4900, ((123, 88), (90, 121)), (60.0, 52.0), least=0.0, constant="PIXELS"),
     "vggt-omega": Case(64, ((203, 88), (110, 121)), (60.0, 52.0)),
+    "depth-anything-3": Case(84, ((123, 88), (90, 121)), (60.0, 52.0)),
 }
 
 
@@ -78,13 +80,17 @@ def load(name: str, outputs: type[Any], placements: Any) -> tuple[Any, list[NDAr
 
 
 def check_recorded(name: str, adapter: Any, outputs: type[Any], cleaned: bool = False) -> None:
-    """The adapter's `finish` on a fixture, against the oracle's geometry seen through the adapter's own `prepare`.
-
-    Limits are wider than at full size: the ramps of a small image are fitted from few pixels."""
+    """The adapter's `finish` on a fixture, against the oracle's geometry seen through the adapter's own `prepare`."""
     oracle = CASES[name].oracle()
     inputs = adapter.prepare(oracle.views)
     for image in inputs.images:
         oracle.look(image if image.min() >= 0 else image * 0.5 + 0.5)
     said, _ = load(name, outputs, inputs.placements)
-    result = adapter.finish(said, oracle.views)
+    check_result(oracle, adapter.finish(said, oracle.views), cleaned)
+
+
+def check_result(oracle: PixelOracle, result: Reconstruction, cleaned: bool = False) -> None:
+    """What comes of a recorded run, against the geometry that `oracle` saw.
+
+    Limits are wider than at full size: the ramps of a small image are fitted from few pixels."""
     oracle.check(result, cleaned, points=1e-3, centres=1e-3, depth=3e-3, pixels=0.1, intrinsics=0.2, degrees=0.1)

@@ -22,6 +22,7 @@ DIRECTION = {
     "fast3r": "world_from_camera",
     "pi3": "world_from_camera",
     "vggt-omega": "camera_from_world",
+    "depth-anything-3": "camera_from_world",
 }
 
 
@@ -40,6 +41,11 @@ def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
     if name == "vggt-omega":
         loader = importlib.import_module("vggt_omega.utils.load_fn")
         return list(loader.load_and_preprocess_images(paths, image_resolution=side).numpy())
+    if name == "depth-anything-3":
+        module = importlib.import_module("depth_anything_3.utils.io.input_processor")
+        loaded, _, _ = module.InputProcessor()(paths, process_res=side, num_workers=1)
+        mean, spread = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        return list((loaded * spread + mean).numpy())
     package = "dust3r" if name == "dust3r" else "fast3r.dust3r"
     loaded = importlib.import_module(f"{package}.utils.image").load_images(paths, size=side, verbose=False)
     return [one["img"][0].numpy() * 0.5 + 0.5 for one in loaded]
