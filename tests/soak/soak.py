@@ -114,7 +114,8 @@ def check(tree: Path, arguments: list[str], folder: Path) -> tuple[int, str]:
     for i, line in enumerate(lines):
         if line.startswith(("regression  ", "broken  ")) and i + 1 < len(lines):
             about = " ".join(line.rsplit(" (", 1)[0].split()[1:])
-            return done.returncode, f"{about}: {'; '.join(more.strip() for more in lines[i + 1 : i + 3])}"
+            details = "; ".join(more.strip() for more in lines[i + 1 : i + 3] if more.startswith("    "))
+            return done.returncode, f"{about}: {details}"
     return done.returncode, "" if done.returncode in (0, 3, 4) else done.stderr.strip()[-300:]
 
 
