@@ -159,7 +159,7 @@ def _crop(pred: Kept, truth_from_pred: F64, prepared: PreparedTruth, held_out: B
 
 
 def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
-    """Every geometry metric of the truth against itprepared, with `count` points (two significant digits, rounded
+    """Every geometry metric of the truth against it prepared, with `count` points (two significant digits, rounded
     down) as the prediction: a fresh sample of its mesh; where it is a cloud, one random half against the other."""
     step = 10 ** max(len(str(count)) - 2, 0)
     count = count // step * step
