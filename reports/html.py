@@ -107,7 +107,8 @@ class _Page:
     @property
     def opening(self) -> Board | None:
         """The board shown first: the first with a ranked row."""
-        ranked = [g.board for g in self.board.groups if any(found.systems for found in g.comparisons.values())]
+        judge = self.run.rank_truth
+        ranked = [g.board for g in self.board.groups if judge in g.comparisons and g.comparisons[judge].systems]
         found = ranked or list(self.board.boards)
         return found[0] if found else None
 
