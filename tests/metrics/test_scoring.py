@@ -318,7 +318,7 @@ def test_a_protocols_hash_is_that_of_its_meaning() -> None:
 
 
 def test_a_malformed_protocol_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match="known: .*object-masked-v1"):
+    with pytest.raises(ProtocolError, match=r"known: .*object-masked-v1"):
         load_protocol("objekt")
     file = tmp_path / "p.toml"
     for text, sentence in (
