@@ -254,8 +254,8 @@ def _half_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
 def _poses_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
     true = Pointmaps.reconstruction
 
-    def wrong(self: Pointmaps, views: Views, confidence_kind: str) -> Reconstruction:
-        return true(replace(self, camera_from_world=np.linalg.inv(self.camera_from_world)), views, confidence_kind)
+    def wrong(self: Pointmaps, views: Views, *kind_and_scale: str) -> Reconstruction:
+        return true(replace(self, camera_from_world=np.linalg.inv(self.camera_from_world)), views, *kind_and_scale)
 
     monkeypatch.setattr(Pointmaps, "reconstruction", wrong)
 
