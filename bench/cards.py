@@ -53,6 +53,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str
     commit: str
     path: tuple[str, ...] = ("",)  # folders below the tree; "" is the tree itself
+    only: tuple[str, ...] = ()  # its files and folders that are needed, the rest is not fetched; none: all
 
 
 def tree_name(url: str) -> str:

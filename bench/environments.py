@@ -235,7 +235,7 @@ class _Installer:
         self._requirements = [*self._spec.requirements, "numpy"]  # the worker's own need
         self._steps: list[tuple[str, Callable[[], None]]] = []
         for source in self._spec.sources:
-            self._add_tree(source.url, source.commit)
+            self._add_tree(source.url, source.commit, source.only)
         for i, text in enumerate(self._spec.requirements):
             url = Requirement(text).url or ""
             address, _, commit = url.partition("#")[0].removeprefix("git+").rpartition("@")
@@ -295,30 +295,35 @@ class _Installer:
         shutil.rmtree(self._venv, ignore_errors=True)
         self._call([_base_python(self._spec.python), "-m", "venv", str(self._venv)], self._folder)
 
-    def _add_tree(self, url: str, commit: str) -> None:
-        self._steps.append((f"source {url} at {commit}", lambda: self._make_tree(url, commit)))
+    def _add_tree(self, url: str, commit: str, only: Sequence[str] = ()) -> None:
+        self._steps.append((f"source {url} at {commit}", lambda: self._make_tree(url, commit, only)))
 
-    def _make_tree(self, url: str, commit: str) -> None:
+    def _make_tree(self, url: str, commit: str, only: Sequence[str]) -> None:
         tree = self._trees / tree_name(url)
         shutil.rmtree(tree, ignore_errors=True)
         tree.mkdir()
         if (holder := _holder(self._local, commit)) is not None:
-            self._copy_tree(holder, commit, tree)
+            self._copy_tree(holder, commit, tree, only)
             return
         self._call(["git", "init", "--quiet"], tree)
         self._call(["git", "remote", "add", "origin", url], tree)
-        self._call(["git", "fetch", "--quiet", "--depth", "1", "origin", commit], tree)
+        if only:  # a server that cannot filter sends all of the commit
+            self._call(["git", "sparse-checkout", "set", "--no-cone", *(f"/{part}" for part in only)], tree)
+        partial = ["--filter=blob:none"] if only else []
+        self._call(["git", "fetch", "--quiet", "--depth", "1", *partial, "origin", commit], tree)
         self._call(["git", "checkout", "--quiet", commit], tree)
-        self._call(["git", "submodule", "update", "--quiet", "--init", "--recursive", "--depth", "1"], tree)
+        submodules = ["git", "submodule", "update", "--quiet", "--init", "--recursive", "--depth", "1"]
+        self._call([*submodules, "--", *only], tree)
 
-    def _copy_tree(self, repository: _Repository, commit: str, tree: Path) -> None:
+    def _copy_tree(self, repository: _Repository, commit: str, tree: Path, only: Sequence[str] = ()) -> None:
         """The files of `commit`, and of its submodules, through an index of our own: `repository` is left as it is."""
         index = self._folder / "index"
         index.unlink(missing_ok=True)
         git = ["git", "-C", str(repository.path), f"--work-tree={tree}"]
-        self._call([*git, "read-tree", commit], GIT_INDEX_FILE=str(index))
-        self._call([*git, "checkout-index", "--all", "--force"], GIT_INDEX_FILE=str(index))
+        self._call([*git, "checkout", "--force", commit, "--", *(only or ["."])], GIT_INDEX_FILE=str(index))
         for folder, sha in repository.submodules(commit).items():
+            if only and not any(Path(folder).is_relative_to(part) for part in only):
+                continue
             beside = [repository.path / folder, *repository.path.parent.glob(f"{Path(folder).name}*")]
             near = [_Repository(path) for path in beside if path.is_dir()]
             if (holder := _holder([*self._local, *near], sha)) is None:

@@ -171,6 +171,38 @@ commit = "{remote}"
         environments.find(adapter)
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_of_a_tree_only_what_the_card_names_is_fetched(tmp_path: Path, local: bool) -> None:
+    inner = repository(tmp_path / "inner", {"within.py": "x = 3\n"})
+    unwanted = repository(tmp_path / "unwanted", {"film.py": "x = 4\n"})
+    files = {"model/net.py": "x = 1\n", "setup.cfg": "", "model.py": "x = 2\n", "film.mp4": "many megabytes"}
+    submodules = {"inner": inner, "unwanted": unwanted} if local else {}
+    outer = repository(tmp_path / "outer", files, submodules)
+    film = git(tmp_path / "outer", "rev-parse", "HEAD:film.mp4")
+    if local:  # a partial copy serves
+        (tmp_path / "outer" / ".git" / "objects" / film[:2] / film[2:]).unlink()
+    else:
+        git(tmp_path / "outer", "config", "uploadpack.allowFilter", "true")
+        git(tmp_path / "outer", "config", "uploadpack.allowAnySHA1InWant", "true")
+    adapter = adapter_in(
+        tmp_path / "system",
+        "",
+        f"""
+[[environment.sources]]
+url = "{"https://example.invalid/" if local else f"file://{tmp_path}/"}outer"
+commit = "{outer}"
+only = ["model", "setup.cfg", {'"inner"' if local else ""}]
+""",
+    )
+    environments.install(adapter, [str(tmp_path / "outer")] if local else [], lambda line: None)
+    (tree,) = (tmp_path / "cache").rglob("sources/outer")
+    found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and ".git" not in str(path)}
+    assert found == {"model/net.py", "setup.cfg"} | ({"inner/within.py"} if local else set())
+    if not local:
+        listed = git(tree, "cat-file", "--batch-all-objects", "--batch-check")
+        assert film not in listed and outer in listed
+
+
 def test_a_killed_install_counts_for_nothing_and_the_next_one_waits_for_what_it_left_running(tmp_path: Path) -> None:
     wait = f"echo run >> {tmp_path}/runs; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
     adapter = adapter_in(tmp_path / "slow", environment=f"[environment]\nbuild = ['{wait}']\n")
