@@ -29,6 +29,7 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     views: tuple[int, ...]
     policy: Policy
+    scenes: tuple[str, ...] = ()  # none: the suite's
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,7 +59,14 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         policy = replace(timing.policy, timing_only=True)
         return [
             replace(self, timing=None),
-            replace(self, adapters=timed, views=timing.views, policy=policy, timing=None),
+            replace(
+                self,
+                adapters=timed,
+                scenes=timing.scenes or self.scenes,
+                views=timing.views,
+                policy=policy,
+                timing=None,
+            ),
         ]
 
     def check(self, where: str) -> None:

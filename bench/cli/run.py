@@ -244,19 +244,21 @@ def _suite(asked: Asked) -> Suite:
         ]
     elif given or asked.option or asked.weights:
         raise DataError("--give, --option and --weights: --adapters is wanted with them")
-    if asked.scenes is not None:
-        changes["scenes"] = split(asked.scenes)
     for flag, text in (("views", asked.views), ("seeds", asked.seeds)):
         if text is not None:
             changes[flag] = integers(f"--{flag}", text)
     plain = {"protocol": asked.protocol, "truth": asked.truth, "device": asked.device, "budget_seconds": asked.budget}
     changes |= {field: value for field, value in plain.items() if value is not None}
     policy = {"deadline": asked.deadline, "memory_gib": asked.memory, "repeats": asked.repeats}
-    if stated := {field: value for field, value in policy.items() if value is not None}:
+    stated = {field: value for field, value in policy.items() if value is not None}
+    if stated:
         changes["policy"] = {**msgspec.to_builtins(base.policy), **stated}
-        if base.timing is not None:
-            timing = msgspec.to_builtins(base.timing)
-            changes["timing"] = {**timing, "policy": {**timing["policy"], **stated}}
+    if base.timing is not None:
+        timing = msgspec.to_builtins(base.timing)
+        scenes = () if asked.scenes is not None else timing["scenes"]
+        changes["timing"] = {**timing, "scenes": scenes, "policy": {**timing["policy"], **stated}}
+    if asked.scenes is not None:
+        changes["scenes"] = split(asked.scenes)
     merged = msgspec.convert({**msgspec.to_builtins(base), **changes}, Suite)
     merged.check("the command line" if asked.suite is None else asked.suite)
     return merged

@@ -40,7 +40,6 @@ from metrics.equalise import bounded_subset
 from metrics.similarity import AlignmentError, apply, scale_of
 from metrics.truth import Box, Truth, diameter
 
-VIDEO_FRAMES = 60
 MOST_POINTS = 55_000
 FEWEST_POINTS = 50  # below this there is nothing to score against
 MESH = "colmap-mesh.ply"  # beside truth/colmap, whose files are what is scored
@@ -54,6 +53,7 @@ def build_groundtruth(
     *,
     name: str | None = None,
     seed: int = 0,
+    frames: int = 60,
     timeout: float = 3600.0,
     dense: bool = True,
     halves: bool = True,
@@ -63,16 +63,19 @@ def build_groundtruth(
     """Write the Scene directory `out` with a COLMAP ground truth of `source` and its card `quality.json`.
 
     `source` is a folder of photos (with `masks/` if the object is masked), a video, or a Scene, which may be `out`
-    itself. Structure from motion runs on full frames at full size in a process of its own, at most `timeout` seconds;
-    `dense` adds the surface by multi-view stereo, `halves` the comparison of surfaces from disjoint views, `mesh` a
-    Poisson mesh of the surface as `truth/colmap-mesh.ply`, to look at: the points are what is scored. Where the scene
-    has an exact truth, poses are still solved freely, then one similarity brings them into the exact frame, whose
-    diameter and crop are taken; elsewhere z is up and the crop is what many views see.
+    itself; of a video the sharpest frame of each of `frames` equal spans of time is taken. Structure from motion runs
+    on full frames at full size in a process of its own, at most `timeout` seconds; `dense` adds the surface by
+    multi-view stereo, `halves` the comparison of surfaces from disjoint views, `mesh` a Poisson mesh of the surface as
+    `truth/colmap-mesh.ply`, to look at: the points are what is scored. Where the scene has an exact truth, poses are
+    still solved freely, then one similarity brings them into the exact frame, whose diameter and crop are taken;
+    elsewhere z is up and the crop is what many views see.
 
     A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises DataError for
     input that cannot be used; then nothing is written."""
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
+    if frames < 2:
+        raise DataError(f"frames: {frames} seen, at least 2 wanted")
     if mesh and not dense:
         raise DataError("mesh: a mesh without the dense surface seen, both wanted")
     in_place = out.exists() and source.resolve() == out.resolve()
@@ -84,7 +87,7 @@ def build_groundtruth(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         stage = Path(folder, "scene")
         stage.mkdir()
-        intake = take_in(source, stage, name, VIDEO_FRAMES, in_place)
+        intake = take_in(source, stage, name, frames, in_place)
         job = _Job(intake, stage, seed, timeout, progress or (lambda what, share: None))
         card = _run(job, dense, halves, mesh)
         card.write(stage / "quality.json")

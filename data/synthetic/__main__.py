@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the Scene directory to write")
     parser.add_argument("--views", type=int, default=24, help="views all round (group a; default 24)")
     parser.add_argument("--wide-views", type=int, default=8, help="views with the wider lens (group b; default 8)")
+    parser.add_argument("--elevation", type=float, help="degrees: group a as a level ring; default: varied heights")
     parser.add_argument("--spp", type=int, default=32, help="light paths a pixel (default 32)")
     parser.add_argument("--seed", type=int, default=0, help="0 is the embedded scene, others vary it")
     options = parser.parse_args()
@@ -32,6 +33,7 @@ def main() -> int:
             options.spp,
             options.seed,
             options.wide_views,
+            options.elevation,
             progress=_report,
         )
     except MissingTool as error:

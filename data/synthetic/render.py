@@ -39,13 +39,15 @@ def render_scene(
     spp: int = 32,
     seed: int = 0,
     wide_views: int = 8,
+    elevation: float | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Model `recipe(seed)`, photograph it and write the Scene directory `out`.
 
     `views` cameras form group "a", `wide_views` more form group "b" (another focal length); `spp` are the light paths a
-    pixel. Geometry, cameras and depth depend on `recipe` and `seed` alone, images on `spp` too. Raises MissingTool
-    where a package of the `render` extra is absent.
+    pixel. With an `elevation` in degrees the views of "a" are a level ring at that height. Geometry, cameras and depth
+    depend on everything but `spp`, images on `spp` too. Raises MissingTool where a package of the `render` extra is
+    absent.
     """
     toy = recipe(seed)
     vertices, faces = polygonise(toy.solid, toy.low, toy.high, toy.cell, FACES)
@@ -55,7 +57,7 @@ def render_scene(
     vertices = (vertices * np.float32(METRE)).astype(np.float32)
     progress(f"{toy.name}: {len(faces)} faces, atlas {atlas.colour.shape[1]}x{atlas.colour.shape[0]}")
 
-    rigs = {"a": orbit(vertices, "a", views, seed), "b": orbit(vertices, "b", wide_views, seed)}
+    rigs = {"a": orbit(vertices, "a", views, seed, elevation), "b": orbit(vertices, "b", wide_views, seed)}
     shots = [(f"{group}{i:02d}", group, rig.take([i])) for group, rig in rigs.items() for i in range(len(rig))]
     studio = _Studio(toy.look, vertices, faces, normals, atlas, seed)
     for folder in ("images", "masks"):

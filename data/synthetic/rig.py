@@ -25,21 +25,25 @@ def look_at(centre: F64, target: F64, roll: float) -> F64:
     return out
 
 
-def orbit(vertices: NDArray[np.floating], group: str, views: int, seed: int) -> Cameras:
+def orbit(vertices: NDArray[np.floating], group: str, views: int, seed: int, elevation: float | None = None) -> Cameras:
     """`views` cameras all round `vertices` (V, 3), each as near as lets the object fill the frame.
 
     Azimuths are even with a little jitter; elevations (12 to 58 degrees) run through a van der Corput sequence, so that
-    neighbours differ and any subset is varied."""
+    neighbours differ and any subset is varied. With an `elevation` in degrees all stand on that one ring, level and
+    evenly spaced, as the frames of a video on the way round."""
     rng = np.random.default_rng([seed, ord(group)])
     f, p = FOCAL[group], np.asarray(vertices, np.float64)
     K = np.array([[f, 0, WIDTH / 2], [0, f, WIDTH / 2], [0, 0, 1]])
     poses = []
     start = rng.uniform(0, 2 * np.pi / max(views, 1))
     for i in range(views):
-        azimuth = start + 2 * np.pi * (i + rng.uniform(-0.25, 0.25)) / views
-        share = (int(f"{i % 16:04b}"[::-1], 2) + rng.uniform(0, 1)) / 16
-        elevation, roll = np.deg2rad(12 + 46 * share**1.15), np.deg2rad(rng.uniform(-4, 4))
-        out = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+        azimuth = start + 2 * np.pi * (i + (rng.uniform(-0.25, 0.25) if elevation is None else 0)) / views
+        if elevation is None:
+            share = (int(f"{i % 16:04b}"[::-1], 2) + rng.uniform(0, 1)) / 16
+            height, roll = np.deg2rad(12 + 46 * share**1.15), np.deg2rad(rng.uniform(-4, 4))
+        else:
+            height, roll = np.deg2rad(elevation), 0.0
+        out = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
         target, distance = p.mean(axis=0), 4 * float(np.ptp(p, axis=0).max())
         for step in range(200):  # centre the outline and set its size
             pose = look_at(target + distance * out, target, roll)

@@ -33,6 +33,17 @@ def test_every_suite_plans_whatever_is_installed(scene: Scene) -> None:
             assert plan(msgspec.structs.replace(part, truth="exact"), [scene])
 
 
+def test_the_clock_may_have_scenes_of_its_own_unless_the_user_names_some(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quality, clock = load_suite("scaling").parts()
+    assert set(quality.scenes) == {"*"} and set(clock.scenes) == {"elephant"}
+    with pytest.raises(SystemExit):
+        main(["run", "--suite", "scaling", "--scenes", str(scene.path), "--truth", "exact", "--dry-run"])
+    listed = capsys.readouterr()
+    assert scene.file.name in listed.out + listed.err and "elephant" not in listed.out + listed.err
+
+
 def test_a_suite_whose_scenes_are_the_users_says_so() -> None:
     with pytest.raises(DataError, match="scenes: none named"):
         plan(load_suite("stanford"))

@@ -23,6 +23,7 @@ from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_
 from metrics.truth import Truth
 from tests.adapters.test_sfm import corner_views
 from tests.data.rings import ring, some_similarity
+from tests.data.test_video import write_video
 
 EMBEDDED = sorted(p.parent for p in (Path(__file__).parents[2] / "data" / "embedded").glob("*/quality.json"))
 
@@ -122,6 +123,15 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert "(32, 48)" in refused(tmp_path / "masked", tmp_path)
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     assert "not a readable video" in refused(tmp_path / "clip.mp4", tmp_path)
+
+
+def test_as_many_frames_of_a_video_as_were_asked_for(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", set())
+    card = build_groundtruth(tmp_path / "clip.mp4", tmp_path / "scene", frames=5, dense=False)
+    assert card.verdict == "refused"  # noise: the frames are kept, no truth is
+    assert len(Scene.open(tmp_path / "scene").file.views) == 5
+    with pytest.raises(DataError, match="frames: 1 seen, at least 2 wanted"):
+        build_groundtruth(tmp_path / "clip.mp4", tmp_path / "other", frames=1)
 
 
 def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:

@@ -111,6 +111,17 @@ def test_cameras_frame_the_object(group: str) -> None:
     assert (cameras.centres[:, 2] > vertices[:, 2].mean()).all()
 
 
+def test_a_ring_is_level_and_goes_round_in_order() -> None:
+    vertices = ball(0.1).vertices + [0.0, 0.0, 0.15]
+    cameras = orbit(vertices, "a", 12, 5, elevation=30.0)
+    out = cameras.centres - vertices.mean(axis=0)
+    height = np.rad2deg(np.arctan2(out[:, 2], np.hypot(out[:, 0], out[:, 1])))
+    np.testing.assert_allclose(height, 30.0, atol=2.0)  # about the outline's centre, which is not the mean exactly
+    turns = np.diff(np.unwrap(np.arctan2(out[:, 1], out[:, 0])))
+    np.testing.assert_allclose(turns, 2 * np.pi / 12, atol=0.02)
+    np.testing.assert_allclose(cameras.camera_from_world[:, 0, 2], 0.0, atol=1e-9)  # no roll: x is horizontal
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_varies_with_its_seed_and_stays_in_its_box(name: str) -> None:
     rng = np.random.default_rng(1)
