@@ -23,6 +23,7 @@ from data.scene import Scene
 from data.subsets import even_order, nested_order
 from metrics.truth import Truth
 
+ABSENT = "absent"  # the environment's id where there is none
 TARGETS = 4  # views held back for an adapter that renders
 
 
@@ -63,7 +64,7 @@ class Trial:
         try:
             return environments.find(self.adapter).id
         except Unavailable:
-            return "absent"
+            return ABSENT
 
     @functools.cached_property
     def weights(self) -> str:
@@ -72,6 +73,11 @@ class Trial:
             return weights.resolve(self.adapter, self.contestant.weights).id
         except Unavailable:
             return self.contestant.weights
+
+    @property
+    def available(self) -> bool:
+        """Whether environment and weights are here."""
+        return self.environment != ABSENT and self.weights != weights.PRETRAINED
 
     @property
     def label(self) -> str:

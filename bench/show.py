@@ -64,11 +64,11 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
     total = largest = 0.0
     for trial in trials:
         done = store.trial(trial.key(trial.make_views())) is not None
-        seconds = 0.0 if done else estimate_seconds(trial, known)
+        seconds = 0.0 if done or not trial.available else estimate_seconds(trial, known)
         total += seconds
         same = [record.peak_rss for record in known if record.adapter_hash == trial.adapter.hash]
         largest = max([largest, *same])
-        state = "stored" if done else "to run"
+        state = "stored" if done else "to run" if trial.available else "unavailable"
         row = (trial.adapter.name, trial.inputs, trial.scene.name, str(len(trial.views)), str(trial.seed), state)
         table.add_row(*row, f"{seconds:.0f}")
     output.print(table)

@@ -159,7 +159,7 @@ def store(scene_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_dry_run_prints_trials_time_disk_and_memory_and_writes_nothing(
-    scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = ["run", "--adapters", "oracle", "--scenes", scene_path, "--views", "2,4", "--truth", "exact", "--dry-run"]
     assert call(*run, "--store", tmp_path / "store") == 0
@@ -168,6 +168,10 @@ def test_a_dry_run_prints_trials_time_disk_and_memory_and_writes_nothing(
     for word in ("2 trials, about", "GiB in", "memory:"):
         assert word in printed
     assert not (tmp_path / "store").exists()
+    monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
+    assert call("run", "--adapters", "vggt", "--scenes", scene_path, "--truth", "exact", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "unavailable" in printed and "to run" not in printed and "1 trials, about 0 s" in printed
 
 
 def test_a_report_has_its_files_and_every_trial(store: Path, tmp_path: Path) -> None:
