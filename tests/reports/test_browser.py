@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.cli import main
 from reports.report import write_report
 from reports.tables import Tables
 
@@ -111,6 +112,20 @@ def test_curves_are_drawn(visit: Callable[..., Any], front: Path) -> None:
     assert page.locator("[data-plot=quality]:visible .scatterlayer .trace").count() == 5
     page.locator("[data-quantity]:visible").select_option("fscore@1%")
     page.wait_for_function("document.querySelector('[data-plot=quality] .gtitle').textContent.includes('fscore')")
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_page_of_laws_draws_every_table_it_judges(visit: Callable[..., Any], tmp_path: Path, width: int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["curves", "--published", "--out", str(tmp_path)])
+    assert ended.value.code == 0
+    page = visit(tmp_path / "curves.html", width, "dark")
+    figures = page.locator("[data-figure]")
+    page.wait_for_function("document.querySelectorAll('[data-figure] .main-svg').length >= 5")
+    for figure in figures.all():
+        figure.scroll_into_view_if_needed()
+        assert figure.locator(".scatterlayer .points path").count() >= 5  # a point for each published count
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_clouds_are_drawn_and_share_a_camera(visit: Callable[..., Any], front: Path) -> None:
