@@ -16,6 +16,7 @@ from reports.scaling import Series
 
 STEPS = ("prepare", "infer", "finish")
 MEBIBYTE = 2**20
+NOTHING = 1e-3  # seconds: a step that never takes longer does nothing, and its times are the clock's own
 
 
 @dataclass(frozen=True, order=True)
@@ -52,9 +53,11 @@ def _of_place(place: _Place, trials: list[TrialRecord], limit_bytes: float | Non
         pairs = [(len(trial.views), value) for trial, values in repeats for value in values if value > 0]
         if len({n for n, _ in pairs}) < LEAST:
             continue
+        timed = quantity.endswith("seconds")
+        if timed and max(value for _, value in pairs) < NOTHING:
+            continue
         used = [trial for trial, values in repeats if values]
         busy = sum(trial.others_share > BUSY_SHARE for trial in used)
-        timed = quantity.endswith("seconds")
         yield Series(
             system=place.system if place.device == "cpu" else f"{place.system} [{place.device}]",
             quantity=quantity,

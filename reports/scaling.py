@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ DRAWN = ("accuracy", "completeness-given", "completeness-visible")  # of the qua
 COSTS = ("time", "memory")  # the published metrics that are costs
 HUES = 8
 SAMPLES = 60  # points of a drawn law
+Quality = Mapping[str, Sequence[Curve]]  # by scene; "": over every scene
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,16 @@ class Series:
         )
         out.append(f"{'Law' if found.named else 'No law'}: {found.verdict}.")
         if self.limit is not None and self.largest is not None:
-            ends = [_count(end) for end in (self.largest.middle, self.largest.low, self.largest.high)]
-            out.append(f"Largest count below {self.show(self.limit)}: {ends[0]} (95%: {ends[1]} to {ends[2]}).")
+            out.append(f"Largest count below {self.show(self.limit)}: {self.fitting}.")
         return out
+
+    @property
+    def fitting(self) -> str:
+        """The largest count below the limit, with its interval; empty without one."""
+        if self.largest is None:
+            return ""
+        middle, low, high = map(_count, (self.largest.middle, self.largest.low, self.largest.high))
+        return f"{middle} (95%: {low} to {high})"
 
 
 def _count(end: int | None) -> str:
@@ -160,9 +168,9 @@ def laws_csv(found: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def points_csv(found: Sequence[Series], quality: Sequence[Curve] = ()) -> pd.DataFrame:
+def points_csv(found: Sequence[Series], quality: Quality) -> pd.DataFrame:
     """A row a point, quality first, in the columns of `curves_csv` and `scene`: costs are each scene's own, median and
-    ends of their repeats; quality is over every scene."""
+    ends of their repeats; quality is each scene's own and, with no scene named, over every scene."""
     costs = [
         {
             **{name: getattr(series, name) for name in ("inputs", "scope", "system", "quantity", "unit", "hardware")},
@@ -178,11 +186,15 @@ def points_csv(found: Sequence[Series], quality: Sequence[Curve] = ()) -> pd.Dat
         for series in found
         for i in range(len(series.points.n))
     ]
-    table = curves_csv([curve for curve in quality if curve.truth]).assign(scene="")
-    return pd.concat([frame for frame in (table, pd.DataFrame(costs, columns=table.columns)) if len(frame)] or [table])
+    tables = [
+        curves_csv([curve for curve in curves if curve.truth]).assign(scene=scene) for scene, curves in quality.items()
+    ]
+    columns = curves_csv([]).assign(scene="").columns
+    tables.append(pd.DataFrame(costs, columns=columns))
+    return pd.concat([table for table in tables if len(table)] or tables)
 
 
-def write_curves(found: Sequence[Series], quality: Sequence[Curve], out: Path) -> list[Path]:
+def write_curves(found: Sequence[Series], quality: Quality, out: Path) -> list[Path]:
     """curves.csv, laws.csv and curves.html, which opens from disk, in the folder `out`."""
     assets = out / "assets"
     assets.mkdir(parents=True, exist_ok=True)
@@ -205,35 +217,35 @@ def write_curves(found: Sequence[Series], quality: Sequence[Curve], out: Path) -
     return list(contents)
 
 
-def _figures(found: Sequence[Series], quality: Sequence[Curve]) -> list[dict[str, Any]]:
-    """The page's figures: quality by metric and truth, then costs by quantity and scene."""
+def _figures(found: Sequence[Series], quality: Quality) -> list[dict[str, Any]]:
+    """The page's figures, scene by scene: quality by metric and truth, then costs by quantity."""
     out: dict[tuple[str, ...], dict[str, Any]] = {}
-    names = sorted({*(one.system for one in found), *(one.system for one in quality)})
+    every = [(scene, curve) for scene, curves in quality.items() for curve in curves if curve.quantity in DRAWN]
+    names = sorted({*(one.system for one in found), *(curve.system for _, curve in every)})
     hues = {name: i % HUES for i, name in enumerate(names)}
 
-    def figure(key: tuple[str, ...], title: str, logarithmic: bool) -> list[dict[str, Any]]:
-        lines: list[dict[str, Any]] = out.setdefault(key, {"title": title, "log": logarithmic, "lines": []})["lines"]
+    def figure(scene: str, key: tuple[str, ...], title: str, logarithmic: bool) -> list[dict[str, Any]]:
+        empty = {"scene": scene, "title": title, "log": logarithmic, "lines": []}
+        lines: list[dict[str, Any]] = out.setdefault((scene, *key), empty)["lines"]
         return lines
 
-    for curve in quality:
-        if curve.quantity in DRAWN:
-            title = f"{curve.quantity} [{curve.unit}], {curve.truth} truth"
-            lines = figure((curve.truth, curve.quantity), title, False)
-            known = [point for point in curve.points if point.value is not None]
-            lines.append(
-                {
-                    "name": curve.system,
-                    "hue": hues[curve.system],
-                    "n": [point.views for point in known],
-                    "value": [point.value for point in known],
-                    "low": [point.value if point.low is None else point.low for point in known],
-                    "high": [point.value if point.high is None else point.high for point in known],
-                }
-            )
+    for scene, curve in every:
+        title = f"{curve.quantity} [{curve.unit}], {curve.truth} truth"
+        lines = figure(scene, (curve.truth, curve.quantity), title, False)
+        known = [point for point in curve.points if point.value is not None]
+        lines.append(
+            {
+                "name": curve.system,
+                "hue": hues[curve.system],
+                "n": [point.views for point in known],
+                "value": [point.value for point in known],
+                "low": [point.value if point.low is None else point.low for point in known],
+                "high": [point.value if point.high is None else point.high for point in known],
+            }
+        )
     for series in found:
         title = f"{series.quantity}{f' [{series.unit}]' if series.unit else ''}"
-        title += f", {series.scene}" if series.scene else ""
-        lines = figure((series.scene, series.quantity, series.hardware), title, True)
+        lines = figure(series.scene, (series.quantity, series.hardware), title, True)
         points, scaling = series.points, series.scaling
         line = {
             "name": series.system,

@@ -281,6 +281,26 @@ class Tables:
     sweeps: pd.DataFrame = field(default_factory=lambda: frame(SWEEPS, []))  # empty unless asked for
     remarks: pd.DataFrame = field(default_factory=lambda: frame(REMARKS, []))
 
+    def of_scene(self, scene: str) -> Tables:
+        """The rows of one scene and of its trials."""
+        keys = set(self.trials.loc[self.trials["scene"] == scene, "key"])
+
+        def of(table: pd.DataFrame) -> pd.DataFrame:
+            mine = table["scene"] == scene if "scene" in table else table["key"].isin(keys)
+            return table[mine].reset_index(drop=True)
+
+        return Tables(
+            trials=of(self.trials),
+            scores=of(self.scores),
+            alignments=of(self.alignments),
+            clouds=of(self.clouds),
+            scenes=of(self.scenes),
+            left_out=of(self.left_out),
+            run=self.run,
+            sweeps=of(self.sweeps),
+            remarks=of(self.remarks),
+        )
+
 
 def frame(schema: Schema, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A conforming table from `rows`, each a mapping from column name to value; None is missing."""

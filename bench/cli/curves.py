@@ -10,8 +10,7 @@ from cyclopts import Parameter
 from bench.cli.common import STORE, Truth, console, output, refuse
 
 if TYPE_CHECKING:
-    from reports.curves import Curve
-    from reports.scaling import Series
+    from reports.scaling import Quality, Series
 
 OUT = Path("runs/curves")
 
@@ -43,7 +42,7 @@ def curves(
 
     if published and file is not None:
         return refuse("FILE and --published: give one of them")
-    quality: list[Curve] = []
+    quality: Quality = {}
     if file is not None:
         found = [read_series(file, limit)]
     elif published:
@@ -75,7 +74,7 @@ def _costs(store: Path, limit: float | None) -> list[Series]:
     return found
 
 
-def _quality(store: Path, protocol: str, truth: str) -> list[Curve]:
+def _quality(store: Path, protocol: str, truth: str) -> Quality:
     """The curves of every trial that is not for the clock alone; none where there is no such trial."""
     from bench.store import Store
     from bench.tables import make_tables
@@ -83,10 +82,12 @@ def _quality(store: Path, protocol: str, truth: str) -> list[Curve]:
     from reports.standings import leaderboard
 
     if all(record.policy.timing_only for record in Store(store).trials()):
-        return []
+        return {}
     with console.status("scoring what is not scored yet") as status:
         tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"))
-    return quality_curves(leaderboard(tables))
+    scenes = sorted(set(tables.trials.scene))
+    parts = {"": tables} | ({scene: tables.of_scene(scene) for scene in scenes} if len(scenes) > 1 else {})
+    return {scene: quality_curves(leaderboard(part)) for scene, part in parts.items()}
 
 
 def _print(series: Series) -> None:

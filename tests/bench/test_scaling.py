@@ -80,8 +80,7 @@ def test_curves_of_a_store_hold_its_calls_and_its_quality(
     assert "4 counts are too few" in printed and "Largest count below 8190 MiB" in printed
     rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
     costs = {row["quantity"] for row in rows if row["scene"] == "bumpy"}
-    steps = {"cold_seconds", "warm_seconds", "prepare_seconds", "infer_seconds", "finish_seconds", "peak_rss"}
-    assert costs == steps
+    assert costs == {"cold_seconds", "warm_seconds", "infer_seconds", "peak_rss"}  # the other steps do nothing
     assert {"accuracy", "completeness-given", "completeness-visible"} <= {row["quantity"] for row in rows}
     (warm,) = [row for row in rows if row["quantity"] == "warm_seconds" and row["views"] == "3"]
     record = next(r for r in run_store.trials() if len(r.views) == 3)

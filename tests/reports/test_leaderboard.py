@@ -252,6 +252,17 @@ def test_curves_have_gaps_where_there_is_no_result(tables: Tables) -> None:
     assert table.query("truth != ''")["system"].ne("onepass").all()
 
 
+def test_a_scene_of_its_own_gives_the_curves_of_its_scores_alone(tables: Tables) -> None:
+    whole = tables.scores.query("adapter == 'densestereo' and views == 8 and truth == 'exact' and metric == 'accuracy'")
+    for scene in set(tables.trials["scene"]):
+        part = made(tables.of_scene(scene))
+        table = curves_csv(curves(part)).query("system == 'densestereo' and views == 8 and quantity == 'accuracy'")
+        (point,) = table.query("truth == 'exact'").itertuples()
+        assert point.cells <= 2  # its repeats
+        wanted = whole[(whole["scene"] == scene) & whole["value"].notna()]["value"]
+        assert point.cells_ok == len(wanted) and (not len(wanted) or point.value == pytest.approx(wanted.mean()))
+
+
 def test_markdown_and_latex_survive_hostile_names(hostile: Tables) -> None:
     board = made(hostile)
     text = markdown(board, hostile.run)
