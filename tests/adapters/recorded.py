@@ -42,6 +42,7 @@ CASES = {  # a portrait is cropped, a landscape is padded or cropped, by factors
     "pi3": Case(4900, ((123, 88), (90, 121)), (60.0, 52.0), least=0.0, constant="PIXELS"),
     "vggt-omega": Case(64, ((203, 88), (110, 121)), (60.0, 52.0)),
     "depth-anything-3": Case(84, ((123, 88), (90, 121)), (60.0, 52.0)),
+    "mapanything": Case(2, ((123, 88), (90, 121)), (60.0, 52.0), constant="PATCH"),
 }
 
 

@@ -23,7 +23,9 @@ DIRECTION = {
     "pi3": "world_from_camera",
     "vggt-omega": "camera_from_world",
     "depth-anything-3": "camera_from_world",
+    "mapanything": "world_from_camera",
 }
+MEAN, SPREAD = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
 def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
@@ -44,8 +46,13 @@ def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
     if name == "depth-anything-3":
         module = importlib.import_module("depth_anything_3.utils.io.input_processor")
         loaded, _, _ = module.InputProcessor()(paths, process_res=side, num_workers=1)
-        mean, spread = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        return list((loaded * spread + mean).numpy())
+        return list((loaded * SPREAD + MEAN).numpy())
+    if name == "mapanything":
+        module = importlib.import_module("mapanything.utils.image")
+        shapes = module.RESOLUTION_MAPPINGS[518]
+        module.RESOLUTION_MAPPINGS[518] = {r: (w // 14 * side, h // 14 * side) for r, (w, h) in shapes.items()}
+        loaded = torch.cat([view["img"] for view in module.load_images(paths)])
+        return list((loaded * SPREAD + MEAN).numpy())
     package = "dust3r" if name == "dust3r" else "fast3r.dust3r"
     loaded = importlib.import_module(f"{package}.utils.image").load_images(paths, size=side, verbose=False)
     return [one["img"][0].numpy() * 0.5 + 0.5 for one in loaded]
