@@ -18,15 +18,14 @@ FRAMES_A_SECOND = 12
 
 
 def write_video(scene: Scene, out: Path) -> None:
-    """H.264, nearly without loss; frames are cut to even sizes, as the codec wants them."""
+    """H.264, nearly without loss, of photographs of one size, cut to even sides as the codec wants them."""
+    images = [Image.open(scene.path / view.image).convert("RGB") for view in scene.file.views]
+    width, height = images[0].width // 2 * 2, images[0].height // 2 * 2
     with av.open(str(out), "w") as container:
         stream = container.add_stream("libx264", rate=FRAMES_A_SECOND, options={"crf": "12"})
-        stream.pix_fmt = "yuv420p"
-        for view in scene.file.views:
-            image = Image.open(scene.path / view.image).convert("RGB")
-            stream.width, stream.height = image.width // 2 * 2, image.height // 2 * 2
-            frame = av.VideoFrame.from_image(image.crop((0, 0, stream.width, stream.height)))
-            container.mux(stream.encode(frame))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_image(image.crop((0, 0, width, height)))))
         container.mux(stream.encode())
 
 
