@@ -6,9 +6,10 @@ Runs inside the environments of the systems under test: numpy and Pillow, Python
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from adapters.contract import F32, F64, U8, Bools
 
@@ -72,6 +73,21 @@ class Placement:
         return before, before + (share > 0), share, seen
 
 
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """N network images and where the photos lie in them."""
+
+    images: tuple[F32, ...]  # each (3, h, w)
+    placements: tuple[Placement, ...]
+
+    @staticmethod
+    def of(placed: Iterable[tuple[U8, Placement]], mean: ArrayLike = 0, spread: ArrayLike = 1) -> Inputs:
+        """From images (h, w, 3): their levels in [0, 1], less `mean`, over `spread` (numbers, or (3, 1, 1))."""
+        images, placements = zip(*placed)  # noqa: B905 - Python 3.9
+        less, over = np.asarray(mean, np.float32), np.asarray(spread, np.float32)
+        return Inputs(tuple((image - less) / over for image in unit_range(images)), placements)
+
+
 def place(image: U8, scaled: Size, corner: Size, network: Size, lanczos: bool = False) -> tuple[U8, Placement]:
     """Resize `image` (H, W, 3) to `scaled`, lay it with its top-left corner at `corner` on white of size `network`.
 
@@ -103,6 +119,6 @@ def place_longest(image: U8, size: int, multiple: int = 16, square_ok: bool = Fa
     return place(image, scaled, corner, (2 * half[0], 2 * half[1]), lanczos=longest > size)
 
 
-def unit_range(images: list[U8]) -> list[F32]:
+def unit_range(images: Iterable[U8]) -> list[F32]:
     """Each (H, W, 3) uint8 as (3, H, W) float32 in [0, 1]."""
     return [np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / np.float32(255) for image in images]

@@ -17,7 +17,7 @@ ROOMS = {
     "bench": {"adapters", "metrics", "data", "reports"},
 }
 LEAVES = ("contract", "stereo", "sfm", "worker")
-SHARED = ("stereo", "sfm", "resize", "pointmaps", "checkpoint", "torchvision")  # what adapters may share
+SHARED = ("stereo", "sfm", "resize", "pointmaps", "checkpoint", "precision", "torchvision")  # what adapters may share
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def test_adapters_know_the_contract_and_the_leaves_alone(graph: grimp.ImportGrap
         ("pointmaps", set()),
         ("resize", {"PIL"}),
         ("checkpoint", {"torch", "safetensors"}),
+        ("precision", {"torch"}),
         ("torchvision", {"torch"}),
     ],
 )

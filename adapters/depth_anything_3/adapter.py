@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,18 +9,11 @@ import numpy as np
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import PosedDepth
-from adapters.resize import Placement, Size, unit_range
+from adapters.precision import half_precision
+from adapters.resize import Inputs, Placement, Size
 
 SIDE, PATCH = 504, 14
 MEAN, SPREAD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32).reshape(2, 3, 1, 1)  # ImageNet's
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Images of one size, (N, 3, h, w) in [0, 1], and where the photos lie in them."""
-
-    images: F32
-    placements: tuple[Placement, ...]
 
 
 class Adapter(Reconstructor):
@@ -44,19 +35,15 @@ class Adapter(Reconstructor):
 
     def prepare(self, views: Views) -> Inputs:
         placements = placed([(image.shape[1], image.shape[0]) for image in views.images])
-        fitted = [fit(image, place) for image, place in zip(views.images, placements)]  # noqa: B905 - Python 3.9
-        return Inputs(np.stack(unit_range(fitted)), placements)
+        fitted = (fit(image, place) for image, place in zip(views.images, placements))  # noqa: B905 - Python 3.9
+        return Inputs.of(zip(fitted, placements), MEAN, SPREAD)  # noqa: B905 - Python 3.9
 
     def infer(self, inputs: Inputs) -> PosedDepth:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream has it, else in float32."""
         import torch
 
-        images = torch.from_numpy((inputs.images - MEAN) / SPREAD).to(self.device)
-        autocast: Any = contextlib.nullcontext()
-        if self.device.startswith("cuda"):
-            ampere = torch.cuda.get_device_capability(self.device)[0] >= 8
-            autocast = torch.autocast("cuda", dtype=torch.bfloat16 if ampere else torch.float16)
-        with torch.no_grad(), autocast:
+        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
+        with torch.no_grad(), half_precision(self.device):
             said = self.network["model"](images[None])
 
         def array(name: str) -> F32:

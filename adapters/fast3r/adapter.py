@@ -14,7 +14,7 @@ import numpy as np
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import Pointmaps, homogeneous
-from adapters.resize import Placement, place_longest, unit_range
+from adapters.resize import Inputs, Placement, place_longest
 from adapters.torchvision import import_torchvision
 
 SIDE = 512
@@ -36,14 +36,6 @@ SHAPE: dict[str, dict[str, Any]] = {  # of the published network, in upstream's 
         "with_local_head": True,
     },
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """N images (3, h, w) in [-1, 1] and where the photos lie in them."""
-
-    images: tuple[F32, ...]
-    placements: tuple[Placement, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +80,8 @@ class Adapter(Reconstructor):
         self.network = load_parameters(network, weights).eval().to(device)
 
     def prepare(self, views: Views) -> Inputs:
-        """Squares are cropped to 4:3, upstream's default."""
-        placed = [place_longest(image, SIDE) for image in views.images]
-        images = tuple((image - np.float32(0.5)) / np.float32(0.5) for image in unit_range([i for i, _ in placed]))
-        return Inputs(images, tuple(place for _, place in placed))
+        """Each photo at its own size, levels in [-1, 1]. Squares are cropped to 4:3, upstream's default."""
+        return Inputs.of((place_longest(image, SIDE) for image in views.images), 0.5, 0.5)
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass, then the alignment of local points and PnP. Float32 on the CPU, bfloat16 on CUDA.

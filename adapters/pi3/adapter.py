@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -13,17 +12,10 @@ from numpy.typing import NDArray
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, F64, U8, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import Pointmaps, homogeneous
-from adapters.resize import Placement, Size, place, unit_range
+from adapters.precision import half_precision
+from adapters.resize import Inputs, Placement, Size, place
 
 PIXELS, PATCH = 255_000, 14
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Images of one size, (N, 3, h, w) in [0, 1], and where the photos lie in them."""
-
-    images: F32
-    placements: tuple[Placement, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +46,14 @@ class Adapter(Reconstructor):
     def prepare(self, views: Views) -> Inputs:
         """All photos whole at the first one's size, whatever their own shape, as upstream does."""
         size = network_size(views.images[0])
-        placed = [place(image, size, (0, 0), size, lanczos=True) for image in views.images]
-        return Inputs(np.stack(unit_range([image for image, _ in placed])), tuple(place for _, place in placed))
+        return Inputs.of(place(image, size, (0, 0), size, lanczos=True) for image in views.images)
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass; on CUDA in bfloat16 (float16 before Ampere), as upstream's example has it, else in float32."""
         import torch
 
-        autocast: Any = contextlib.nullcontext()
-        if self.device.startswith("cuda"):
-            ampere = torch.cuda.get_device_capability(self.device)[0] >= 8
-            autocast = torch.autocast("cuda", dtype=torch.bfloat16 if ampere else torch.float16)
-        with torch.no_grad(), autocast:
-            said = self.network(torch.from_numpy(inputs.images).to(self.device)[None])
+        with torch.no_grad(), half_precision(self.device):
+            said = self.network(torch.from_numpy(np.stack(inputs.images)).to(self.device)[None])
 
         def array(tensor: Any) -> F32:
             return np.asarray(tensor[0].float().cpu().numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -11,17 +10,10 @@ import numpy as np
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import Pointmaps, homogeneous, unprojected
-from adapters.resize import Placement, Size, place, unit_range
+from adapters.precision import half_precision
+from adapters.resize import Inputs, Placement, Size, place
 
 SIDE, PATCH = 518, 14
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Images of one size, (N, 3, h, w) in [0, 1], and where the photos lie in them."""
-
-    images: F32
-    placements: tuple[Placement, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +57,15 @@ class Adapter(Reconstructor):
         """All photos at one size: where crops differ in height, white above and below, as upstream does."""
         sizes = [scaled_size(image, self.fit) for image in views.images]
         height = SIDE if self.fit == "pad" else max(min(size[1], SIDE) for size in sizes)
-        placed = [fitted(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images)]
-        return Inputs(np.stack(unit_range([image for image, _ in placed])), tuple(place for _, place in placed))
+        return Inputs.of(fitted(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images))
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream advises, else in float32."""
         import torch
         from vggt.utils.pose_enc import pose_encoding_to_extri_intri
 
-        images = torch.from_numpy(inputs.images).to(self.device)
-        autocast: Any = contextlib.nullcontext()
-        if self.device.startswith("cuda"):
-            ampere = torch.cuda.get_device_capability(self.device)[0] >= 8
-            autocast = torch.autocast("cuda", dtype=torch.bfloat16 if ampere else torch.float16)
-        with torch.no_grad(), autocast:
+        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
+        with torch.no_grad(), half_precision(self.device):
             said = self.network(images)
         poses, intrinsics = pose_encoding_to_extri_intri(said["pose_enc"].float(), images.shape[-2:])
 

@@ -223,7 +223,7 @@ def capture(request: dict[str, Any], folder: Path) -> None:
     adapter.load(request["device"], request["weights"], request["seed"])
     inputs = adapter.prepare(views)
     trunk = adapter.network.aggregator
-    count, (height, width) = len(views), inputs.images.shape[2:]
+    count, (width, height) = len(views), inputs.placements[0].network
     tokens = Tokens(count, height // PATCH, width // PATCH, trunk.patch_start_idx)
     depth, discard = len(trunk.global_blocks), request["discard"]
     ranges = parse_ranges(request["layers"], depth)

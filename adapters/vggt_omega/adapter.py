@@ -10,18 +10,10 @@ import numpy as np
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import PosedDepth
-from adapters.resize import Placement, Size, place, unit_range
+from adapters.resize import Inputs, Size, place
 
 SIDE, PATCH = 512, 16
 STEEPEST = 2.0  # of the longer side to the shorter; what is longer is cropped
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Images of one size, (N, 3, h, w) in [0, 1], and where the photos lie in them."""
-
-    images: F32
-    placements: tuple[Placement, ...]
 
 
 class Adapter(Reconstructor):
@@ -49,21 +41,21 @@ class Adapter(Reconstructor):
         windows = [middle(image) for image in views.images]
         sizes = [scaled_size(right - left, bottom - top, self.fit) for left, top, right, bottom in windows]
         network = (max(width for width, _ in sizes), max(height for _, height in sizes))
-        images, placements = [], []
+        placed = []
         for image, (left, top, right, bottom), size in zip(views.images, windows, sizes):  # noqa: B905 - Python 3.9
             corner = ((network[0] - size[0]) // 2, (network[1] - size[1]) // 2)
             fitted, of_window = place(image[top:bottom, left:right], size, corner, network)
             offset = (corner[0] - left * of_window.scale[0], corner[1] - top * of_window.scale[1])
-            images.append(fitted)
-            placements.append(dataclasses.replace(of_window, photo=(image.shape[1], image.shape[0]), offset=offset))
-        return Inputs(np.stack(unit_range(images)), tuple(placements))
+            photo = (image.shape[1], image.shape[0])
+            placed.append((fitted, dataclasses.replace(of_window, photo=photo, offset=offset)))
+        return Inputs.of(placed)
 
     def infer(self, inputs: Inputs) -> PosedDepth:
         """One pass; on CUDA upstream itself runs the trunk in bfloat16 (float16 before Ampere), else in float32."""
         import torch
         from vggt_omega.utils.pose_enc import encoding_to_camera
 
-        images = torch.from_numpy(inputs.images).to(self.device)
+        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
         with torch.no_grad():
             said = self.network(images)
             poses, intrinsics = encoding_to_camera(said["pose_enc"], images.shape[-2:])

@@ -41,7 +41,7 @@ def test_padding_gives_no_points_and_all_of_each_photo_is_seen() -> None:
     oracle = CASES["vggt"].oracle()
     adapter = Adapter(fit="pad")
     inputs = adapter.prepare(oracle.views)
-    height, width = inputs.images.shape[2:]
+    height, width = inputs.images[0].shape[1:]
     assert height == width == module.SIDE
     ones = np.ones((2, height, width), np.float32)
     pose = np.tile(np.eye(4, dtype=np.float32)[:3], (2, 1, 1))
