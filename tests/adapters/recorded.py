@@ -30,6 +30,7 @@ class Case:
     focal: tuple[float, float]
     least: float = 5.0
     constant: str = "SIDE"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the adapter
 
     def oracle(self) -> PixelOracle:
         return PixelOracle(*self.sizes, focal=self.focal, least=self.least)
@@ -43,6 +44,7 @@ CASES = {  # a portrait is cropped, a landscape is padded or cropped, by factors
     "vggt-omega": Case(64, ((203, 88), (110, 121)), (60.0, 52.0)),
     "depth-anything-3": Case(84, ((123, 88), (90, 121)), (60.0, 52.0)),
     "mapanything": Case(2, ((123, 88), (90, 121)), (60.0, 52.0), constant="PATCH"),
+    "mast3r": Case(96, ((123, 88), (88, 123)), (85.0, 85.0), options={"refinements": 0}),
 }
 
 

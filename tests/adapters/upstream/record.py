@@ -24,6 +24,7 @@ DIRECTION = {
     "vggt-omega": "camera_from_world",
     "depth-anything-3": "camera_from_world",
     "mapanything": "world_from_camera",
+    "mast3r": "camera_from_world",
 }
 MEAN, SPREAD = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -53,7 +54,7 @@ def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
         module.RESOLUTION_MAPPINGS[518] = {r: (w // 14 * side, h // 14 * side) for r, (w, h) in shapes.items()}
         loaded = torch.cat([view["img"] for view in module.load_images(paths)])
         return list((loaded * SPREAD + MEAN).numpy())
-    package = "dust3r" if name == "dust3r" else "fast3r.dust3r"
+    package = "fast3r.dust3r" if name == "fast3r" else "dust3r"
     loaded = importlib.import_module(f"{package}.utils.image").load_images(paths, size=side, verbose=False)
     return [one["img"][0].numpy() * 0.5 + 0.5 for one in loaded]
 
@@ -65,7 +66,7 @@ def record(name: str) -> None:
     tests = importlib.import_module(f"tests.adapters.upstream.test_{name.replace('-', '_')}")
     setattr(module, case.constant, case.side)
     oracle = case.oracle()
-    adapter = module.Adapter()
+    adapter = module.Adapter(**case.options)
     adapter.network = tests.Stub(oracle)
     torch.manual_seed(0)
     outputs = adapter.infer(adapter.prepare(oracle.views))
