@@ -10,18 +10,10 @@ import numpy as np
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import Pointmaps, homogeneous
-from adapters.resize import Placement, place_longest, unit_range
+from adapters.resize import Inputs, Placement, place_longest
 from adapters.torchvision import import_torchvision
 
 SIDE = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """N images (3, h, w) in [-1, 1] and where the photos lie in them; a single photo is there once."""
-
-    images: tuple[F32, ...]
-    placements: tuple[Placement, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +77,8 @@ class Adapter(Reconstructor):
         self.network = load_parameters(network, weights).eval().to(device)
 
     def prepare(self, views: Views) -> Inputs:
-        placed = [place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images]
-        images = tuple((image - np.float32(0.5)) / np.float32(0.5) for image in unit_range([i for i, _ in placed]))
-        return Inputs(images, tuple(place for _, place in placed))
+        """Each photo at its own size, levels in [-1, 1]; a single one is there once."""
+        return Inputs.of((place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images), 0.5, 0.5)
 
     def infer(self, inputs: Inputs) -> Outputs:
         """All pairs through the network, then the alignment."""
@@ -111,8 +102,10 @@ class Adapter(Reconstructor):
         few = len(images) == 2
         mode = GlobalAlignerMode.PairViewer if few else GlobalAlignerMode.PointCloudOptimizer
         scene = global_aligner(said, device=self.device, mode=mode, verbose=False)
+        registered = np.ones(count, np.bool_)
         if not few:
-            scene.compute_global_alignment(init="mst", niter=self.iterations, schedule=self.schedule, lr=0.01)
+            registered = initialised(scene)
+            scene.compute_global_alignment(init=None, niter=self.iterations, schedule=self.schedule, lr=0.01)
         if self.clean:
             scene.clean_pointcloud()
 
@@ -120,7 +113,6 @@ class Adapter(Reconstructor):
             return np.asarray(tensor.detach().float().cpu().numpy())
 
         poses = array(scene.get_im_poses())[:count]
-        registered = np.ones(count, np.bool_)
         if few and count == 2 and (poses == np.eye(4)).all():
             # One of a pair is the reference, its depth as the network said it; the other stays there if PnP fails.
             reference = 0 if torch.equal(scene.get_depthmaps()[0], scene.pred_i["0_1"][..., 2]) else 1
@@ -145,3 +137,22 @@ class Adapter(Reconstructor):
         K = outputs.intrinsics.astype(np.float64)
         maps = Pointmaps(outputs.placements, points, outputs.confidence, K, poses, outputs.registered)
         return maps.reconstruction(views, "exp_confidence")
+
+
+def initialised(scene: Any) -> Bools:
+    """Upstream's initialisation by a spanning tree ("mst"), and which of the N views it placed.
+
+    Where PnP finds no pose upstream takes the identity and does not say so; once the alignment has moved it on, nothing
+    tells it from others. The first view of the surest pair is the reference: the identity is its pose."""
+    import torch
+    from dust3r.cloud_opt.init_im_poses import init_from_pts3d, minimum_spanning_tree
+
+    said = (scene.imshapes, scene.edges, scene.pred_i, scene.pred_j, scene.conf_i, scene.conf_j)
+    with torch.no_grad():
+        points, pairs, focals, poses = minimum_spanning_tree(
+            *said, scene.im_conf, scene.min_conf_thr, scene.device, verbose=False
+        )
+        placed = np.asarray((poses.cpu().numpy() != np.eye(4)).any(axis=(1, 2)))
+        placed[pairs[0][0]] = True
+        init_from_pts3d(scene, points, focals, poses)
+    return placed

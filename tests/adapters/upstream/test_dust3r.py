@@ -11,7 +11,7 @@ from PIL import Image
 
 from adapters.dust3r import adapter as module
 from adapters.dust3r.adapter import Adapter
-from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import DIAMETER, MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")
 load_images = pytest.importorskip("dust3r.utils.image", reason="DUSt3R's code is not importable").load_images
@@ -118,3 +118,35 @@ def test_a_pair_whose_pose_is_not_found_has_the_reference_registered_alone(refer
     pose = oracle.camera_from_world(reference)
     truth = oracle.at(reference, result.pixel.astype(np.float64)) @ pose[:3, :3].T + pose[:3, 3]
     assert np.abs(result.points / 0.5 - truth).max() < 1e-3
+
+
+@pytest.mark.parametrize("iterations", [0, 300])
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_view_that_the_alignment_s_start_could_not_place_is_not_registered(
+    lost: int, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SIDE", 160)
+    oracle = PixelOracle(*[SMALL] * 3, focal=(140.0, 140.0))
+    true = Stub(oracle)
+
+    def unsure(view1: Any, view2: Any) -> Any:
+        said = true(view1, view2)
+        # Upstream asks PnP for a view that is the second of its surest pair, and shows it points above 3 alone.
+        for one, view, level in zip(said, (view1, view2), (1.0, 2.0), strict=True):
+            if int(view["idx"][0]) == lost:
+                one["conf"] = torch.full_like(one["conf"], level)
+        return said
+
+    adapter = Adapter(clean=False, iterations=iterations)
+    adapter.network = unsure
+    result = adapter.predict(oracle.views)
+    result.validate(oracle.views)
+    assert result.registered is not None and result.view_index is not None and result.pixel is not None
+    found = [view for view in range(3) if view != lost]
+    assert np.flatnonzero(result.registered).tolist() == found == sorted(set(result.view_index))
+    pose = oracle.camera_from_world(found[0])
+    pixels = [result.pixel[result.view_index == view].astype(np.float64) for view in found]
+    truth = np.concatenate([oracle.at(view, seen) for view, seen in zip(found, pixels, strict=True)])
+    truth = truth @ pose[:3, :3].T + pose[:3, 3]
+    scale = (result.points * truth).sum() / (truth * truth).sum()
+    assert np.linalg.norm(result.points / scale - truth, axis=1).max() < 5e-3 * DIAMETER
