@@ -83,12 +83,14 @@ def load(name: str, outputs: type[Any], placements: Any) -> tuple[Any, list[NDAr
 
 
 def check_recorded(name: str, adapter: Any, outputs: type[Any], cleaned: bool = False) -> None:
-    """The adapter's `finish` on a fixture, against the oracle's geometry seen through the adapter's own `prepare`."""
+    """`prepare` of `adapter` against upstream's loader, and its `finish` on a fixture against the oracle's geometry."""
     oracle = CASES[name].oracle()
     inputs = adapter.prepare(oracle.views)
-    for image in inputs.images:
-        oracle.look(image if image.min() >= 0 else image * 0.5 + 0.5)
-    said, _ = load(name, outputs, inputs.placements)
+    said, prepared = load(name, outputs, inputs.placements)
+    for image, theirs in zip(inputs.images, prepared, strict=True):
+        mine = image if image.min() >= 0 else image * 0.5 + 0.5
+        assert np.abs(mine * 255 - theirs).max() <= 1.01  # another Pillow may round otherwise
+        oracle.look(mine)
     check_result(oracle, adapter.finish(said, oracle.views), cleaned)
 
 
