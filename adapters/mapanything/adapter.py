@@ -11,7 +11,7 @@ import numpy as np
 
 from adapters.contract import F32, U8, Bools, Reconstruction, Reconstructor, Unavailable, Views
 from adapters.pointmaps import Pointmaps, homogeneous
-from adapters.resize import Placement, Size, place, unit_range
+from adapters.resize import Inputs, Placement, Size, place
 from adapters.torchvision import import_torchvision
 
 PATCH = 14
@@ -29,14 +29,6 @@ SHAPES = {  # upstream's network images, in patches, by the width over the heigh
 }
 MEAN, SPREAD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32).reshape(2, 3, 1, 1)  # ImageNet's
 FILES = ("config.json", "model.safetensors")
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Images of one size, (N, 3, h, w) in [0, 1], and where the photos lie in them."""
-
-    images: F32
-    placements: tuple[Placement, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +78,13 @@ class Adapter(Reconstructor):
     def prepare(self, views: Views) -> Inputs:
         """All photos cropped to one shape, that of upstream's ten which is nearest to their mean."""
         size = network_size(views.images)
-        placed = [covering(image, size) for image in views.images]
-        return Inputs(np.stack(unit_range([image for image, _ in placed])), tuple(place for _, place in placed))
+        return Inputs.of(covering(image, size) for image in views.images)
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream advises, else in float32."""
         import torch
 
-        images = torch.from_numpy((inputs.images - MEAN) / SPREAD)
+        images = torch.from_numpy((np.stack(inputs.images) - MEAN) / SPREAD)
         said = self.network.infer(
             [{"img": image[None], "data_norm_type": ["dinov2"]} for image in images],
             memory_efficient_inference=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,9 @@ from PIL import Image
 
 from adapters.contract import Unavailable
 from adapters.mapanything.adapter import MEAN, SPREAD, Adapter, backbone, network_size
-from adapters.torchvision import import_torchvision
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")
-if importlib.util.find_spec("torchvision"):
-    import_torchvision()
 models = pytest.importorskip("mapanything.models", reason="MapAnything's code is not importable")
 from mapanything.utils import image as loader  # noqa: E402
 from mapanything.utils.geometry import rotation_matrix_to_quaternion  # noqa: E402
@@ -179,7 +175,7 @@ def test_prepares_what_upstream_s_loaders_would(sizes: list[tuple[int, int]], tm
     paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
     for path, image in zip(paths, oracle.views.images, strict=True):
         Image.fromarray(image).save(path)
-    mine = (Adapter().prepare(oracle.views).images - MEAN) / SPREAD
+    mine = (np.stack(Adapter().prepare(oracle.views).images) - MEAN) / SPREAD
     inputs = [{"img": image} for image in oracle.views.images]
     for wanted in (loader.load_images(paths), loader.preprocess_inputs(inputs)):
         assert np.array_equal(mine, torch.cat([view["img"] for view in wanted]).numpy())
@@ -189,7 +185,7 @@ def test_prepares_what_upstream_s_loader_would_of_turned_photos(tmp_path: Path) 
     oracle = PixelOracle(PORTRAIT, LANDSCAPE, ODD)
     upright = by_exif(tmp_path, oracle.views)
     wanted = loader.load_images(str(tmp_path))
-    mine = (Adapter().prepare(upright).images - MEAN) / SPREAD
+    mine = (np.stack(Adapter().prepare(upright).images) - MEAN) / SPREAD
     assert np.array_equal(mine, torch.cat([view["img"] for view in wanted]).numpy())
 
 
