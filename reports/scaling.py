@@ -238,6 +238,7 @@ def _figures(found: Sequence[Series], quality: Quality) -> list[dict[str, Any]]:
                 "name": curve.system,
                 "hue": hues[curve.system],
                 "n": [point.views for point in known],
+                "part": [point.cells_ok < point.cells for point in known],
                 "value": [point.value for point in known],
                 "low": [point.value if point.low is None else point.low for point in known],
                 "high": [point.value if point.high is None else point.high for point in known],
