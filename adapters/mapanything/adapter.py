@@ -81,7 +81,7 @@ class Adapter(Reconstructor):
         return Inputs.of(covering(image, size) for image in views.images)
 
     def infer(self, inputs: Inputs) -> Outputs:
-        """One pass; on CUDA the trunk in bfloat16 (float16 where upstream finds none), as it advises, else in float32."""
+        """One pass; on CUDA the trunk in bfloat16 (float16 where upstream finds none), its default, else in float32."""
         import torch
 
         images = torch.from_numpy((np.stack(inputs.images) - MEAN) / SPREAD)
