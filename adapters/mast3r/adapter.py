@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from typing import Any
 
@@ -11,18 +10,10 @@ import numpy as np
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, Reconstruction, Reconstructor, Views
 from adapters.pointmaps import Pointmaps, homogeneous
-from adapters.resize import Placement, place_longest, unit_range
+from adapters.resize import Inputs, place_longest
 from adapters.torchvision import import_torchvision
 
 SIDE = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """N images (3, h, w) in [-1, 1] and where the photos lie in them; a single photo is there once."""
-
-    images: tuple[F32, ...]
-    placements: tuple[Placement, ...]
 
 
 class Adapter(Reconstructor):
@@ -79,9 +70,8 @@ class Adapter(Reconstructor):
         self.network = load_parameters(network, weights).eval().to(device)
 
     def prepare(self, views: Views) -> Inputs:
-        placed = [place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images]
-        images = tuple((image - np.float32(0.5)) / np.float32(0.5) for image in unit_range([i for i, _ in placed]))
-        return Inputs(images, tuple(place for _, place in placed))
+        """Each photo at its own size, levels in [-1, 1]; a single one is there once."""
+        return Inputs.of((place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images), 0.5, 0.5)
 
     def infer(self, inputs: Inputs) -> Pointmaps:
         """All pairs through the network, their matches, then the alignment; a point for every pixel."""
