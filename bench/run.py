@@ -71,7 +71,7 @@ def run_plan(
         for trial in trials:
             views = trial.make_views()
             key = trial.key(views)
-            record = store.trial(key)
+            record = store.measured(key)
             reused = record is not None
             if record is None:
                 estimate = estimate_seconds(trial, known)
@@ -83,13 +83,13 @@ def run_plan(
                     if not mine:
                         leave(trial, "another run holds this trial")
                         continue
-                    record = store.trial(key)  # finished by another run since we looked
+                    record = store.measured(key)  # finished by another run since we looked
                     if record is None:
                         progress.started(trial, estimate)
                         record = _run_one(trial, views, key, store, keep_all)
                 known.append(record)
             for kind in _truths(trial, truth):
-                score_trial(store, record, trial.scene, kind, protocol)
+                score_trial(store, record, trial.scene, kind, protocol, again=not reused)
             records.append(record)
             progress.finished(trial, record, reused)
     finally:

@@ -46,7 +46,7 @@ class ShownRun:
 
     def _finished(self, trial: Trial, record: TrialRecord, reused: bool) -> None:
         cold = f"{record.cold.total:.2f} s" if record.cold else ""
-        what = "stored already" if reused else f"{record.status} {cold} {record.message[:300]}".rstrip()
+        what = "stored already" if reused else f"{record.status} {cold} {record.message[:600]}".rstrip()
         self._bar.console.print(f"{trial.label}: {what}", markup=False)
         self._bar.advance(self._task)
 
@@ -63,7 +63,7 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
         table.add_column(column, justify="right" if column in ("views", "seed", "seconds") else "left")
     total = largest = 0.0
     for trial in trials:
-        done = store.trial(trial.key(trial.make_views())) is not None
+        done = store.measured(trial.key(trial.make_views())) is not None
         seconds = 0.0 if done or not trial.available else estimate_seconds(trial, known)
         total += seconds
         same = [record.peak_rss for record in known if record.adapter_hash == trial.adapter.hash]

@@ -177,6 +177,11 @@ class Store:
         """Every finished trial, by key."""
         return self._all("trials", TrialRecord)
 
+    def measured(self, key: str) -> TrialRecord | None:
+        """The trial of this key, unless all it says is that something was missing, which may be here by now."""
+        record = self.trial(key)
+        return None if record is not None and record.status == "unavailable" else record
+
     def put_trial(self, record: TrialRecord) -> None:
         write(self._file("trials", f"{record.key}.json"), _pretty(record))
 

@@ -131,6 +131,38 @@ def test_a_failed_trial_is_stored_and_fails_every_metric(scene: Scene, tmp_path:
         assert all(value.status == "failed" and value.value is None for value in score.values)
 
 
+def test_what_was_missing_is_asked_for_again_and_its_scores_follow(scene: Scene, tmp_path: Path) -> None:
+    folder, reason = tmp_path / "needy", tmp_path / "reason"
+    folder.mkdir()
+    card = 'name = "needy"\ntitle = "Needy"\nlicence_code = "MIT"\nscope = "scene"\n'
+    (folder / "adapter.toml").write_text(card)
+    (folder / "adapter.py").write_text(f"""
+from pathlib import Path
+import numpy as np
+from adapters.contract import Reconstruction, Reconstructor, Unavailable
+
+class Adapter(Reconstructor):
+    def load(self, device, weights, seed):
+        if Path({str(reason)!r}).exists():
+            raise Unavailable(Path({str(reason)!r}).read_text())
+
+    def infer(self, inputs):
+        return Reconstruction(np.random.rand(60, 3).astype(np.float32), "object", "arbitrary")
+""")
+    store, chosen = Store(tmp_path / "store"), suite(adapters=[Contestant(name=str(folder))], views=(2,))
+    for missing in ("weights of needy", "a licence accepted"):
+        reason.write_text(missing)
+        run(chosen, scene, store)
+        (record,), scores = store.trials(), store.scores()
+        assert record.status == "unavailable" and record.message == missing
+        assert {value.note for score in scores for value in score.values} == {f"unavailable: {missing}"}
+    reason.unlink()
+    run(chosen, scene, store)
+    (record,) = store.trials()
+    assert record.status == "ok", record.message
+    assert not any("unavailable" in value.note for score in store.scores() for value in score.values)
+
+
 def test_what_does_not_fit_the_budget_is_named(scene: Scene, tmp_path: Path) -> None:
     slow = suite(adapters=[Contestant(name="oracle"), Contestant(name="colmap")], views=(4,))
     result = run(slow, scene, Store(tmp_path / "store"), budget_seconds=4.0)
