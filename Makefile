@@ -27,7 +27,7 @@ test: $(VENV)/.dev  ## run the tests
 check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
 	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))
 
-soak: $(VENV)/.core  ## prove the check: seeded regressions must be caught, harmless changes pass (half an hour)
+soak: $(VENV)/.core  ## prove the check: seeded regressions must be caught, harmless changes pass (ten minutes)
 	$(BIN)/python -m tests.soak.soak --csv docs/benchmarks/soak.csv
 
 lint: $(VENV)/.dev  ## ruff and mypy
