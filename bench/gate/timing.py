@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT = 1.05  # a slowdown below this is none
 CONFIDENCE = 0.99
 ROUNDS = 8  # of one generation of processes
-LEAST, MOST = 2, 6  # generations
+LEAST, MOST = 2, 12  # generations
 Clock = Literal["cpu", "wall"]
 CLOCKS: tuple[Clock, ...] = ("cpu", "wall")
 
