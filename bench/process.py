@@ -235,8 +235,7 @@ class _Worker:
         limit = memory_limit_bytes(self._policy)
         status: Status
         if usage.over_limit or peak > limit:  # the watch may miss a short peak, which the worker itself remembers
-            seen = f"{peak / 2**30:.2f} GiB seen"
-            status, message = "oom", f"more than the limit of {limit / 2**30:.2f} GiB: {seen}"
+            status, message = "oom", f"more than the limit of {limit / 2**20:.0f} MiB: {peak / 2**20:.0f} MiB seen"
         elif self._timed_out.is_set():
             status, message = "timeout", f"not finished after {self._policy.deadline:.0f} s"
         elif failed is not None:

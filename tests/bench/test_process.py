@@ -59,7 +59,7 @@ def test_a_worker_that_allocates_without_end_is_stopped_at_its_limit() -> None:
     policy = Policy(warmups=0, repeats=0, deadline=60.0, memory_gib=0.5)
     outcome, _ = run_adapter(FAULTY, VIEWS, options={"mode": "allocate"}, policy=policy)
     assert outcome.status == "oom"
-    assert "limit of 0.5 GiB" in outcome.message
+    assert "limit of 512 MiB" in outcome.message
     assert 0.5 * 2**30 < outcome.peak_rss < 4 * 2**30
 
 

@@ -269,7 +269,7 @@ def test_each_missing_thing_is_one_sentence_with_the_command_that_mends_it(
         ),
         "memory": (
             network(tmp_path / "memory", '[weights]\nhub = "org/net"\n', hungry),
-            "more than the limit of 0.50 GiB",
+            "more than the limit of 512 MiB",
         ),
     }
     weights.accept(cases["memory"][0])
