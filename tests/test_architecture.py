@@ -17,7 +17,8 @@ ROOMS = {
     "bench": {"adapters", "metrics", "data", "reports"},
 }
 LEAVES = ("contract", "stereo", "sfm", "worker")
-SHARED = ("stereo", "sfm", "resize", "pointmaps", "checkpoint", "precision", "torchvision")  # what adapters may share
+# What adapters may share.
+SHARED = ("stereo", "sfm", "resize", "pairs", "pointmaps", "checkpoint", "precision", "torchvision")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,7 @@ def test_adapters_know_the_contract_and_the_leaves_alone(graph: grimp.ImportGrap
         ("worker", set()),
         ("pointmaps", set()),
         ("resize", {"PIL"}),
+        ("pairs", {"torch"}),
         ("checkpoint", {"torch", "safetensors"}),
         ("precision", {"torch"}),
         ("torchvision", {"torch"}),

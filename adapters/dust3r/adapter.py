@@ -9,11 +9,10 @@ import numpy as np
 
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
+from adapters.pairs import NETWORK, SIDE, listed
 from adapters.pointmaps import Pointmaps, homogeneous
 from adapters.resize import Inputs, Placement, place_longest
 from adapters.torchvision import import_torchvision
-
-SIDE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +56,7 @@ class Adapter(Reconstructor):
         from dust3r.model import AsymmetricCroCo3DStereo
 
         torch.manual_seed(seed)
-        network = AsymmetricCroCo3DStereo(
-            output_mode="pts3d",
-            head_type="dpt",
-            depth_mode=("exp", -float("inf"), float("inf")),
-            conf_mode=("exp", 1, float("inf")),
-            landscape_only=False,
-            patch_embed_cls="PatchEmbedDust3R",
-            pos_embed="RoPE100",
-            img_size=(SIDE, SIDE),
-            enc_embed_dim=1024,
-            enc_depth=24,
-            enc_num_heads=16,
-            dec_embed_dim=768,
-            dec_depth=12,
-            dec_num_heads=12,
-        )
+        network = AsymmetricCroCo3DStereo(output_mode="pts3d", head_type="dpt", **NETWORK)
         self.device = device
         self.network = load_parameters(network, weights).eval().to(device)
 
@@ -88,15 +72,7 @@ class Adapter(Reconstructor):
         from dust3r.inference import inference
 
         count = len(inputs.images)
-        images = [
-            {
-                "img": torch.from_numpy(inputs.images[i % count])[None],
-                "true_shape": np.array([inputs.images[i % count].shape[1:]], np.int32),
-                "idx": i,
-                "instance": str(i),
-            }
-            for i in range(max(count, 2))
-        ]
+        images = listed(inputs)
         pairs = make_pairs(images, scene_graph=self.scene_graph, prefilter=None, symmetrize=True)
         said = inference(pairs, self.network, self.device, batch_size=1, verbose=False)
         few = len(images) == 2

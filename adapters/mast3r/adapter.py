@@ -9,11 +9,10 @@ import numpy as np
 
 from adapters.checkpoint import load_parameters
 from adapters.contract import F32, Reconstruction, Reconstructor, Views
+from adapters.pairs import NETWORK, SIDE, listed
 from adapters.pointmaps import Pointmaps, homogeneous
 from adapters.resize import Inputs, place_longest
 from adapters.torchvision import import_torchvision
-
-SIDE = 512
 
 
 class Adapter(Reconstructor):
@@ -51,20 +50,9 @@ class Adapter(Reconstructor):
         network = AsymmetricMASt3R(
             output_mode="pts3d+desc24",
             head_type="catmlp+dpt",
-            depth_mode=("exp", -float("inf"), float("inf")),
-            conf_mode=("exp", 1, float("inf")),
             two_confs=True,
             desc_conf_mode=("exp", 0, float("inf")),
-            landscape_only=False,
-            patch_embed_cls="PatchEmbedDust3R",
-            pos_embed="RoPE100",
-            img_size=(SIDE, SIDE),
-            enc_embed_dim=1024,
-            enc_depth=24,
-            enc_num_heads=16,
-            dec_embed_dim=768,
-            dec_depth=12,
-            dec_num_heads=12,
+            **NETWORK,
         )
         self.device = device
         self.network = load_parameters(network, weights).eval().to(device)
@@ -75,27 +63,17 @@ class Adapter(Reconstructor):
 
     def infer(self, inputs: Inputs) -> Pointmaps:
         """All pairs through the network, their matches, then the alignment; a point for every pixel."""
-        import torch
         from mast3r.cloud_opt.sparse_ga import sparse_global_alignment
         from mast3r.image_pairs import make_pairs
 
         count = len(inputs.images)
-        names = [str(i) for i in range(max(count, 2))]
-        images = [
-            {
-                "img": torch.from_numpy(inputs.images[i % count])[None],
-                "true_shape": np.array([inputs.images[i % count].shape[1:]], np.int32),
-                "idx": i,
-                "instance": name,
-            }
-            for i, name in enumerate(names)
-        ]
+        images = listed(inputs)
         pairs = make_pairs(images, scene_graph=self.scene_graph, prefilter=None, symmetrize=True)
         # Upstream keeps every pair in files and asks no network about one that it finds there: each call has its own.
         # A worker's working folder goes with it, also where it is killed.
         with tempfile.TemporaryDirectory(prefix="mast3r-", dir=".") as cache:
             scene = sparse_global_alignment(
-                names,
+                [image["instance"] for image in images],
                 pairs,
                 cache,
                 self.network,
