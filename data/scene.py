@@ -28,7 +28,7 @@ from PIL import Image
 
 from adapters.contract import U8, Bools, Cameras
 from data.images import DataError, read_image, read_mask
-from metrics.truth import Box, Truth
+from metrics.scoring.truth import Box, Truth
 
 FORMAT = 1
 SURFACE_SAMPLES = 200_000  # points drawn from a mesh truth, area-uniform

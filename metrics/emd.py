@@ -49,7 +49,7 @@ def emd(pred: ArrayLike, truth: ArrayLike, gap: float = 0.01) -> EMD:
     same = _permutation(one, other)
     if same is not None:
         return EMD(0.0, 0.0, 0.0, 0.0, same, np.zeros(len(one)), None)
-    from metrics._auction import EPSILON, solve
+    from metrics.kernels.cpu.auction import EPSILON, solve
 
     low, high = np.minimum(one.min(axis=0), other.min(axis=0)), np.maximum(one.max(axis=0), other.max(axis=0))
     centre, span = (low + high) / 2, high - low

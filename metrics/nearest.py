@@ -36,7 +36,7 @@ def nearest(queries: ArrayLike, points: ArrayLike) -> Nearest:
 
     Distances are those of an exhaustive search in float64. Raises ValueError, naming the argument, for a shape other
     than (., 3), an empty cloud or numbers that are not finite."""
-    from metrics._boxtree import BoxTree, sort
+    from metrics.kernels.cpu.boxtree import BoxTree, sort
 
     wanted, cloud = checked_points("queries", queries), checked_points("points", points)
     return Nearest(*BoxTree(cloud).search(*sort(wanted)))
@@ -51,8 +51,8 @@ def distances(
     measured to the surface itself rather than to the nearest of its samples `truth`. Errors as in `nearest`."""
     if (vertices is None) != (faces is None):
         raise ValueError(f"{'faces' if faces is None else 'vertices'}: None seen, give vertices and faces together")
-    from metrics._boxtree import BoxTree, sort
-    from metrics._threads import in_threads
+    from metrics.kernels.cpu.boxtree import BoxTree, sort
+    from metrics.kernels.cpu.threads import in_threads
 
     cloud, samples = checked_points("pred", pred), checked_points("truth", truth)
     if vertices is not None and faces is not None:

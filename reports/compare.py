@@ -16,10 +16,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports import text
-from reports.standings import records
-from reports.tables import Tables, checked
+from reports.board import records
+from reports.schema import Tables, checked
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "page" / "templates"
 PAIRED_BY = ("adapter", "inputs", "scope", "scene", "views", "view_ids", "repeat", "device")
 COSTS = (("warm_seconds", "s"), ("cold_seconds", "s"), ("peak_rss_bytes", "bytes"))
 GAPS = ("now fails", "vanished", "now works", "new", "fails still")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.standings import Board, Leaderboard, Row
+from reports.board import Board, Leaderboard, Row
 
 COSTS = (("warm_seconds", "s"), ("cold_seconds", "s"), ("peak_rss_bytes", "bytes"), ("device_peak_bytes", "bytes"))
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports import text
+from reports.board import Board, Group, Leaderboard, leaderboard, records
 from reports.curves import COSTS, Curve, curves
+from reports.export import group_title
 from reports.heatmaps import write_heat_maps
-from reports.leaderboard import group_title
+from reports.schema import TableError, Tables, checked
 from reports.stability import Sweeps
-from reports.standings import Board, Group, Leaderboard, leaderboard, records
-from reports.tables import TableError, Tables, checked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

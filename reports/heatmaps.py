@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from adapters.contract import F32, F64, U8, Cameras
-from reports.clouds import COLOURS, scale_end
+from reports.page.clouds import COLOURS, scale_end
 
 LONGER = 960  # pixels of the image's longer side
 BAR = 44  # pixels below it for the scale

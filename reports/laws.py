@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reports import text
-from reports.tables import TableError
+from reports.schema import TableError
 
 F64 = npt.NDArray[np.float64]
 

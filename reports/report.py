@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from reports.board import leaderboard
 from reports.curves import curves, curves_csv
-from reports.html import write_html
-from reports.leaderboard import comparisons_csv, latex, leaderboard_csv, markdown, scores_csv
+from reports.export import comparisons_csv, latex, leaderboard_csv, markdown, scores_csv
+from reports.page.html import write_html
+from reports.schema import TableError, Tables, checked
 from reports.stability import Sweeps, kept_csv, stability_csv
-from reports.standings import leaderboard
-from reports.tables import TableError, Tables, checked
 
 
 def write_report(tables: Tables, out: Path) -> list[Path]:

@@ -18,9 +18,9 @@ from reports import text
 from reports.curves import Curve, curves_csv
 from reports.laws import LargestCount, Points, Scaling, gather, judge
 from reports.published import FOLDER
-from reports.tables import TableError
+from reports.schema import TableError
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "page" / "templates"
 DRAWN = ("accuracy", "completeness-given", "completeness-visible")  # of the quality curves
 COSTS = ("time", "memory")  # the published metrics that are costs
 HUES = 8

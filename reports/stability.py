@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from adapters.contract import F64
-from reports.standings import Group, Leaderboard, Row, records
-from reports.tables import RunInfo, Tables
+from reports.board import Group, Leaderboard, Row, records
+from reports.schema import RunInfo, Tables
 
 DRAWS = 400  # of scenes and values, under each variant
 SEED = 20260102

@@ -11,7 +11,7 @@ import trimesh
 from PIL import Image
 
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
-from metrics.truth import diameter
+from metrics.scoring.truth import diameter
 
 SIZE, FOCAL, VIEWS = 96, 110.0, 8
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cards import get_adapter
-from bench.conformance import check_adapter
+from bench.systems.cards import get_adapter
+from bench.trials.conformance import check_adapter
 from data.scene import Scene
 
 README = Path(__file__).parent.parent / "README.md"

@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _expected(error: ValueError) -> bool:
     """Whether `error` speaks to the user of his input."""
     from data.images import DataError
-    from metrics.protocol import ProtocolError
-    from reports.tables import TableError
+    from metrics.scoring.protocol import ProtocolError
+    from reports.schema import TableError
 
     return isinstance(error, (DataError, ProtocolError, TableError))
 
@@ -58,7 +58,7 @@ def _expected(error: ValueError) -> bool:
 @app.command
 def doctor() -> int:
     """What this machine is and what works on it."""
-    from bench.doctor import examine
+    from bench.cli.doctor import examine
 
     well = True
     for finding in examine():

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from bench.cli.common import Weights, console, output, refuse
 
 if TYPE_CHECKING:
-    from bench.cards import Adapter
+    from bench.systems.cards import Adapter
 
 app = App(name="adapters", help="The reconstructors: list, show, install, fetch, remove, check.")
 
@@ -20,7 +20,7 @@ def list_adapters() -> int:
     """Every adapter: what it takes, what it gives, whether it runs here."""
     from rich.table import Table
 
-    from bench.cards import find_adapters
+    from bench.systems.cards import find_adapters
 
     table = Table(box=None, pad_edge=False)
     for column in ("adapter", "title", "takes", "gives", "views", "parameters", "licence", "runs here", "from"):
@@ -42,7 +42,7 @@ def list_adapters() -> int:
 @app.command
 def show(name: str, /) -> int:
     """One adapter's card."""
-    from bench.cards import get_adapter
+    from bench.systems.cards import get_adapter
 
     adapter = get_adapter(name)
     _ = adapter.card  # a malformed card is an error here too
@@ -54,7 +54,7 @@ def show(name: str, /) -> int:
 def _readiness(adapter: Adapter) -> str:
     """Whether it runs here, and if not, what it wants."""
     from adapters.contract import Unavailable
-    from bench import environments, weights
+    from bench.systems import environments, weights
 
     try:
         environment = environments.find(adapter)
@@ -76,8 +76,8 @@ def install(
     ] = None,
 ) -> int:
     """Make the environment that an adapter needs, in the cache. An install that was stopped goes on where it was."""
-    from bench import environments
-    from bench.cards import get_adapter
+    from bench.systems import environments
+    from bench.systems.cards import get_adapter
 
     if python is not None and source:
         return refuse("--python and --source: give one of them")
@@ -106,8 +106,8 @@ def install(
 @app.command
 def remove(name: Annotated[str, Parameter(help="an adapter's name or folder")], /) -> int:
     """Delete an adapter's installed environment and forget the interpreter named for it."""
-    from bench import environments
-    from bench.cards import get_adapter
+    from bench.systems import environments
+    from bench.systems.cards import get_adapter
 
     environments.remove(get_adapter(name))
     return 0
@@ -121,9 +121,9 @@ def fetch(
     accept_licence: Annotated[bool, Parameter(help="accept the licences that are shown, once")] = False,
 ) -> int:
     """Fetch an adapter's pretrained weights into the cache, under their licence, and check their hashes."""
-    from bench import weights
-    from bench.cards import get_adapter
-    from bench.show import progress_bar
+    from bench.cli.show import progress_bar
+    from bench.systems import weights
+    from bench.systems.cards import get_adapter
 
     adapter = get_adapter(name)
     card = adapter.card
@@ -155,9 +155,9 @@ def check(
     weights: Weights = "pretrained",
 ) -> int:
     """Run one adapter as the benchmark would, and check what comes back. Exit code 1 where a check fails."""
-    from bench.cards import get_adapter
-    from bench.conformance import check_adapter
-    from bench.scenes import embedded_scenes, get_scene
+    from bench.systems.cards import get_adapter
+    from bench.trials.conformance import check_adapter
+    from bench.trials.scenes import embedded_scenes, get_scene
 
     failed = False
     shown = get_scene(scene or next(iter(embedded_scenes())))

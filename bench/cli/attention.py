@@ -29,11 +29,11 @@ def attention(
     seed: Annotated[int, Parameter(help="of the views and of random weights")] = 0,
 ) -> int:
     """Write a page that shows, for a clicked pixel, where its global attention falls in every view."""
-    from bench.attention import Asked, chosen_views, make_page
-    from bench.cards import get_adapter
-    from bench.scenes import get_scene, scene_of_images
-    from bench.show import progress_bar
-    from reports.attention import agreement, write_attention
+    from bench.cli.show import progress_bar
+    from bench.systems.cards import get_adapter
+    from bench.trials.capture import Asked, chosen_views, make_page
+    from bench.trials.scenes import get_scene, scene_of_images
+    from reports.page.attention import agreement, write_attention
 
     if (scene is None) == (images is None):
         return refuse("--scene and --images: one of them wanted")

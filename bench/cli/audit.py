@@ -31,13 +31,13 @@ def audit(
     import pandas as pd
     from rich.table import Table
 
-    from bench.audit import audit as runs
-    from bench.audit import error_bars, orders
-    from bench.cards import get_adapter
-    from bench.scenes import get_scene
-    from bench.suite import Contestant
+    from bench.scoring.audit import audit as runs
+    from bench.scoring.audit import error_bars, orders
+    from bench.systems.cards import get_adapter
+    from bench.trials.scenes import get_scene
+    from bench.trials.suite import Contestant
     from data.images import DataError
-    from metrics.protocol import load_protocol, metric_table
+    from metrics.scoring.protocol import load_protocol, metric_table
 
     meant, opened = load_protocol(protocol), get_scene(scene)
     if views < 2:

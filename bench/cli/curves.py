@@ -62,9 +62,9 @@ def curves(
 
 
 def _costs(store: Path, limit: float | None) -> list[Series]:
-    from bench.measure import Policy, memory_limit_bytes
-    from bench.scaling import cost_series
-    from bench.store import Store
+    from bench.scoring.costs import cost_series
+    from bench.systems.measure import Policy, memory_limit_bytes
+    from bench.trials.store import Store
     from data.images import DataError
 
     limit_bytes = limit * 2**30 if limit is not None else float(memory_limit_bytes(Policy()))
@@ -76,10 +76,10 @@ def _costs(store: Path, limit: float | None) -> list[Series]:
 
 def _quality(store: Path, protocol: str, truth: str) -> Quality:
     """The curves of every trial that is not for the clock alone; none where there is no such trial."""
-    from bench.store import Store
-    from bench.tables import make_tables
+    from bench.scoring.collect import make_tables
+    from bench.trials.store import Store
+    from reports.board import leaderboard
     from reports.curves import curves as quality_curves
-    from reports.standings import leaderboard
 
     if all(record.policy.timing_only for record in Store(store).trials()):
         return {}

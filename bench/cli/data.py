@@ -17,8 +17,8 @@ def list_scenes() -> int:
     """Every embedded scene."""
     from rich.table import Table
 
-    from bench.scenes import embedded_scenes
-    from bench.tables import truth_card
+    from bench.scoring.collect import truth_card
+    from bench.trials.scenes import embedded_scenes
     from data.scene import Scene
 
     table = Table(box=None, pad_edge=False)
@@ -39,8 +39,8 @@ def list_scenes() -> int:
 @app.command(name="show")
 def show_scene(name: str, /) -> int:
     """One scene: its views, its truths, its quality card."""
-    from bench.scenes import get_scene
-    from bench.tables import truth_card
+    from bench.scoring.collect import truth_card
+    from bench.trials.scenes import get_scene
 
     scene = get_scene(name)
     output.print(f"{scene.file.title} ({scene.path})", markup=False)
@@ -69,7 +69,7 @@ def groundtruth(
     mesh: Annotated[bool, Parameter(help="also a Poisson mesh of it, truth/colmap-mesh.ply")] = False,
 ) -> int:
     """Build COLMAP ground truth from photos, with a quality card that says how far to trust it."""
-    from bench.show import progress_bar
+    from bench.cli.show import progress_bar
     from data.groundtruth import build_groundtruth
 
     with progress_bar(console) as bar:

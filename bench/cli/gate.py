@@ -90,7 +90,7 @@ def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, 
 def _write(baseline: Path, suite: str) -> int:
     """Make the baseline anew."""
     from bench.gate.write import write_baseline
-    from bench.suite import load_suite
+    from bench.trials.suite import load_suite
 
     chosen = load_suite(suite)
     with console.status("writing") as status:

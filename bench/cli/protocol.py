@@ -10,8 +10,8 @@ from cyclopts import App, Parameter
 from bench.cli.common import STORE, Truth, console, output, split
 
 if TYPE_CHECKING:
-    from bench.explain import Difference
-    from metrics.protocol import Protocol
+    from bench.scoring.explain import Difference
+    from metrics.scoring.protocol import Protocol
 
 app = App(name="protocol", help="How predictions are compared with ground truth: list, show, diff.")
 
@@ -21,7 +21,7 @@ def list_protocols() -> int:
     """Every protocol: its hash, what it ranks by, what it is."""
     from rich.table import Table
 
-    from metrics.protocol import load_protocol, protocol_names
+    from metrics.scoring.protocol import load_protocol, protocol_names
 
     table = Table(box=None, pad_edge=False)
     for column in ("protocol", "hash", "ranks by", "unit", "what it is"):
@@ -39,7 +39,7 @@ def show(name: Annotated[str, Parameter(help="a protocol's name or .toml file")]
     """One protocol: every field by stage, its metrics, what its source leaves unstated and what is done otherwise."""
     import msgspec
 
-    from metrics.protocol import STAGES, load_protocol, metric_table
+    from metrics.scoring.protocol import STAGES, load_protocol, metric_table
 
     protocol = load_protocol(name)
     output.print(f"{protocol.name}, version {protocol.version}, hash {protocol.hash}", markup=False)
@@ -87,10 +87,10 @@ def diff(
     Stages are swapped one at a time from A to B, in the order of the pipeline and in reverse; a part is the mean of
     both, so the parts make up the whole: factors of lengths multiply to it, differences of shares add up to it."""
     from bench.cli.common import integers
-    from bench.explain import differences_csv, explain
-    from bench.store import Store
-    from bench.tables import newest
-    from metrics.protocol import load_protocol
+    from bench.scoring.collect import newest
+    from bench.scoring.explain import differences_csv, explain
+    from bench.trials.store import Store
+    from metrics.scoring.protocol import load_protocol
 
     a, b = load_protocol(one), load_protocol(other)
     wanted, counts = split(adapters or ""), integers("--views", views or "")
@@ -112,9 +112,9 @@ def _print_differences(found: list[Difference], a: Protocol, b: Protocol) -> Non
     """A table a metric: what each protocol reads, and every stage's part."""
     from rich.table import Table
 
-    from bench.explain import mean_parts
-    from bench.tables import label
-    from metrics.protocol import differing
+    from bench.scoring.collect import label
+    from bench.scoring.explain import mean_parts
+    from metrics.scoring.protocol import differing
 
     stages = differing(a, b)
     output.print(f"A = {a.name}, B = {b.name}; they differ in: {', '.join(stages)}.", markup=False)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from bench.cli.common import REPORT, STORE, Truth, console, output
 
 if TYPE_CHECKING:
-    from reports.tables import Tables
+    from reports.schema import Tables
 
 
 def report(
@@ -32,8 +32,8 @@ def report(
     """Write leaderboard.html, leaderboard.csv, scores.csv and their peers; with --compare, compare.html and .csv."""
     if compare is not None:
         return _compare(compare, out, protocol, truth)
-    from bench.store import Store
-    from bench.tables import make_tables
+    from bench.scoring.collect import make_tables
+    from bench.trials.store import Store
     from reports.figures import need_matplotlib, write_figures
     from reports.report import need_pyarrow, write_parquet, write_report
 
@@ -70,8 +70,8 @@ def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: str) -> int
 
 def _tables(run: str, protocol: str, truth: str) -> Tables:
     """The tables of `run`: a store, or STORE@START of one of its runs."""
-    from bench.store import Store
-    from bench.tables import keys_of_run, make_tables
+    from bench.scoring.collect import keys_of_run, make_tables
+    from bench.trials.store import Store
     from data.images import DataError
 
     path, at, started = run.rpartition("@")

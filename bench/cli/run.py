@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from bench.cli.common import STORE, Truth, Weights, console, integers, options_of, output, refuse, split
 
 if TYPE_CHECKING:
-    from bench.plan import Trial
-    from bench.store import ScoreRecord, Store, TrialRecord
-    from bench.suite import Suite
+    from bench.trials.plan import Trial
+    from bench.trials.store import ScoreRecord, Store, TrialRecord
+    from bench.trials.suite import Suite
 
 
 @Parameter(name="*")
@@ -50,12 +50,12 @@ def run(
     """Run adapters on scenes, and score what they return.
 
     Every finished trial is stored at once: interrupt freely, and give the same command to go on."""
-    from bench.plan import plan
-    from bench.run import run_plan
-    from bench.scenes import scene_of_images
-    from bench.show import ShownRun, print_plan
-    from bench.store import Store
-    from metrics.protocol import load_protocol
+    from bench.cli.show import ShownRun, print_plan
+    from bench.engines.local import run_plan
+    from bench.trials.plan import plan
+    from bench.trials.scenes import scene_of_images
+    from bench.trials.store import Store
+    from metrics.scoring.protocol import load_protocol
 
     asked = asked or Asked()
     if images is not None and asked.scenes is not None:
@@ -107,12 +107,12 @@ def score(
     again: Annotated[bool, Parameter(help="score anew what this protocol scored already")] = False,
 ) -> int:
     """Score stored predictions again, under any protocol and without any model; or a cloud made elsewhere."""
-    from bench.external import add_external
-    from bench.scenes import get_scene
-    from bench.show import print_score
-    from bench.store import Store
+    from bench.cli.show import print_score
+    from bench.scoring.external import add_external
+    from bench.trials.scenes import get_scene
+    from bench.trials.store import Store
     from data.images import DataError
-    from metrics.protocol import load_protocol
+    from metrics.scoring.protocol import load_protocol
 
     load_protocol(protocol)
     kept = Store(store)
@@ -133,7 +133,7 @@ def _score_again(
     store: Store, records: list[TrialRecord], protocol: str, again: bool = False
 ) -> Iterator[tuple[TrialRecord, ScoreRecord]]:
     """Score stored predictions under `protocol` and every truth of their scenes."""
-    from bench.score import score_trial
+    from bench.scoring.score import score_trial
     from data.scene import Scene
 
     for record in records:
@@ -160,11 +160,11 @@ def predict(
 ) -> int:
     """Reconstruct photos with one adapter and write files; nothing is benchmarked or stored."""
     from adapters.contract import Views
-    from bench.cards import get_adapter
-    from bench.export import write_files
-    from bench.measure import Policy
-    from bench.process import run_adapter
-    from bench.scenes import scene_of_images
+    from bench.systems.cards import get_adapter
+    from bench.systems.measure import Policy
+    from bench.systems.process import run_adapter
+    from bench.trials.scenes import scene_of_images
+    from data.exchange import write_files
     from data.images import DataError
 
     system, scene = get_adapter(adapter), scene_of_images(images)
@@ -201,7 +201,7 @@ def merge(
     into: Annotated[Path, Parameter(help="the store that receives")],
 ) -> int:
     """Copy the trials, scores and predictions of other stores into one."""
-    from bench.store import Store
+    from bench.trials.store import Store
 
     for other in stores:
         copied = Store(into).merge(Store(other))
@@ -225,7 +225,7 @@ def _suite(asked: Asked) -> Suite:
     """The suite asked for, or one made of the flags; flags that were given override the suite's fields."""
     import msgspec
 
-    from bench.suite import Contestant, Suite, load_suite
+    from bench.trials.suite import Contestant, Suite, load_suite
     from data.images import DataError
 
     if asked.suite is None and asked.adapters is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from adapters.contract import Reconstruction
 from bench.files import replacing, write
 from bench.gate.readings import Readings
-from bench.suite import Suite
+from bench.trials.suite import Suite
 from data.images import DataError
 
 FORMAT = 1

@@ -16,27 +16,27 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from adapters.contract import Reconstruction, Views
-from bench.cards import get_adapter
 from bench.gate.baseline import Baseline, Frozen, thaw
 from bench.gate.probe.adapter import FINISH, INFER, MEBIBYTES, PREPARE
+from bench.gate.ranks import standings
 from bench.gate.readings import Reading, Readings, differences, read
-from bench.gate.standings import standings
 from bench.gate.verdict import Finding
-from bench.measure import Policy
-from bench.plan import plan, read_truth
-from bench.process import run_adapter
-from bench.scenes import get_scene
-from bench.score import prepare
+from bench.scoring.score import prepare
+from bench.systems.cards import get_adapter
+from bench.systems.measure import Policy
+from bench.systems.process import run_adapter
+from bench.trials.plan import plan, read_truth
+from bench.trials.scenes import get_scene
 from data.scene import Scene
 from metrics import chamfer, emd, fscore, register
 from metrics.cameras import align_cameras, pose_errors
 from metrics.depth import depth_errors
 from metrics.image import psnr, ssim
 from metrics.normals import normal_consistency
-from metrics.prepared import PreparedTruth, ScoringError
-from metrics.protocol import Protocol, load_protocol
 from metrics.register import icp
-from metrics.scoring import score
+from metrics.scoring.prepared import PreparedTruth, ScoringError
+from metrics.scoring.protocol import Protocol, load_protocol
+from metrics.scoring.score import score
 from metrics.volume import volume_iou
 
 Case = Callable[[], Readings]

@@ -18,14 +18,14 @@ from scipy.stats import t as student_t
 from adapters.contract import F64, Reconstruction
 from bench.gate.baseline import Baseline, Fresh, thaw
 from bench.gate.verdict import Finding, Mismatch, Verdict
-from bench.plan import Trial, plan
-from bench.process import Outcome, run_adapter
-from bench.score import prepare
-from bench.suite import Suite
+from bench.scoring.score import prepare
+from bench.systems.process import Outcome, run_adapter
+from bench.trials.plan import Trial, plan
+from bench.trials.suite import Suite
 from metrics.nearest import nearest
-from metrics.prepared import ScoringError
-from metrics.protocol import load_protocol, metric_table
-from metrics.scoring import score
+from metrics.scoring.prepared import ScoringError
+from metrics.scoring.protocol import load_protocol, metric_table
+from metrics.scoring.score import score
 
 SEEDS = 5
 RUNS = 2  # of each trial when a baseline is written

@@ -25,7 +25,7 @@ from scipy.stats import binom
 
 from bench.gate import workloads
 from bench.gate.verdict import Finding, Verdict
-from bench.measure import BUSY_SHARE, TreeWatch
+from bench.systems.measure import BUSY_SHARE, TreeWatch
 from data.images import DataError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -58,7 +58,7 @@ def _register() -> Work:
 
 
 def _stereo() -> Work:
-    from adapters.stereo import depth_map
+    from adapters.shared.stereo import depth_map
 
     # A textured plane, fronto-parallel at depth 4, seen by two cameras a baseline of 0.5 apart.
     grid = np.random.default_rng(0).integers(0, 255, (24, 40, 3)).astype(np.uint8)
@@ -71,9 +71,9 @@ def _stereo() -> Work:
 
 def _worker() -> Work:
     from adapters.contract import Views
-    from bench.cards import get_adapter
-    from bench.measure import Policy
-    from bench.process import run_adapter
+    from bench.systems.cards import get_adapter
+    from bench.systems.measure import Policy
+    from bench.systems.process import run_adapter
 
     views = Views(images=(np.zeros((8, 8, 3), np.uint8),), names=("000",))
     policy = Policy(warmups=2, repeats=50, min_seconds=0.0, max_seconds=5.0, deadline=60.0)

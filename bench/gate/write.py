@@ -11,9 +11,9 @@ from adapters.contract import Reconstruction
 from bench.gate.baseline import Baseline, Frozen, freeze, save_baseline
 from bench.gate.exact import cases, quick
 from bench.gate.fresh import frozen_name, is_posed, name_of, run_fresh, write_fresh
-from bench.gate.witness import WITNESSES, thin, witness
-from bench.plan import plan
-from bench.suite import Suite
+from bench.gate.frozen import WITNESSES, thin, witness
+from bench.trials.plan import plan
+from bench.trials.suite import Suite
 from data.images import DataError
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.contract import F32, F64, Bools, Cameras, Unsupported
-from adapters.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
+from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
 from data.groundtruth.covariance import centre_error
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
@@ -36,9 +36,9 @@ from data.groundtruth.solve import solve
 from data.images import DataError
 from data.scene import CameraFile, TruthFile, write_truth
 from metrics.cameras import align_cameras
-from metrics.equalise import bounded_subset
+from metrics.scoring.equalise import bounded_subset
+from metrics.scoring.truth import Box, Truth, diameter
 from metrics.similarity import AlignmentError, apply, scale_of
-from metrics.truth import Box, Truth, diameter
 
 MOST_POINTS = 55_000
 FEWEST_POINTS = 50  # below this there is nothing to score against

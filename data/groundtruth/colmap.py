@@ -14,7 +14,7 @@ from PIL import Image
 
 import data
 from adapters.contract import F32, U8, Bools, Cameras
-from adapters.stereo import DepthMap
+from adapters.shared.stereo import DepthMap
 from data.images import DataError
 
 TAIL = 400  # characters of the log quoted when it fails

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 
 from adapters.contract import F64
-from adapters.sfm import SparseModel
+from adapters.shared.sfm import SparseModel
 
 I64 = NDArray[np.int64]
 GAUGE = 7  # a reconstruction from images is known up to a similarity

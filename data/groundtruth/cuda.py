@@ -15,7 +15,7 @@ import numpy as np
 import pycolmap
 
 from adapters.contract import F64, U8, Bools, Cameras
-from adapters.stereo import DepthMap
+from adapters.shared.stereo import DepthMap
 from data.groundtruth.colmap import map_files, run_module, write_workspace
 
 SIDE = 1600  # pixels: a GPU affords larger images than the CPU

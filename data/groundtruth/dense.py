@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from adapters.contract import F32, F64, I32, U8, Bools, Cameras
-from adapters.stereo import (
+from adapters.shared.stereo import (
     DepthMap,
     depth_maps,
     depth_ranges_from_points,

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.contract import F64, I32, Bools, Cameras
+from metrics.scoring.truth import Box
 from metrics.similarity import apply, rotation_of, scale_of, similarity
-from metrics.truth import Box
 
 COMMON = 0.5  # share of the most seen point's views that a point must fall into to belong to what was photographed
 ON_OBJECT = 0.8  # share of the views that see a point whose masks must cover it

@@ -14,9 +14,9 @@ from data.groundtruth.fusion import fused_by_colmap
 from data.groundtruth.quality import ExactError, Halves
 from data.images import DataError
 from metrics.nearest import distances, nearest
+from metrics.scoring.truth import Box, Truth
+from metrics.scoring.visibility import depth_buffers, seen_surface
 from metrics.similarity import rotation_angle
-from metrics.truth import Box, Truth
-from metrics.visibility import depth_buffers, seen_surface
 
 HALVES_SIDE = 320  # pixels: halves are compared on coarser maps, at a quarter of the cost
 FEWEST_VIEWS = 6  # in a half, below which it is not compared

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import adapters
 from adapters.contract import Unsupported
-from adapters.sfm import Progress, SparseModel
+from adapters.shared.sfm import Progress, SparseModel
 from data.images import DataError
 
 TAIL = 400  # characters of COLMAP's log quoted when it fails
@@ -29,8 +29,8 @@ def solve(
     timeout: float,
     progress: Progress,
 ) -> SparseModel:
-    """`adapters.sfm.sparse_model` on upright image files. Raises Unsupported where no model is found, and DataError
-    when COLMAP dies or takes more than `timeout` seconds."""
+    """`adapters.shared.sfm.sparse_model` on upright image files. Raises Unsupported where no model is found, and
+    DataError when COLMAP dies or takes more than `timeout` seconds."""
     with tempfile.TemporaryDirectory(prefix="groundtruth-") as folder:
         job, out, log = (Path(folder, name) for name in ("job.json", "model.npz", "log.txt"))
         spec = {
@@ -41,7 +41,7 @@ def solve(
             "threads": os.cpu_count() or 1,
         }
         job.write_text(json.dumps(spec))
-        command = [sys.executable, "-P", "-m", "adapters.sfm", str(job), str(out)]
+        command = [sys.executable, "-P", "-m", "adapters.shared.sfm", str(job), str(out)]
         environment = {**os.environ, "PYTHONPATH": str(Path(adapters.__file__).parents[1])}
         with (
             log.open("wb") as errors,

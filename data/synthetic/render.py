@@ -21,7 +21,7 @@ from data.synthetic.paint import Atlas, bake, corner_normals, encode_srgb, linea
 from data.synthetic.rig import WIDTH, orbit
 from data.synthetic.sdf import MissingTool, polygonise
 from data.synthetic.toy import Look, Toy
-from metrics.truth import diameter
+from metrics.scoring.truth import diameter
 
 FACES = 22_000
 METRE = 0.1  # per decimetre, the unit in which toys are modelled

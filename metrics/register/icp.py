@@ -52,7 +52,7 @@ def icp(
 
 def refined(matcher: Matcher, start: F64, with_scale: bool = True) -> tuple[Stage, Pairs]:
     """`icp` from `start` (4, 4), truth from pred, on clouds made ready; also the pairs it ends with."""
-    from metrics.register.kernels import plane_step  # compiled code: not at import
+    from metrics.kernels.cpu.icp import plane_step  # compiled code: not at import
 
     pose = matcher.unit_from_truth @ start
     pairs = first = matcher.pairs(pose)

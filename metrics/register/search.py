@@ -27,7 +27,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from adapters.contract import F64, I32
-from metrics.register.kernels import Grid, fill_cells, pair_up, refine
+from metrics.kernels.cpu.icp import Grid, fill_cells, pair_up, refine
 from metrics.register.stages import LEAST_POINTS, cloud, surface_normals
 from metrics.similarity import apply, invert, rotation_angle, similarity, spread
 

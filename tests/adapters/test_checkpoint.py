@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from adapters.checkpoint import load_parameters
 from adapters.contract import Unavailable
+from adapters.shared.checkpoint import load_parameters
 
 torch = pytest.importorskip("torch")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapters.colmap.adapter import Adapter
 from adapters.contract import Cameras, Unsupported, Views
-from adapters.sfm import SparseModel
+from adapters.shared.sfm import SparseModel
+from adapters.systems.colmap.adapter import Adapter
 
 
 def small_model() -> tuple[SparseModel, Views]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from adapters.contract import Reconstruction
-from adapters.depth_anything_3 import adapter as module
-from adapters.depth_anything_3.adapter import Adapter, longest_at, nearest_multiple, placed
-from adapters.pointmaps import PosedDepth
+from adapters.shared.pointmaps import PosedDepth
+from adapters.systems.depth_anything_3 import adapter as module
+from adapters.systems.depth_anything_3.adapter import Adapter, longest_at, nearest_multiple, placed
 from tests.adapters.recorded import CASES, check_result, load
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle
 

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from adapters.dust3r import adapter as module
-from adapters.dust3r.adapter import Adapter, Outputs
+from adapters.systems.dust3r import adapter as module
+from adapters.systems.dust3r.adapter import Adapter, Outputs
 from tests.adapters.recorded import CASES, check_recorded, load
 
 

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from adapters.fast3r import adapter as module
-from adapters.fast3r.adapter import Adapter, Outputs
+from adapters.systems.fast3r import adapter as module
+from adapters.systems.fast3r.adapter import Adapter, Outputs
 from tests.adapters.recorded import CASES, check_recorded, load
 
 

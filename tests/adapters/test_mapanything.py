@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from adapters.contract import Reconstruction, Unavailable
-from adapters.mapanything import adapter as module
-from adapters.mapanything.adapter import Adapter, Outputs, network_size
+from adapters.systems.mapanything import adapter as module
+from adapters.systems.mapanything.adapter import Adapter, Outputs, network_size
 from tests.adapters.recorded import CASES, check_recorded, load
 from tests.adapters.upstream.oracle import MUTATIONS
 

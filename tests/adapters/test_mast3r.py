@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from adapters.mast3r import adapter as module
-from adapters.mast3r.adapter import Adapter
-from adapters.pointmaps import Pointmaps
+from adapters.shared.pointmaps import Pointmaps
+from adapters.systems.mast3r import adapter as module
+from adapters.systems.mast3r.adapter import Adapter
 from tests.adapters.recorded import CASES, check_recorded, load
 from tests.adapters.upstream.oracle import MUTATIONS
 

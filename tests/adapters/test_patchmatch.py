@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adapters.colmap_mvs import adapter as colmap_mvs
 from adapters.contract import Cameras, Unsupported, Views
-from adapters.patchmatch.adapter import Adapter
-from adapters.sfm import SparseModel, in_photo
+from adapters.shared.sfm import SparseModel, in_photo
+from adapters.systems.colmap_mvs import adapter as colmap_mvs
+from adapters.systems.patchmatch.adapter import Adapter
 
 SIZE, FOCAL = 112, 150.0
 

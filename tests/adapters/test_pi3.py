@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapters.pi3 import adapter as module
-from adapters.pi3.adapter import Adapter, Outputs, fitted_intrinsics
+from adapters.systems.pi3 import adapter as module
+from adapters.systems.pi3.adapter import Adapter, Outputs, fitted_intrinsics
 from tests.adapters.recorded import CASES, check_recorded, load
 from tests.adapters.upstream.oracle import MUTATIONS
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.contract import Cameras
-from adapters.pointmaps import unprojected
-from adapters.resize import Placement, place, place_longest, unit_range
+from adapters.shared.pointmaps import unprojected
+from adapters.shared.resize import Placement, place, place_longest, unit_range
 from tests.adapters.upstream.oracle import PixelOracle
 
 SIDES = st.integers(300, 900)

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates, zoom
 
 from adapters.contract import Cameras, Unsupported
-from adapters.sfm import ImageFiles, SparseModel, pinhole_focal, sparse_model, undistorted
+from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, sparse_model, undistorted
 
 FOCAL, WIDTH, HEIGHT = 380.0, 320, 240
 VIEWS = 6
@@ -188,7 +188,7 @@ def test_as_a_process_it_gives_the_same_model(
     assert np.array_equal(ImageFiles(paths)[2], corner[0][2])
     (tmp_path / "job.json").write_text(json.dumps({"images": [str(path) for path in paths], "seed": 3}))
     root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-m", "adapters.sfm", str(tmp_path / "job.json"), str(tmp_path / "out.npz")]
+    command = [sys.executable, "-m", "adapters.shared.sfm", str(tmp_path / "job.json"), str(tmp_path / "out.npz")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
     stages = [json.loads(line)["stage"] for line in done.stdout.splitlines()]
     assert stages[0] == "extract"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.stereo import (
+from adapters.shared.stereo import (
     DepthMap,
     depth_map,
     depth_maps,
@@ -24,8 +24,8 @@ from adapters.stereo import (
     select_neighbours,
     viewing_volume,
 )
-from adapters.stereo.patchmatch import _finer, _prepare, _quads
-from adapters.stereo.views import centres, project
+from adapters.shared.stereo.patchmatch import _finer, _prepare, _quads
+from adapters.shared.stereo.views import centres, project
 
 SIZE, FOCAL, DISTANCE = 112, 150.0, 4.0
 
@@ -151,7 +151,7 @@ def test_other_focal_length_and_size() -> None:
 def test_same_seed_same_bits_whatever_the_threads(sphere: Rig) -> None:
     code = (
         "import hashlib, sys; sys.path[:0] = %r\n"
-        "from test_stereo import rig; from adapters.stereo import depth_map\n"
+        "from test_stereo import rig; from adapters.shared.stereo import depth_map\n"
         "r = rig((-15, 0, 15)); m = depth_map(r.images, r.K, r.pose, 1, (0, 2), (2.0, 6.0), seed=7)\n"
         "sys.stdout.write(hashlib.sha256(m.depth.tobytes() + m.normal.tobytes() + m.cost.tobytes()).hexdigest())"
     )
@@ -316,7 +316,7 @@ def test_the_whole_way_needs_cameras_alone(sphere: Rig) -> None:
 
 def test_large_images_are_halved_and_pixels_given_back(sphere: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = rig((-15, 0, 15), size=225)
-    monkeypatch.setattr("adapters.stereo.pipeline.MAX_SIDE", 150)
+    monkeypatch.setattr("adapters.shared.stereo.pipeline.MAX_SIDE", 150)
     dense = reconstruct(odd.images, odd.K, odd.pose, seed=0)
     assert dense.depth[0].shape == (225, 225)
     for view in range(3):

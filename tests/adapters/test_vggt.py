@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from adapters.contract import Reconstruction
-from adapters.vggt import adapter as module
-from adapters.vggt.adapter import Adapter, Outputs
+from adapters.systems.vggt import adapter as module
+from adapters.systems.vggt.adapter import Adapter, Outputs
 from tests.adapters.recorded import CASES, check_recorded
 from tests.adapters.upstream.oracle import MUTATIONS
 

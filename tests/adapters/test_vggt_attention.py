@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from adapters.contract import Unsupported, Views
-from adapters.vggt.adapter import Adapter
-from adapters.vggt.attention import (
+from adapters.systems.vggt.adapter import Adapter
+from adapters.systems.vggt.hooks import (
     PROGRESS,
     Capture,
     Tokens,
@@ -129,7 +129,7 @@ def test_captured_rows_and_rollout_equal_the_full_maps(heads: str, monkeypatch: 
     network = upstream_aggregator()
     import torch
 
-    monkeypatch.setattr("adapters.vggt.attention.CHUNK_BYTES", 4 * 4 * len(TOKENS) * 7)  # seven rows at once
+    monkeypatch.setattr("adapters.systems.vggt.hooks.CHUNK_BYTES", 4 * 4 * len(TOKENS) * 7)  # seven rows at once
     images = torch.rand(1, VIEWS, 3, HEIGHT, WIDTH)
     full, fused, undo = [], [], []
     for block in network.global_blocks:  # whole maps, from the module's own code without the fused kernel
@@ -188,7 +188,7 @@ def test_the_whole_capture_on_cropped_photos(
         self.network = network.eval()
 
     monkeypatch.setattr(Adapter, "load", load)
-    monkeypatch.setattr("adapters.vggt.adapter.SIDE", 140)
+    monkeypatch.setattr("adapters.systems.vggt.adapter.SIDE", 140)
     rng = np.random.default_rng(0)
     photos = tuple(rng.integers(0, 255, (640, 480, 3), dtype=np.uint8) for _ in range(2))
     Views(photos, ("000", "001")).save(tmp_path / "views.npz")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapters.pointmaps import PosedDepth
-from adapters.vggt_omega import adapter as module
-from adapters.vggt_omega.adapter import Adapter
+from adapters.shared.pointmaps import PosedDepth
+from adapters.systems.vggt_omega import adapter as module
+from adapters.systems.vggt_omega.adapter import Adapter
 from tests.adapters.recorded import CASES, check_recorded, load
 from tests.adapters.upstream.oracle import MUTATIONS
 

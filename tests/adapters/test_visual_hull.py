@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.contract import Cameras, Reconstruction, Unsupported, Views
-from adapters.visual_hull.adapter import Adapter, Silhouette
+from adapters.systems.visual_hull.adapter import Adapter, Silhouette
 
 AXES = np.concatenate([np.eye(3), -np.eye(3)])
 

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 
 from adapters.contract import Cameras, Reconstruction, Views
-from bench.attention import Asked, capture, chosen_views, correspondences, make_page, predicted_geometry, true_geometry
-from bench.cards import Adapter, get_adapter
 from bench.cli import main
+from bench.systems.cards import Adapter, get_adapter
+from bench.trials.capture import (
+    Asked,
+    capture,
+    chosen_views,
+    correspondences,
+    make_page,
+    predicted_geometry,
+    true_geometry,
+)
 from data.images import DataError
 from data.scene import Scene
-from reports.attention import HIDDEN, OUTSIDE, SEEN, UNKNOWN, AttentionPage, View
+from reports.page.attention import HIDDEN, OUTSIDE, SEEN, UNKNOWN, AttentionPage, View
 
 CARD = 'name = "looker"\ntitle = "Looker"\nlicence_code = "Apache-2.0"\nscope = "scene"\n'
 ADAPTER = "from adapters.contract import Reconstructor\n\n\nclass Adapter(Reconstructor):\n    pass\n"

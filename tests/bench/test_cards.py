@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cards import find_adapters, get_adapter, read_card
+from bench.systems.cards import find_adapters, get_adapter, read_card
+from bench.systems.process import stage
 from data.images import DataError
 
 FAULTY = Path(__file__).parent.parent / "faulty"
@@ -92,7 +93,21 @@ def test_the_hash_covers_the_folder_and_the_shared_code_it_imports(tmp_path: Pat
     alone, other = hash_of("x = 1\n"), hash_of("x = 2\n")
     assert alone != other
     assert alone == hash_of("x = 1\n")
-    assert hash_of("from adapters import stereo\n") != hash_of("from adapters import stereos\n")
+    assert hash_of("from adapters.shared import stereo\n") != hash_of("from adapters.shared import stereos\n")
+
+
+@pytest.mark.parametrize("folder", ["stereo", "shared", "systems", "resize", "vggt", "contract"])
+def test_a_folder_from_elsewhere_takes_no_module_s_place(folder: str, tmp_path: Path) -> None:
+    theirs = tmp_path / folder
+    theirs.mkdir()
+    (theirs / "adapter.toml").write_text(GOOD)
+    (theirs / "adapter.py").write_text("theirs = True\n")
+    plain, adapter = stage(get_adapter("null")), get_adapter(f"{theirs}/")
+    staged = stage(adapter)
+    module = staged / (adapter.module.replace(".", "/") + ".py")
+    assert module.read_text() == "theirs = True\n"
+    for path in (p for p in plain.rglob("*") if p.is_file()):
+        assert (staged / path.relative_to(plain)).read_bytes() == path.read_bytes(), path
 
 
 def test_an_adapter_that_does_not_parse_is_named(tmp_path: Path) -> None:

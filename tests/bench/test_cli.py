@@ -15,7 +15,7 @@ from PIL import Image
 
 from adapters.contract import Reconstruction
 from bench.cli import main
-from bench.store import Store
+from bench.trials.store import Store
 from data.scene import Scene
 
 FAULTY = str(Path(__file__).parent.parent / "faulty")

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from adapters.contract import Unavailable, Views
-from bench import environments
-from bench.cards import Adapter, get_adapter
 from bench.cli import main
-from bench.measure import Policy
-from bench.plan import plan
-from bench.process import run_adapter
-from bench.run import run_plan
-from bench.store import Store
-from bench.suite import Contestant, Suite
+from bench.engines.local import run_plan
+from bench.systems import environments
+from bench.systems.cards import Adapter, get_adapter
+from bench.systems.measure import Policy
+from bench.systems.process import run_adapter
+from bench.trials.plan import plan
+from bench.trials.store import Store
+from bench.trials.suite import Contestant, Suite
 from data.images import DataError
 from data.scene import Scene
 

@@ -9,17 +9,17 @@ import msgspec
 import pandas as pd
 import pytest
 
-from bench.audit import audit, error_bars, orders
-from bench.cards import get_adapter
 from bench.cli import main
-from bench.explain import Difference, explain, families, mean_parts
-from bench.store import Store
-from bench.suite import Contestant
-from bench.sweep import variants
-from bench.tables import keys_of_run, make_tables
+from bench.scoring.audit import audit, error_bars, orders
+from bench.scoring.collect import keys_of_run, make_tables
+from bench.scoring.explain import Difference, explain, families, mean_parts
+from bench.scoring.sweep import variants
+from bench.systems.cards import get_adapter
+from bench.trials.store import Store
+from bench.trials.suite import Contestant
 from data.images import DataError
 from data.scene import Scene
-from metrics.protocol import Protocol, ProtocolError, load_protocol
+from metrics.scoring.protocol import Protocol, ProtocolError, load_protocol
 
 ONE = msgspec.structs.replace(load_protocol("object-v1"), name="one", samples=2000, emd_draws=0)
 OTHER = msgspec.structs.replace(

@@ -15,11 +15,11 @@ from bench.cli import main
 from bench.gate.baseline import load_baseline, thaw
 from bench.gate.exact import cases
 from bench.gate.fresh import MOVED, distance_from, name_of, worsening
+from bench.gate.frozen import POINTS
 from bench.gate.readings import differences, read
 from bench.gate.timing import LIMIT, Rounds, judge, median_interval
 from bench.gate.verdict import EXIT_CODES, Finding, Mismatch, junit, markdown, overall
-from bench.gate.witness import POINTS
-from bench.plan import plan
+from bench.trials.plan import plan
 from tests.soak.soak import ROOT, Case, apply, copy_tree, read_cases, run_case
 
 CASES = read_cases()

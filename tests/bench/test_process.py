@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from adapters.contract import Views
-from bench.cards import Adapter, get_adapter
-from bench.measure import Policy
-from bench.process import namespaces_work, run_adapter, stage
+from bench.systems.cards import Adapter, get_adapter
+from bench.systems.measure import Policy
+from bench.systems.process import namespaces_work, run_adapter, stage
 
 FAULTY = get_adapter(str(Path(__file__).parent.parent / "faulty"))
 VIEWS = Views(tuple(np.zeros((8, 8, 3), np.uint8) for _ in range(2)), ("000", "001"))

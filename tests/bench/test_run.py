@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.measure import Policy
-from bench.plan import estimate_seconds, plan, view_order
-from bench.run import run_plan
-from bench.store import Store
-from bench.suite import Contestant, Suite
+from bench.engines.local import run_plan
+from bench.systems.measure import Policy
+from bench.trials.plan import estimate_seconds, plan, view_order
+from bench.trials.store import Store
+from bench.trials.suite import Contestant, Suite
 from data.images import DataError
 from data.scene import Scene
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from bench.measure import Policy, Steps
-from bench.plan import plan
-from bench.run import run_plan
-from bench.scaling import cost_series
-from bench.store import Store, TrialRecord
-from bench.suite import SUITES, Contestant, Suite, Timing, load_suite
+from bench.engines.local import run_plan
+from bench.scoring.costs import cost_series
+from bench.systems.measure import Policy, Steps
+from bench.trials.plan import plan
+from bench.trials.store import Store, TrialRecord
+from bench.trials.suite import SUITES, Contestant, Suite, Timing, load_suite
 from data.images import DataError
 from data.scene import Scene
 from reports.scaling import published_series

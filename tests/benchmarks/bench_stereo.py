@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.stereo import (
+from adapters.shared.stereo import (
     depth_maps,
     depth_ranges_from_points,
     filter_consistent,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from data.scene import Scene, TruthFile, _decode
-from metrics.truth import Truth, diameter
+from metrics.scoring.truth import Truth, diameter
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "embedded"
 SCENES = sorted(path.parent.name for path in EMBEDDED.glob("*/scene.json"))

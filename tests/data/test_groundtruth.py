@@ -20,7 +20,7 @@ from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, judge, pr
 from data.groundtruth.solve import solve
 from data.images import DataError
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
-from metrics.truth import Truth
+from metrics.scoring.truth import Truth
 from tests.adapters.test_sfm import corner_views
 from tests.data.rings import ring, some_similarity
 from tests.data.test_video import write_video

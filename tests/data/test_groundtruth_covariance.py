@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from adapters.contract import Cameras
-from adapters.sfm import SparseModel
+from adapters.shared.sfm import SparseModel
 from data.groundtruth.covariance import centre_error
 from data.groundtruth.frame import move_cameras
 from tests.data.rings import ring, some_similarity

@@ -9,7 +9,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from adapters.stereo import DepthMap
+from adapters.shared.stereo import DepthMap
 from data.groundtruth import cuda
 from data.groundtruth.colmap import run_module
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from data.images import DataError
 from data.scene import Scene, truth_id
-from metrics.truth import diameter
+from metrics.scoring.truth import diameter
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.equalise import bounded_subset, random_subset, voxel_subset
+from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 2.0), st.floats(-1e3, 1e3))

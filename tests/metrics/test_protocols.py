@@ -9,11 +9,20 @@ import pytest
 from adapters.contract import Reconstruction
 from data.scene import Scene
 from metrics.chamfer import chamfer
-from metrics.prepared import PreparedTruth
-from metrics.protocol import PROSE, STAGES, Align, Protocol, ProtocolError, differing, load_protocol, protocol_names
-from metrics.scoring import Score, score
+from metrics.scoring.prepared import PreparedTruth
+from metrics.scoring.protocol import (
+    PROSE,
+    STAGES,
+    Align,
+    Protocol,
+    ProtocolError,
+    differing,
+    load_protocol,
+    protocol_names,
+)
+from metrics.scoring.score import Score, score
+from metrics.scoring.truth import Truth, sample_mesh
 from metrics.similarity import apply, similarity
-from metrics.truth import Truth, sample_mesh
 
 PLAIN = msgspec.structs.replace(load_protocol("3dlmnet"), samples=1000, emd_draws=0, align=Align(icp=False))
 PRESETS = [name for name in protocol_names() if load_protocol(name).source]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from adapters.contract import Cameras, Mesh, Reconstruction, Surface, Views
-from adapters.noisy_oracle.adapter import Adapter as NoisyOracle
+from adapters.systems.noisy_oracle.adapter import Adapter as NoisyOracle
 from data.scene import Scene
-from metrics.protocol import Protocol, ProtocolError, load_protocol, metric_table
-from metrics.scoring import PreparedTruth, Score, score
+from metrics.scoring.protocol import Protocol, ProtocolError, load_protocol, metric_table
+from metrics.scoring.score import PreparedTruth, Score, score
+from metrics.scoring.truth import Box, Truth, sample_mesh
+from metrics.scoring.visibility import seen_surface
 from metrics.similarity import apply, invert, similarity
-from metrics.truth import Box, Truth, sample_mesh
-from metrics.visibility import seen_surface
 
 PROTOCOL = msgspec.structs.replace(load_protocol("object-v1"), samples=10_000, emd_samples=256)
 NO_ICP = msgspec.structs.replace(PROTOCOL, align=msgspec.structs.replace(PROTOCOL.align, icp=False))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reports.tables import ALIGNMENTS, CLOUDS, LEFT_OUT, SCENES, SCORES, TRIALS, RunInfo, Tables, frame
+from reports.schema import ALIGNMENTS, CLOUDS, LEFT_OUT, SCENES, SCORES, TRIALS, RunInfo, Tables, frame
 
 SCENE_NAMES = ("toy", "vase", "skull", "plant")
 HOSTILE = "<script>alert('x')</script> & \"q\" | $x_1$ {y} \\ %"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reports.attention import (
+from reports.page.attention import (
     HIDDEN,
     OUTSIDE,
     SEEN,

@@ -11,7 +11,7 @@ import pytest
 
 from bench.cli import main
 from reports.report import write_report
-from reports.tables import Tables
+from reports.schema import Tables
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright's Python package is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from reports.compare import changes, sentences, summary, write_comparison
-from reports.tables import Tables
+from reports.schema import Tables
 
 
 def altered(tables: Tables, key: str, metric: str, **values: Any) -> Tables:

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from adapters.contract import Cameras
-from reports.clouds import COLOURS
 from reports.figures import write_figures
 from reports.heatmaps import LONGER, colours, heat_map, write_heat_maps
+from reports.page.clouds import COLOURS
 from reports.report import write_parquet
-from reports.tables import TableError, Tables
+from reports.schema import TableError, Tables
 
 TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
 CAMERA = Cameras(np.array([[[100.0, 0, 48], [0, 100.0, 36], [0, 0, 1]]]), np.eye(4)[None])

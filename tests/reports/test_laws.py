@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reports.laws import CLOSE, LAWS, N_LOG_N, WANTED, Law, Points, fit, gather, judge
-from reports.tables import TableError
+from reports.schema import TableError
 
 COUNTS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24], float)
 TRUE = {

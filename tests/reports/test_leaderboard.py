@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports.board import Leaderboard, Row, leaderboard
 from reports.curves import curves, curves_csv
-from reports.leaderboard import latex, leaderboard_csv, markdown, scores_csv
+from reports.export import latex, leaderboard_csv, markdown, scores_csv
 from reports.report import write_report
-from reports.standings import Leaderboard, Row, leaderboard
-from reports.tables import Tables, checked
+from reports.schema import Tables, checked
 
 
 def made(tables: Tables) -> Leaderboard:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.clouds import write_clouds
+from reports.page.clouds import write_clouds
 from reports.published import sources
 from reports.report import write_report
-from reports.tables import TableError, Tables
+from reports.schema import TableError, Tables
 
 
 class Reader(HTMLParser):

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports.board import Leaderboard, leaderboard
 from reports.report import write_report
+from reports.schema import SWEEPS, Tables, frame
 from reports.stability import Stability, Sweeps
-from reports.standings import Leaderboard, leaderboard
-from reports.tables import SWEEPS, Tables, frame
 
 A, B = "grid3r", "swiftrecon"
 

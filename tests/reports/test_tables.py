@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.tables import SCORES, TRIALS, TableError, Tables, checked, conform, frame, metric_order
+from reports.schema import SCORES, TRIALS, TableError, Tables, checked, conform, frame, metric_order
 
 
 def test_conforming_tables_have_exact_dtypes(tables: Tables) -> None:

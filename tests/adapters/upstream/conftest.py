@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from adapters.torchvision import import_torchvision
+from adapters.shared.torchvision import import_torchvision
 
 if importlib.util.find_spec("torch") and importlib.util.find_spec("torchvision"):
     import_torchvision()

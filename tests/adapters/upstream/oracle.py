@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapters.contract import Cameras, Reconstruction, Views
-from adapters.pointmaps import Pointmaps
-from adapters.resize import Placement
+from adapters.shared.pointmaps import Pointmaps
+from adapters.shared.resize import Placement
 from data.images import read_image
 
 AXES, MIDDLE = np.array([5.0, 4.0, 6.0]), np.array([0.4, -0.2, 1.5])  # the room: an ellipsoid around all cameras

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tests.adapters.upstream.conftest  # noqa: F401 - torchvision, whatever torch it was built for
-from bench.cards import get_adapter
+from bench.systems.cards import get_adapter
 from tests.adapters.recorded import CASES, save
 
 DIRECTION = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.depth_anything_3.adapter import MEAN, SPREAD, Adapter
+from adapters.systems.depth_anything_3.adapter import MEAN, SPREAD, Adapter
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")

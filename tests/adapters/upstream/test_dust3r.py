@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters.dust3r import adapter as module
-from adapters.dust3r.adapter import Adapter
+from adapters.systems.dust3r import adapter as module
+from adapters.systems.dust3r.adapter import Adapter
 from tests.adapters.upstream.oracle import DIAMETER, MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")

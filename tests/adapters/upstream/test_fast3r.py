@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters.fast3r import adapter as module
-from adapters.fast3r.adapter import Adapter, aligned, solve_cameras
+from adapters.systems.fast3r import adapter as module
+from adapters.systems.fast3r.adapter import Adapter, aligned, solve_cameras
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapters.contract import Unavailable
-from adapters.mapanything.adapter import MEAN, SPREAD, Adapter, backbone, network_size
+from adapters.systems.mapanything.adapter import MEAN, SPREAD, Adapter, backbone, network_size
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapters.mast3r import adapter as module
-from adapters.mast3r.adapter import Adapter
+from adapters.systems.mast3r import adapter as module
+from adapters.systems.mast3r.adapter import Adapter
 from tests.adapters.upstream.oracle import AXES, MIDDLE, MUTATIONS, PixelOracle, Seen, by_exif
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters.vggt_omega.adapter import Adapter
+from adapters.systems.vggt_omega.adapter import Adapter
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")

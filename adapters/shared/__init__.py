@@ -1,0 +1,1 @@
+"""What systems share: images, point maps, checkpoints, structure from motion, stereo."""

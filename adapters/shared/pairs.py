@@ -1,0 +1,44 @@
+"""What DUSt3R and MASt3R share: the shape of their networks, and the images that their pairs are made of.
+
+Runs inside the environments of the systems under test: numpy and torch, Python 3.9 syntax.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from adapters.shared.resize import Inputs
+
+SIDE = 512  # pixels, the longer side of a network image
+NETWORK: dict[str, Any] = {  # ViT-L encoder, base decoder; what upstream's classes are called with
+    "depth_mode": ("exp", -float("inf"), float("inf")),
+    "conf_mode": ("exp", 1, float("inf")),
+    "landscape_only": False,
+    "patch_embed_cls": "PatchEmbedDust3R",
+    "pos_embed": "RoPE100",
+    "img_size": (SIDE, SIDE),
+    "enc_embed_dim": 1024,
+    "enc_depth": 24,
+    "enc_num_heads": 16,
+    "dec_embed_dim": 768,
+    "dec_depth": 12,
+    "dec_num_heads": 12,
+}
+
+
+def listed(inputs: Inputs) -> list[dict[str, Any]]:
+    """Upstream's records of the images, in order; a single one is there twice, to be paired with itself."""
+    import torch
+
+    count = len(inputs.images)
+    return [
+        {
+            "img": torch.from_numpy(inputs.images[i % count])[None],
+            "true_shape": np.array([inputs.images[i % count].shape[1:]], np.int32),
+            "idx": i,
+            "instance": str(i),
+        }
+        for i in range(max(count, 2))
+    ]

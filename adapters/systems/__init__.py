@@ -1,0 +1,1 @@
+"""The systems, a folder each: `adapter.toml` (its card) and `adapter.py`."""

@@ -1,0 +1,98 @@
+"""Depth Anything 3: depth and cameras of all views in one pass, run by its own network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
+from adapters.shared.checkpoint import load_parameters
+from adapters.shared.pointmaps import PosedDepth
+from adapters.shared.precision import half_precision
+from adapters.shared.resize import Inputs, Placement, Size
+
+SIDE, PATCH = 504, 14
+MEAN, SPREAD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32).reshape(2, 3, 1, 1)  # ImageNet's
+
+
+class Adapter(Reconstructor):
+    def __init__(self) -> None:
+        self.network: Any = None
+        self.device = "cpu"
+
+    def load(self, device: str, weights: str, seed: int) -> None:
+        """The large network, as upstream's configuration has it. Raises Unavailable where the weights are not there."""
+        import torch
+        from depth_anything_3.cfg import create_object, load_config
+        from depth_anything_3.registry import MODEL_REGISTRY
+
+        torch.manual_seed(seed)
+        # Checkpoints are of a class that holds the network under this name.
+        network = torch.nn.ModuleDict({"model": create_object(load_config(MODEL_REGISTRY["da3-large"]))})
+        self.device = device
+        self.network = load_parameters(network, weights).eval().to(device)
+
+    def prepare(self, views: Views) -> Inputs:
+        placements = placed([(image.shape[1], image.shape[0]) for image in views.images])
+        fitted = (fit(image, place) for image, place in zip(views.images, placements))  # noqa: B905 - Python 3.9
+        return Inputs.of(zip(fitted, placements), MEAN, SPREAD)  # noqa: B905 - Python 3.9
+
+    def infer(self, inputs: Inputs) -> PosedDepth:
+        """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream has it, else in float32."""
+        import torch
+
+        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
+        with torch.no_grad(), half_precision(self.device):
+            said = self.network["model"](images[None])
+
+        def array(name: str) -> F32:
+            return np.asarray(said[name][0].float().cpu().numpy())
+
+        return PosedDepth(
+            array("extrinsics"), array("intrinsics"), array("depth"), array("depth_conf"), inputs.placements
+        )
+
+    def finish(self, outputs: PosedDepth, views: Views) -> Reconstruction:
+        """The confidence is 1 + exp of the network's."""
+        return outputs.pointmaps().reconstruction(views, "exp_confidence")
+
+
+def placed(photos: list[Size]) -> tuple[Placement, ...]:
+    """Where photos (width, height) lie: each whole at its own size, then the middle that all have room for."""
+    sizes = [tuple(nearest_multiple(side) for side in longest_at(photo)) for photo in photos]
+    network = (min(width for width, _ in sizes), min(height for _, height in sizes))
+    return tuple(
+        Placement(
+            photo,
+            network,
+            (size[0] / photo[0], size[1] / photo[1]),
+            (-float((size[0] - network[0]) // 2), -float((size[1] - network[1]) // 2)),
+        )
+        for photo, size in zip(photos, sizes)  # noqa: B905 - Python 3.9
+    )
+
+
+def longest_at(photo: Size) -> Size:
+    """The size of a photo whose longer side is brought to 504."""
+    scale = SIDE / float(max(photo))
+    return max(1, round(photo[0] * scale)), max(1, round(photo[1] * scale))
+
+
+def nearest_multiple(side: int) -> int:
+    """Of 14; from the middle between two upwards."""
+    return max(1, (side + PATCH // 2) // PATCH * PATCH)
+
+
+def fit(image: U8, place: Placement) -> U8:
+    """`image` (H, W, 3) as `place` has it, resized in upstream's two steps: to the longer side, then to multiples."""
+    import cv2
+
+    whole = (round(place.photo[0] * place.scale[0]), round(place.photo[1] * place.scale[1]))
+    for size in (longest_at(place.photo), whole):
+        now = (image.shape[1], image.shape[0])
+        if size != now:
+            larger = size[0] > now[0] or size[1] > now[1]
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if larger else cv2.INTER_AREA))
+    left, top = round(-place.offset[0]), round(-place.offset[1])
+    return image[top : top + place.network[1], left : left + place.network[0]]

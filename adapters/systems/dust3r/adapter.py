@@ -1,0 +1,134 @@
+"""DUSt3R: pointmaps of image pairs, brought together by its own global alignment (Wang et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
+from adapters.shared.checkpoint import load_parameters
+from adapters.shared.pairs import NETWORK, SIDE, listed
+from adapters.shared.pointmaps import Pointmaps, homogeneous
+from adapters.shared.resize import Inputs, Placement, place_longest
+from adapters.shared.torchvision import import_torchvision
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """The aligned scene of N views."""
+
+    points: tuple[F32, ...]  # each (h, w, 3), in the aligner's world
+    confidence: tuple[F32, ...]  # each (h, w): 1 + exp, the largest over the pairs; 0 where the cleaning doubts it
+    world_from_camera: F32  # (N, 4, 4)
+    intrinsics: F32  # (N, 3, 3), at the network's resolution, for integer pixel indices
+    registered: Bools  # (N,)
+    placements: tuple[Placement, ...]
+
+
+class Adapter(Reconstructor):
+    """Defaults are those of upstream's demo. One view is paired with itself; two are taken from their pair, without
+    alignment; more are aligned.
+
+    `scene_graph`: "complete", "swin-N", "logwin-N", "oneref-I" (append -noncyclic to a window); `iterations` and
+    `schedule` ("linear" or "cosine") of the alignment; `clean` doubts points that stand before another view's surface;
+    `square_ok` keeps square photos square, which upstream crops to 4:3."""
+
+    def __init__(
+        self,
+        scene_graph: str = "complete",
+        iterations: int = 300,
+        schedule: str = "linear",
+        clean: bool = True,
+        square_ok: bool = False,
+    ) -> None:
+        self.scene_graph, self.iterations, self.schedule = scene_graph, iterations, schedule
+        self.clean, self.square_ok = clean, square_ok
+        self.network: Any = None
+        self.device = "cpu"
+
+    def load(self, device: str, weights: str, seed: int) -> None:
+        """ViT-L encoder, base decoder, DPT heads, 512 px. Raises Unavailable where the weights are not there."""
+        import torch
+
+        import_torchvision()
+        from dust3r.model import AsymmetricCroCo3DStereo
+
+        torch.manual_seed(seed)
+        network = AsymmetricCroCo3DStereo(output_mode="pts3d", head_type="dpt", **NETWORK)
+        self.device = device
+        self.network = load_parameters(network, weights).eval().to(device)
+
+    def prepare(self, views: Views) -> Inputs:
+        """Each photo at its own size, levels in [-1, 1]; a single one is there once."""
+        return Inputs.of((place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images), 0.5, 0.5)
+
+    def infer(self, inputs: Inputs) -> Outputs:
+        """All pairs through the network, then the alignment."""
+        import torch
+        from dust3r.cloud_opt import GlobalAlignerMode, global_aligner
+        from dust3r.image_pairs import make_pairs
+        from dust3r.inference import inference
+
+        count = len(inputs.images)
+        images = listed(inputs)
+        pairs = make_pairs(images, scene_graph=self.scene_graph, prefilter=None, symmetrize=True)
+        said = inference(pairs, self.network, self.device, batch_size=1, verbose=False)
+        few = len(images) == 2
+        mode = GlobalAlignerMode.PairViewer if few else GlobalAlignerMode.PointCloudOptimizer
+        scene = global_aligner(said, device=self.device, mode=mode, verbose=False)
+        registered = np.ones(count, np.bool_)
+        if not few:
+            registered = initialised(scene)
+            scene.compute_global_alignment(init=None, niter=self.iterations, schedule=self.schedule, lr=0.01)
+        if self.clean:
+            scene.clean_pointcloud()
+
+        def array(tensor: Any) -> F32:
+            return np.asarray(tensor.detach().float().cpu().numpy())
+
+        poses = array(scene.get_im_poses())[:count]
+        if few and count == 2 and (poses == np.eye(4)).all():
+            # One of a pair is the reference, its depth as the network said it; the other stays there if PnP fails.
+            reference = 0 if torch.equal(scene.get_depthmaps()[0], scene.pred_i["0_1"][..., 2]) else 1
+            registered[1 - reference] = False
+        return Outputs(
+            tuple(map(array, scene.get_pts3d()[:count])),
+            tuple(map(array, list(scene.im_conf)[:count])),
+            poses,
+            array(scene.get_intrinsics())[:count],
+            registered,
+            inputs.placements,
+        )
+
+    def finish(self, outputs: Outputs, views: Views) -> Reconstruction:
+        """The aligner's world, that of the surest pair, is moved to the first camera.
+
+        A view not registered gives no points: its own were made by the pose that was not found."""
+        points = tuple(
+            points if outputs.registered[i] else np.full_like(points, np.nan) for i, points in enumerate(outputs.points)
+        )
+        poses = np.asarray(np.linalg.inv(homogeneous(outputs.world_from_camera)), np.float64)
+        K = outputs.intrinsics.astype(np.float64)
+        maps = Pointmaps(outputs.placements, points, outputs.confidence, K, poses, outputs.registered)
+        return maps.reconstruction(views, "exp_confidence")
+
+
+def initialised(scene: Any) -> Bools:
+    """Upstream's initialisation by a spanning tree ("mst"), and which of the N views it placed.
+
+    Where PnP finds no pose upstream takes the identity and does not say so; once the alignment has moved it on, nothing
+    tells it from others. The first view of the surest pair is the reference: the identity is its pose."""
+    import torch
+    from dust3r.cloud_opt.init_im_poses import init_from_pts3d, minimum_spanning_tree
+
+    said = (scene.imshapes, scene.edges, scene.pred_i, scene.pred_j, scene.conf_i, scene.conf_j)
+    with torch.no_grad():
+        points, pairs, focals, poses = minimum_spanning_tree(
+            *said, scene.im_conf, scene.min_conf_thr, scene.device, verbose=False
+        )
+        placed = np.asarray((poses.cpu().numpy() != np.eye(4)).any(axis=(1, 2)))
+        placed[pairs[0][0]] = True
+        init_from_pts3d(scene, points, focals, poses)
+    return placed

@@ -1,0 +1,109 @@
+"""VGGT: cameras, depth and points of all views in one pass (Wang et al., CVPR 2025), run by its own package."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
+from adapters.shared.checkpoint import load_parameters
+from adapters.shared.pointmaps import Pointmaps, homogeneous, unprojected
+from adapters.shared.precision import half_precision
+from adapters.shared.resize import Inputs, Placement, Size, place
+
+SIDE, PATCH = 518, 14
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """VGGT's predictions of N views (h, w) and its cameras as its own decoder gives them."""
+
+    camera_from_world: F32  # (N, 3, 4)
+    intrinsics: F32  # (N, 3, 3), at the network's resolution, for integer pixel indices
+    depth: F32  # (N, h, w)
+    depth_conf: F32  # (N, h, w), 1 + exp
+    world_points: F32  # (N, h, w, 3), of the point head
+    world_points_conf: F32  # (N, h, w), 1 + exp
+    placements: tuple[Placement, ...]
+
+
+class Adapter(Reconstructor):
+    """`points`: "depth" unprojects the depth by the cameras, as upstream advises; "head" takes the point head's.
+
+    `fit`: "crop" makes each photo 518 wide and crops what is higher than 518, upstream's default; "pad" keeps all of
+    it on a white square."""
+
+    def __init__(self, points: str = "depth", fit: str = "crop") -> None:
+        if points not in ("depth", "head"):
+            raise ValueError(f"points: {points!r} seen, 'depth' or 'head' wanted")
+        if fit not in ("crop", "pad"):
+            raise ValueError(f"fit: {fit!r} seen, 'crop' or 'pad' wanted")
+        self.points, self.fit = points, fit
+        self.network: Any = None
+        self.device = "cpu"
+
+    def load(self, device: str, weights: str, seed: int) -> None:
+        """The network at full size. Raises Unavailable where the weights are not there."""
+        import torch
+        from vggt.models.vggt import VGGT
+
+        torch.manual_seed(seed)
+        self.device = device
+        self.network = load_parameters(VGGT(), weights).eval().to(device)
+
+    def prepare(self, views: Views) -> Inputs:
+        """All photos at one size: where crops differ in height, white above and below, as upstream does."""
+        sizes = [scaled_size(image, self.fit) for image in views.images]
+        height = SIDE if self.fit == "pad" else max(min(size[1], SIDE) for size in sizes)
+        return Inputs.of(fitted(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images))
+
+    def infer(self, inputs: Inputs) -> Outputs:
+        """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream advises, else in float32."""
+        import torch
+        from vggt.utils.pose_enc import pose_encoding_to_extri_intri
+
+        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
+        with torch.no_grad(), half_precision(self.device):
+            said = self.network(images)
+        poses, intrinsics = pose_encoding_to_extri_intri(said["pose_enc"].float(), images.shape[-2:])
+
+        def array(tensor: Any) -> F32:
+            return np.asarray(tensor[0].float().cpu().numpy())
+
+        return Outputs(
+            array(poses),
+            array(intrinsics),
+            array(said["depth"])[..., 0],
+            array(said["depth_conf"]),
+            array(said["world_points"]),
+            array(said["world_points_conf"]),
+            inputs.placements,
+        )
+
+    def finish(self, outputs: Outputs, views: Views) -> Reconstruction:
+        """VGGT registers every view; its world, about that of the first camera, is moved there exactly."""
+        poses, K = homogeneous(outputs.camera_from_world), outputs.intrinsics.astype(np.float64)
+        if self.points == "depth":
+            points = tuple(unprojected(depth, K[i], poses[i]) for i, depth in enumerate(outputs.depth))
+        else:
+            points = tuple(outputs.world_points)
+        confidence = outputs.depth_conf if self.points == "depth" else outputs.world_points_conf
+        maps = Pointmaps(outputs.placements, points, tuple(confidence), K, poses, np.ones(len(views), np.bool_))
+        return maps.reconstruction(views, "exp_confidence")
+
+
+def scaled_size(image: U8, fit: str) -> Size:
+    """Width 518 ("pad": the longer side 518); the other side in proportion, to the nearest multiple of 14."""
+    height, width = image.shape[:2]
+    if fit == "pad" and height > width:
+        return round(width * (SIDE / height) / PATCH) * PATCH, SIDE
+    return SIDE, round(height * (SIDE / width) / PATCH) * PATCH
+
+
+def fitted(image: U8, scaled: Size, network: Size) -> tuple[U8, Placement]:
+    """`image` resized, its height cropped to 518 about the middle, then centred on white of size `network`."""
+    cropped = (scaled[1] - SIDE) // 2 if scaled[1] > SIDE else 0
+    spare = (network[0] - scaled[0], network[1] - min(scaled[1], SIDE))
+    return place(image, scaled, (spare[0] // 2, spare[1] // 2 - cropped), network)

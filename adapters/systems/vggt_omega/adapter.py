@@ -1,0 +1,96 @@
+"""VGGT-Omega: cameras and depth of all views in one pass (Wang et al., 2026), run by its own package."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
+from adapters.shared.checkpoint import load_parameters
+from adapters.shared.pointmaps import PosedDepth
+from adapters.shared.resize import Inputs, Size, place
+
+SIDE, PATCH = 512, 16
+STEEPEST = 2.0  # of the longer side to the shorter; what is longer is cropped
+
+
+class Adapter(Reconstructor):
+    """`fit`: "balanced" gives every photo about 512 x 512 pixels in its own shape, upstream's default; "max_size"
+    makes its longer side 512."""
+
+    def __init__(self, fit: str = "balanced") -> None:
+        if fit not in ("balanced", "max_size"):
+            raise ValueError(f"fit: {fit!r} seen, 'balanced' or 'max_size' wanted")
+        self.fit = fit
+        self.network: Any = None
+        self.device = "cpu"
+
+    def load(self, device: str, weights: str, seed: int) -> None:
+        """The network at full size, without text alignment. Raises Unavailable where the weights are not there."""
+        import torch
+        from vggt_omega.models import VGGTOmega
+
+        torch.manual_seed(seed)
+        self.device = device
+        self.network = load_parameters(VGGTOmega(), weights).eval().to(device)
+
+    def prepare(self, views: Views) -> Inputs:
+        """All photos at one size: where shapes differ, white about the smaller ones, as upstream does."""
+        windows = [middle(image) for image in views.images]
+        sizes = [scaled_size(right - left, bottom - top, self.fit) for left, top, right, bottom in windows]
+        network = (max(width for width, _ in sizes), max(height for _, height in sizes))
+        placed = []
+        for image, (left, top, right, bottom), size in zip(views.images, windows, sizes):  # noqa: B905 - Python 3.9
+            corner = ((network[0] - size[0]) // 2, (network[1] - size[1]) // 2)
+            fitted, of_window = place(image[top:bottom, left:right], size, corner, network)
+            offset = (corner[0] - left * of_window.scale[0], corner[1] - top * of_window.scale[1])
+            photo = (image.shape[1], image.shape[0])
+            placed.append((fitted, dataclasses.replace(of_window, photo=photo, offset=offset)))
+        return Inputs.of(placed)
+
+    def infer(self, inputs: Inputs) -> PosedDepth:
+        """One pass; on CUDA upstream itself runs the trunk in bfloat16 (float16 before Ampere), else in float32."""
+        import torch
+        from vggt_omega.utils.pose_enc import encoding_to_camera
+
+        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
+        with torch.no_grad():
+            said = self.network(images)
+            poses, intrinsics = encoding_to_camera(said["pose_enc"], images.shape[-2:])
+
+        def array(tensor: Any) -> F32:
+            return np.asarray(tensor[0].float().cpu().numpy())
+
+        depth, confidence = array(said["depth"])[..., 0], array(said["depth_conf"])
+        return PosedDepth(array(poses), array(intrinsics), depth, confidence, inputs.placements)
+
+    def finish(self, outputs: PosedDepth, views: Views) -> Reconstruction:
+        """The confidence is 1 + exp of the network's."""
+        return outputs.pointmaps().reconstruction(views, "exp_confidence")
+
+
+def middle(image: U8) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is kept: at most twice as long as wide."""
+    height, width = image.shape[:2]
+    if height * STEEPEST < width:
+        kept = max(1, round(height * STEEPEST))
+        left = (width - kept) // 2
+        return left, 0, left + kept, height
+    if height > width * STEEPEST:
+        kept = max(1, round(width * STEEPEST))
+        top = (height - kept) // 2
+        return 0, top, width, top + kept
+    return 0, 0, width, height
+
+
+def scaled_size(width: int, height: int, fit: str) -> Size:
+    """Multiples of 16 near the shape of a photo, with as many patches as a 512 px square or its longer side 512."""
+    ratio = height / width
+    if fit == "balanced":
+        patches = (SIDE // PATCH) ** 2
+        across = float(np.sqrt(patches / ratio))
+        return max(1, round(across)) * PATCH, max(1, round(patches / across)) * PATCH
+    across, down = (SIDE / ratio, float(SIDE)) if ratio >= 1 else (float(SIDE), SIDE * ratio)
+    return max(1, round(across / PATCH)) * PATCH, max(1, round(down / PATCH)) * PATCH

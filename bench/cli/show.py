@@ -1,0 +1,112 @@
+"""What the command line shows: plans, progress, scores."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from bench.engines.local import Progress
+from bench.systems.measure import hardware
+from bench.trials.plan import Trial, estimate_seconds
+from bench.trials.store import KEPT_POINTS, ScoreRecord, Store, TrialRecord
+
+BYTES_A_POINT = 24  # of a stored cloud, compressed: position, colour, confidence, pixel
+
+
+def progress_bar(console: Console) -> Bar:
+    """A bar on `console`."""
+    return Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+class ShownRun:
+    """A run's progress: a line a finished trial, and what is running now."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._bar = progress_bar(console)
+        self._task = self._bar.add_task("starting", total=total)
+        self.progress = Progress(self._started, self._finished, self._left_out)
+
+    def __enter__(self) -> ShownRun:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def _started(self, trial: Trial, seconds: float) -> None:
+        self._bar.update(self._task, description=f"{trial.label} (about {seconds:.0f} s)")
+
+    def _finished(self, trial: Trial, record: TrialRecord, reused: bool) -> None:
+        cold = f"{record.cold.total:.2f} s" if record.cold else ""
+        what = "stored already" if reused else f"{record.status} {cold} {record.message[:600]}".rstrip()
+        self._bar.console.print(f"{trial.label}: {what}", markup=False)
+        self._bar.advance(self._task)
+
+    def _left_out(self, trial: Trial, reason: str) -> None:
+        self._bar.console.print(f"{trial.label}: left out, {reason}", markup=False, style="yellow")
+        self._bar.advance(self._task)
+
+
+def print_plan(output: Console, trials: list[Trial], store: Store, budget: float | None) -> None:
+    """Every trial with its estimated seconds, then the sums: time, disk, memory."""
+    known = [record for record in store.trials() if record.hardware.fingerprint == hardware().fingerprint]
+    table = Table(box=None, pad_edge=False)
+    for column in ("adapter", "inputs", "scene", "views", "seed", "state", "seconds"):
+        table.add_column(column, justify="right" if column in ("views", "seed", "seconds") else "left")
+    total = largest = 0.0
+    for trial in trials:
+        done = store.measured(trial.key(trial.make_views())) is not None
+        seconds = 0.0 if done or not trial.available else estimate_seconds(trial, known)
+        total += seconds
+        same = [record.peak_rss for record in known if record.adapter_hash == trial.adapter.hash]
+        largest = max([largest, *same])
+        state = "stored" if done else "to run" if trial.available else "unavailable"
+        row = (trial.adapter.name, trial.inputs, trial.scene.name, str(len(trial.views)), str(trial.seed), state)
+        table.add_row(*row, f"{seconds:.0f}")
+    output.print(table)
+    disk = len(trials) * KEPT_POINTS * BYTES_A_POINT / 2**30
+    output.print(f"{len(trials)} trials, about {total:.0f} s, at most {disk:.1f} GiB in {store.path}")
+    memory = (
+        f"{largest / 2**30:.1f} GiB was the most a trial of these took here" if largest else "not measured here yet"
+    )
+    output.print(
+        f"memory: {memory}; limit {trials[0].policy.memory_gib or 0.9 * hardware().memory_gib:.0f} GiB a trial"
+    )
+    if budget is not None and total > budget:
+        output.print(f"The budget is {budget:.0f} s: what does not fit will be named and left out.")
+
+
+def print_score(output: Console, record: TrialRecord, score: ScoreRecord) -> None:
+    """One score as a small table."""
+    title = f"{record.adapter} on {record.scene}, {len(record.views)} views, {score.truth} truth, {score.protocol}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("metric", "value", "interval", "floor", "before ICP", "note"):
+        table.add_column(column, justify="left" if column in ("metric", "note") else "right")
+    for value in score.values:
+        if value.value is None:
+            continue
+        interval = "" if value.low is None else f"{value.low:.4g} .. {value.high:.4g}"
+        numbers = ["" if number is None else f"{number:.4g}" for number in (value.floor, value.before_icp)]
+        table.add_row(
+            value.metric, f"{value.value:.4g} {value.unit}", interval, *numbers, value.note.replace("[", "\\[")
+        )
+    if table.row_count:
+        output.print(table)
+    else:
+        output.print(title, markup=False)
+    missing: dict[str, list[str]] = {}
+    for value in score.values:
+        if value.value is None:
+            missing.setdefault(f"{value.status}: {value.note}", []).append(value.metric)
+    for reason, metrics in missing.items():
+        output.print(f"  {', '.join(metrics)}: {reason}", markup=False)
+    for note in score.notes:
+        output.print(f"  {note}", markup=False)

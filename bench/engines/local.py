@@ -1,0 +1,197 @@
+"""Running a plan: each trial in a worker of its own, stored when finished, scored at once, resumed when asked again."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from adapters.contract import Views
+from bench.scoring.score import score_trial
+from bench.systems.cards import get_adapter
+from bench.systems.measure import Policy, hardware, median_and_iqr, now, version
+from bench.systems.process import Outcome, run_adapter
+from bench.systems.weights import RANDOM
+from bench.trials.plan import Trial, estimate_seconds, hash_views
+from bench.trials.scenes import EMBEDDED
+from bench.trials.store import LeftOut, RunRecord, Store, TrialRecord
+
+
+@dataclass
+class Progress:
+    """What a run tells whoever shows it; the default shows nothing."""
+
+    started: Callable[[Trial, float], None] = field(default=lambda trial, seconds: None)  # with its estimate
+    finished: Callable[[Trial, TrialRecord, bool], None] = field(default=lambda trial, record, reused: None)
+    left_out: Callable[[Trial, str], None] = field(default=lambda trial, reason: None)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a plan."""
+
+    records: list[TrialRecord]
+    left_out: list[LeftOut]
+
+
+def run_plan(
+    trials: list[Trial],
+    store: Store,
+    *,
+    protocol: str,
+    truth: str,
+    budget_seconds: float | None = None,
+    keep_all: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
+
+    With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result.
+    A trial that another run holds is left out as well. Scenes without truth are run and timed, not scored."""
+    progress = progress or Progress()
+    began, started = time.perf_counter(), now()
+    known = [record for record in store.trials() if record.hardware.fingerprint == hardware().fingerprint]
+    records: list[TrialRecord] = []
+    left_out: list[LeftOut] = []
+
+    def leave(trial: Trial, reason: str) -> None:
+        scene, views = trial.scene.name, len(trial.views)
+        left_out.append(LeftOut(trial.adapter.name, trial.inputs, scene, views, trial.seed, reason))
+        progress.left_out(trial, reason)
+
+    try:
+        for trial in trials:
+            views = trial.make_views()
+            key = trial.key(views)
+            record = store.measured(key)
+            reused = record is not None
+            if record is None:
+                estimate = estimate_seconds(trial, known)
+                left = budget_seconds - (time.perf_counter() - began) if budget_seconds is not None else float("inf")
+                if estimate > left:
+                    leave(trial, f"about {estimate:.0f} s wanted, {max(left, 0):.0f} s of the budget left")
+                    continue
+                with store.lock(key) as mine:
+                    if not mine:
+                        leave(trial, "another run holds this trial")
+                        continue
+                    record = store.measured(key)  # finished by another run since we looked
+                    if record is None:
+                        progress.started(trial, estimate)
+                        record = _run_one(trial, views, key, store, keep_all)
+                known.append(record)
+            for kind in _truths(trial, truth):
+                score_trial(store, record, trial.scene, kind, protocol, again=not reused)
+            records.append(record)
+            progress.finished(trial, record, reused)
+    finally:
+        overhead = overhead_seconds() if records else None
+        store.put_run(
+            RunRecord(
+                version=version(),
+                command=shlex.join(["reconbench", *sys.argv[1:]]),
+                started=started,
+                seconds=time.perf_counter() - began,
+                hardware=hardware(),
+                overhead_seconds=overhead,
+                trials=[record.key for record in records],
+                left_out=left_out,
+                protocol=protocol,
+                truth=truth,
+            )
+        )
+    return RunResult(records, left_out)
+
+
+def _truths(trial: Trial, truth: str) -> list[str]:
+    """The truths to score under: the one asked for first, then every other one of the scene; none for the clock."""
+    if trial.policy.timing_only or trial.weights == RANDOM:
+        return []
+    kinds = trial.scene.truth_kinds
+    if kinds and truth not in kinds:
+        trial.scene.truth(truth)  # raises, naming what there is
+    return [truth, *(kind for kind in kinds if kind != truth)] if kinds else []
+
+
+def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool) -> TrialRecord:
+    outcome, prediction = _refusal(trial), None
+    if outcome is None:
+        outcome, prediction = run_adapter(
+            trial.adapter,
+            views,
+            options=dict(trial.contestant.options),
+            device=trial.device,
+            weights=trial.contestant.weights,
+            seed=trial.seed,
+            policy=trial.policy,
+            hidden=[EMBEDDED, trial.scene.path, store.path],
+            log=store.log_path(key),
+        )
+    identity, kept = None, 0
+    if prediction is not None and not trial.policy.timing_only:
+        identity, kept = store.put_prediction(prediction, keep_all)
+    record = TrialRecord(
+        key=key,
+        adapter=trial.adapter.name,
+        adapter_hash=trial.adapter.hash,
+        card=trial.adapter.card,
+        environment=trial.environment,
+        weights=trial.weights,
+        options=trial.contestant.options,
+        inputs=trial.inputs,
+        scene=trial.scene.name,
+        scene_path=str(trial.scene.path.resolve()),
+        inputs_hash=hash_views(views),
+        views=list(trial.views),
+        targets=list(trial.targets),
+        seed=trial.seed,
+        device=trial.device,
+        policy=trial.policy,
+        posed=prediction is not None and prediction.frame == "world" and "cameras" in trial.given,
+        **msgspec.structs.asdict(outcome),
+        hardware=hardware(),
+        prediction=identity,
+        points=len(prediction.points) if prediction is not None else 0,
+        points_kept=kept,
+        finished=now(),
+        command=_command(trial),
+    )
+    store.put_trial(record)
+    return record
+
+
+def _refusal(trial: Trial) -> Outcome | None:
+    """The outcome of a trial that the card rules out, without starting a worker."""
+    card, count = trial.adapter.card, len(trial.views)
+    if count < card.min_views or (card.max_views is not None and count > card.max_views):
+        most = "" if card.max_views is None else f", at most {card.max_views}"
+        return Outcome(status="unsupported", message=f"{count} views given, at least {card.min_views}{most} wanted")
+    return None
+
+
+def overhead_seconds(calls: int = 50) -> float | None:
+    """What the harness adds to one timed call: the median of warm calls of the null adapter, which does nothing."""
+    views = Views(images=(np.zeros((8, 8, 3), np.uint8),), names=("000",))
+    policy = Policy(warmups=2, repeats=calls, min_seconds=0.0, max_seconds=5.0, deadline=60.0)
+    outcome, _ = run_adapter(get_adapter("null"), views, policy=policy)
+    return median_and_iqr([steps.total for steps in outcome.warm])[0]
+
+
+def _command(trial: Trial) -> str:
+    """The command line that runs this trial again."""
+    embedded = trial.scene.path.parent == EMBEDDED
+    parts = ["reconbench", "run", "--adapters", trial.contestant.name]
+    photos = not (trial.scene.path / "scene.json").is_file()
+    parts += ["--images" if photos else "--scenes", trial.scene.name if embedded else str(trial.scene.path)]
+    parts += ["--views", str(len(trial.views)), "--seeds", str(trial.seed), "--device", trial.device]
+    parts += ["--truth", trial.truth]
+    parts += ["--weights", trial.contestant.weights] if trial.contestant.weights != "pretrained" else []
+    parts += ["--give", ",".join(trial.contestant.give)] if trial.contestant.give else []
+    for name, value in trial.contestant.options.items():
+        parts += ["--option", f"{name}={value}"]
+    return shlex.join([*parts, "--store", "runs/store"])

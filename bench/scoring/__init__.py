@@ -1,0 +1,1 @@
+"""From the store to scores, and from scores to tables."""

@@ -1,0 +1,176 @@
+"""Why two protocols disagree: the same stored predictions under both, the difference broken down by stage.
+
+One stage after the other is swapped from the first protocol to the second, once in the order of the pipeline
+(confidence, alignment, crop, equalisation, sampling, formula), once in reverse; a stage's part is the mean of its two,
+so the parts make up the whole exactly. Lengths are compared by factors, whose product is the ratio of the two values
+whatever their units; shares of points by differences, whose sum is theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.scoring.collect import label
+from bench.scoring.score import score_trial
+from bench.trials.store import ScoredValue, ScoreRecord, Store, TrialRecord
+from data.images import DataError
+from data.scene import Scene
+from metrics.scoring.protocol import Protocol, ProtocolError, completeness, differing
+
+
+@dataclass(frozen=True)
+class Part:
+    """What swapping one stage does: a factor of a length, a difference of a share."""
+
+    stage: str
+    forward: float  # swapped after the stages before it
+    backward: float  # swapped after the stages behind it
+    mean: float  # of the two: geometric for factors
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One trial's value under two protocols, and where the difference comes from."""
+
+    record: TrialRecord
+    family: str  # what the two metrics have in common: chamfer, fscore ...
+    one: ScoredValue
+    other: ScoredValue
+    by_factor: bool
+    parts: tuple[Part, ...]  # none where the two cannot be compared
+    note: str = ""  # why not
+
+
+def explain(
+    store: Store,
+    records: Sequence[TrialRecord],
+    truth: str,
+    one: Protocol,
+    other: Protocol,
+    advance: Callable[[str], None] = lambda label: None,
+) -> Iterator[Difference]:
+    """Every difference of every record's trial, a trial at a time. What is scored on the way is stored.
+
+    ProtocolError where the two protocols score alike; DataError where nothing can be scored."""
+    stages = differing(one, other)
+    if not stages:
+        raise ProtocolError(f"{one.name} and {other.name} score alike: there is nothing to explain")
+    judged = 0
+    for record in records:
+        scene = _scene(record, truth)
+        if scene is None or record.prediction is None:
+            continue
+        judged += 1
+        walks = []
+        for order in (stages, stages[::-1]):
+            walk = [one.swapped(other, order[:i]) for i in range(len(order) + 1)]
+            walks.append([_scored(store, record, scene, truth, step, (one, other)) for step in walk])
+            advance(f"{label(record)} on {record.scene}, {len(record.views)} views")
+        for family in families(one):
+            if family in families(other):
+                yield _difference(record, family, stages, walks)
+    if not judged:
+        raise DataError(f"{store.path}: no trial with a prediction and {truth} truth seen, one at least wanted")
+
+
+def families(protocol: Protocol) -> dict[str, str]:
+    """What a metric measures -> the id of the one this protocol prints of it, the headline one where it has several."""
+    ranked = protocol.rank_metric.partition("@")[2] if protocol.rank_metric.startswith("fscore@") else ""
+    threshold = ranked or protocol.label(protocol.thresholds[0])
+    found = {"accuracy": "accuracy", "completeness": completeness(protocol)}
+    found["chamfer"] = f"chamfer-{protocol.chamfer[0]}"
+    found |= {name: f"{name}@{threshold}" for name in ("precision", "recall", "fscore")}
+    return found | ({"emd": "emd"} if protocol.emd_draws else {})
+
+
+def _scene(record: TrialRecord, truth: str) -> Scene | None:
+    if not Path(record.scene_path, "scene.json").is_file():
+        return None
+    scene = Scene.open(Path(record.scene_path))
+    return scene if truth in scene.truth_kinds else None
+
+
+def _scored(
+    store: Store, record: TrialRecord, scene: Scene, truth: str, step: Protocol, ends: tuple[Protocol, Protocol]
+) -> dict[str, ScoredValue]:
+    score: ScoreRecord = score_trial(store, record, scene, truth, step, brief=step not in ends)
+    values = {value.metric: value for value in score.values}
+    return {family: values[metric] for family, metric in families(step).items() if metric in values}
+
+
+def _difference(
+    record: TrialRecord, family: str, stages: Sequence[str], walks: list[list[dict[str, ScoredValue]]]
+) -> Difference:
+    values = [[step.get(family) for step in walk] for walk in walks]
+    one, other = walks[0][0][family], walks[0][-1][family]
+    by_factor = one.unit != "ratio"
+    for walk in values:
+        for step in walk:
+            if step is None or step.value is None:
+                note = step.note if step is not None else "a stage between them does not measure it"
+                return Difference(record, family, one, other, by_factor, (), note)
+            if by_factor and step.value <= 0:
+                return Difference(record, family, one, other, by_factor, (), "a distance of 0 has no factor")
+    steps = [[_gain(walk[i], walk[i + 1], by_factor) for i in range(len(stages))] for walk in values]
+    there = dict(zip(stages, steps[0], strict=True))
+    back = dict(zip(stages[::-1], steps[1], strict=True))
+    parts = tuple(
+        Part(stage, *(_shown(x, by_factor) for x in (there[stage], back[stage], (there[stage] + back[stage]) / 2)))
+        for stage in stages
+    )
+    return Difference(record, family, one, other, by_factor, parts)
+
+
+def _gain(before: ScoredValue | None, after: ScoredValue | None, by_factor: bool) -> float:
+    assert before is not None and after is not None and before.value is not None and after.value is not None
+    return math.log(after.value / before.value) if by_factor else after.value - before.value
+
+
+def _shown(gain: float, by_factor: bool) -> float:
+    return math.exp(gain) if by_factor else gain
+
+
+def mean_parts(differences: Sequence[Difference]) -> dict[str, float]:
+    """Stage -> mean part of differences of one family, geometric for factors: these make up the mean whole as well."""
+    out: dict[str, float] = {}
+    for i, part in enumerate(differences[0].parts):
+        gains = [math.log(d.parts[i].mean) if d.by_factor else d.parts[i].mean for d in differences]
+        out[part.stage] = _shown(math.fsum(gains) / len(gains), differences[0].by_factor)
+    return out
+
+
+def differences_csv(differences: Sequence[Difference], one: Protocol, other: Protocol, truth: str) -> pd.DataFrame:
+    """A row a trial, metric and stage; a row without a stage says why two values cannot be compared."""
+    rows: list[dict[str, Any]] = []
+    for found in differences:
+        record = found.record
+        shared = {
+            "adapter": label(record),
+            "inputs": record.inputs,
+            "scene": record.scene,
+            "views": len(record.views),
+            "seed": record.seed,
+            "truth": truth,
+            "measures": found.family,
+            "protocol_a": one.name,
+            "metric_a": found.one.metric,
+            "unit_a": found.one.unit,
+            "value_a": found.one.value,
+            "protocol_b": other.name,
+            "metric_b": found.other.metric,
+            "unit_b": found.other.unit,
+            "value_b": found.other.value,
+            "parts_are": "factors" if found.by_factor else "differences",
+        }
+        rows += [
+            {**shared, "stage": p.stage, "part": p.mean, "in_order": p.forward, "in_reverse": p.backward, "note": ""}
+            for p in found.parts
+        ]
+        if not found.parts:
+            rows.append({**shared, "stage": "", "note": found.note})
+    return pd.DataFrame(rows)

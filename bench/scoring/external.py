@@ -1,0 +1,99 @@
+"""Predictions made elsewhere: stored as trials marked `external`, shown and never ranked."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from adapters.contract import Cameras, Reconstruction
+from bench.systems.cards import Card
+from bench.systems.measure import Policy, hardware, now
+from bench.trials.scenes import EMBEDDED
+from bench.trials.store import Store, TrialRecord
+from data.exchange import read_cloud
+from data.images import DataError
+from data.scene import Scene
+
+
+def add_external(store: Store, file: Path, scene: Scene, cameras: Path | None, posed: bool) -> TrialRecord:
+    """Store the cloud or mesh of `file` as a finished trial on `scene`; the same file twice is one trial.
+
+    Without cameras, and not `posed`, it is aligned as a single object is, by a global search."""
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    if not scene.truth_kinds:
+        raise DataError(f"{scene.path}: no ground truth, so nothing can be scored on it")
+    prediction, views = read_cloud(file, cameras, posed)
+    views = views or list(scene.view_names)
+    if strange := [view for view in views if view not in scene.view_names]:
+        raise DataError(
+            f"{cameras}: view {strange[0]} is not a view of {scene.name} ({', '.join(scene.view_names[:3])} ...)"
+        )
+    if prediction.cameras is not None:
+        prediction = _in_order(prediction, views, scene.view_names)
+        views = [view for view in scene.view_names if view in set(views)]
+    identity, kept = store.put_prediction(prediction, keep_all=False)
+    scope: Literal["scene", "object"] = "scene" if prediction.cameras is not None or posed else "object"
+    card = Card(
+        name=f"external-{hashlib.sha256(file.stem.encode()).hexdigest()[:6]}",
+        title=file.stem,
+        licence_code="",
+        scope=scope,
+    )
+    key = hashlib.sha256(msgspec.json.encode([identity, scene.name, views, posed, scope])).hexdigest()[:24]
+    embedded = scene.path.parent == EMBEDDED
+    command = ["reconbench", "score", "--prediction", str(file), "--scene", scene.name if embedded else str(scene.path)]
+    command += ["--cameras", str(cameras)] if cameras is not None else []
+    command += ["--posed"] if posed else []
+    record = TrialRecord(
+        key=key,
+        adapter=file.stem,
+        adapter_hash="",
+        card=card,
+        environment="",
+        weights="none",
+        options={},
+        inputs="images",
+        scene=scene.name,
+        scene_path=str(scene.path.resolve()),
+        inputs_hash="",
+        views=views,
+        seed=0,
+        device="",
+        policy=Policy(),
+        external=True,
+        posed=posed,
+        status="ok",
+        hardware=hardware(),
+        prediction=identity,
+        points=len(prediction.points),
+        points_kept=kept,
+        finished=now(),
+        command=shlex.join(command),
+    )
+    if store.trial(key) is None:
+        store.put_trial(record)
+    return record
+
+
+def _in_order(prediction: Reconstruction, views: list[str], order: tuple[str, ...]) -> Reconstruction:
+    """The cameras in the scene's order, as every stored prediction has them."""
+    if len(set(views)) != len(views):
+        raise DataError(f"cameras: {len(views) - len(set(views))} views have two cameras, one each wanted")
+    assert prediction.cameras is not None
+    rows = np.argsort([order.index(view) for view in views])
+    cameras: Cameras = prediction.cameras.take(rows)
+    return Reconstruction(
+        points=prediction.points,
+        frame=prediction.frame,
+        scale=prediction.scale,
+        colors=prediction.colors,
+        mesh=prediction.mesh,
+        cameras=cameras,
+        registered=prediction.registered,
+    )

@@ -1,0 +1,128 @@
+"""From predictions to score rows: every protocol and truth asked for, once each, without any model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from adapters.contract import U8
+from bench.trials.plan import read_truth
+from bench.trials.store import ScoredStage, ScoredValue, ScoreRecord, Store, TrialRecord
+from data.images import DataError
+from data.scene import Scene
+from metrics.scoring.protocol import Align, Protocol, load_protocol, metric_table
+from metrics.scoring.score import ErrorCloud, PreparedTruth, Score, ScoringError, Status, Value, score
+
+UNSEEN = 200  # the grey of truth points that no image shows
+
+
+@functools.lru_cache(maxsize=16)
+def _prepared(path: Path, kind: str, protocol: Protocol) -> PreparedTruth:
+    return PreparedTruth.of(read_truth(Scene.open(path), kind), protocol)
+
+
+def prepare(scene: Scene, kind: str, protocol: Protocol) -> PreparedTruth:
+    """A scene's truth made ready for a protocol: once a process for all that differ in confidence or alignment only.
+
+    DataError where the truth has too few points inside its crop volume."""
+    shared = msgspec.structs.replace(protocol, name="", description="", align=Align(), confidence_keep=1.0)
+    try:
+        return _prepared(scene.path.resolve(), kind, shared).under(protocol)
+    except ScoringError as error:
+        raise DataError(f"{scene.path}: {error}") from error
+
+
+def score_trial(
+    store: Store,
+    record: TrialRecord,
+    scene: Scene,
+    kind: str,
+    protocol: Protocol | str,
+    again: bool = False,
+    brief: bool = False,
+) -> ScoreRecord:
+    """The score of a trial under one truth and protocol (or its name): the stored one, or a new one, which is then
+    stored; `brief` as in `metrics.scoring.score.score`.
+
+    A trial that failed is scored as failed in every metric: its rows must stand in the tables, or its failures would be
+    averaged away."""
+    if isinstance(protocol, str):
+        protocol = load_protocol(protocol)
+    truth = read_truth(scene, kind)
+    if not again and (known := store.score(record.key, protocol.hash, truth.id)) is not None:
+        return known
+    if record.status != "ok" or record.prediction is None:
+        reason = f"{record.status}: {record.message}" if record.status != "ok" else "no prediction was stored"
+        # What is not installed has not failed; whatever was asked and gave nothing has.
+        status: Status = "unsupported" if record.status == "unavailable" else "failed"
+        result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
+    else:
+        result = _score(store, record, scene, kind, protocol, brief)
+    units = metric_table(protocol)
+    done = ScoreRecord(
+        trial=record.key,
+        truth=kind,
+        truth_id=truth.id,
+        truth_made_by=list(truth.made_by),
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        protocol_hash=protocol.hash,
+        values=[
+            ScoredValue(name, *units[name], v.status, v.value, v.low, v.high, v.floor, v.before_icp, v.note)
+            for name, v in result.values.items()
+        ],
+        stages=[ScoredStage(s.name, s.truth_from_pred.tolist(), s.residual, s.gain) for s in result.stages],
+        points=result.points,
+        unobserved=result.unobserved,
+        kept=result.kept,
+        notes=list(result.notes),
+    )
+    store.put_score(done, result.cloud)
+    return done
+
+
+def _score(store: Store, record: TrialRecord, scene: Scene, kind: str, protocol: Protocol, brief: bool) -> Score:
+    assert record.prediction is not None
+    prediction = store.prediction(record.prediction)
+    prepared = prepare(scene, kind, protocol)
+    photos = () if brief else tuple(scene.image(view) for view in record.targets)
+    result = score(
+        prediction,
+        prepared,
+        tuple(record.views),
+        scope=record.card.scope,
+        # Made with one truth's cameras it is posed in that frame; the scene's other truths are registered to it.
+        posed=record.posed,
+        photos=photos,
+        brief=brief,
+    )
+    if result.cloud is None:
+        return result
+    return dataclasses.replace(result, cloud=_coloured(result.cloud, scene, prepared))
+
+
+_colors: dict[tuple[str, str, bytes], U8] = {}  # a process scores few truths
+
+
+def _coloured(cloud: ErrorCloud, scene: Scene, prepared: PreparedTruth) -> ErrorCloud:
+    """The same with the truth's own colours: of each point, the mean over the images that see it."""
+    truth = prepared.truth
+    place = (str(scene.path), truth.id, cloud.shown.tobytes())
+    if place not in _colors:
+        total, times = np.zeros((len(cloud.shown), 3)), np.zeros(len(cloud.shown))
+        for i, view in enumerate(truth.view_names):
+            own = np.flatnonzero(prepared.seen[i][cloud.shown])
+            if len(own):
+                image = scene.image(view)
+                pixel, _ = truth.cameras.project(i, cloud.truth[own])
+                x, y = np.clip(pixel.astype(np.int64), 0, np.array(image.shape[1::-1]) - 1).T
+                total[own] += image[y, x]
+                times[own] += 1
+        colors = np.full(total.shape, UNSEEN, np.uint8)
+        colors[times > 0] = np.round(total[times > 0] / times[times > 0, None]).astype(np.uint8)
+        _colors[place] = colors
+    return dataclasses.replace(cloud, truth_colors=_colors[place])

@@ -1,0 +1,1 @@
+"""Getting a system to run: its card, environment, weights and process."""

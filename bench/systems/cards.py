@@ -1,0 +1,277 @@
+"""Adapter cards and the registry: what systems exist, found without importing any of them."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+import adapters
+from data.images import DataError
+
+ENTRY_POINT_GROUP = "reconbench.adapters"
+ADAPTERS = Path(adapters.__file__).parent  # the room: contract, worker, shared modules, systems
+SYSTEMS = ADAPTERS / "systems"
+Given = Literal["masks", "cameras", "targets", "truth"]
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a system's own code lives."""
+
+    url: str
+    commit: str = ""
+
+
+class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Published weights: files of a hub repository at a revision, or below a url."""
+
+    hub: str = ""  # ORG/NAME
+    revision: str = ""  # a commit; else the hub's main branch
+    url: str = ""  # of the one file, or of the folder that holds them
+    sha256: dict[str, str] = {}  # of each file; "" where its hash is not known: what comes first is believed
+
+    @property
+    def files(self) -> dict[str, str]:
+        """sha256 of each file by its name; a card that lists none means the file that the hub's own library writes."""
+        return self.sha256 or {self.url.rpartition("/")[2] or "model.safetensors": ""}
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A repository that pip cannot install: folders of its tree are put on the worker's import path."""
+
+    url: str
+    commit: str
+    path: tuple[str, ...] = ("",)  # folders below the tree; "" is the tree itself
+    only: tuple[str, ...] = ()  # its files and folders that are needed, the rest is not fetched; none: all
+
+
+def tree_name(url: str) -> str:
+    """The folder that a repository's tree lies in: the last word of its address."""
+    return url.rstrip("/").rpartition("/")[2].removesuffix(".git")
+
+
+class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the adapter's own environment holds; nothing asked for means Reconbench's own environment serves."""
+
+    python: str = ">=3.9"  # versions that may serve, as PEP 440 specifies them
+    requirements: list[str] = []  # PEP 508, pinned; `NAME @ git+URL@COMMIT` for a repository that pip can install
+    sources: list[Source] = []
+    build: list[str] = []  # shell commands, run in the folder that holds a tree for each source
+
+    @property
+    def own(self) -> bool:
+        """Whether the adapter needs an environment of its own."""
+        return bool(self.requirements or self.sources or self.build)
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`adapter.toml`: what a reconstructor is, takes and gives."""
+
+    name: str
+    title: str
+    description: str = ""
+    paper: str = ""
+    upstream: Upstream | None = None
+    licence_code: str
+    licence_weights: str = ""
+    weights: Weights | None = None
+    environment: EnvironmentSpec = msgspec.field(default_factory=EnvironmentSpec)
+    accepts: list[Given] = []  # what it can use beside images
+    requires: list[Given] = []  # what it cannot do without
+    scope: Literal["scene", "object"]  # what its output covers
+    min_views: int = 1
+    max_views: int | None = None
+    resize: str = "none"  # how images are brought to the network's size
+    parameters: int = 0
+    kin: list[str] = []  # makers of ground truth it shares method or code with
+    training: list[str] = []  # datasets it was trained on, for contamination flags
+    deterministic: bool = True  # same input and seed, same output to the last bit
+    reference: bool = False  # given the truth, or a test object: shown, never ranked
+    estimate_seconds: tuple[float, float] = (1.0, 0.0)  # rough a + b * views on two cores, to plan with
+
+    def check(self, where: Path) -> None:
+        """Raise DataError where fields contradict each other."""
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise DataError(f"{where}: name {self.name!r} seen, lower-case words joined by '-' wanted")
+        if missing := [given for given in self.requires if given not in self.accepts]:
+            raise DataError(f"{where}: requires {', '.join(missing)}, which accepts does not list")
+        if "targets" in self.accepts and "cameras" not in self.requires:
+            raise DataError(f"{where}: accepts targets, which are cameras in a given world: requires cameras is wanted")
+        if "truth" in self.accepts and not self.reference:
+            raise DataError(f"{where}: accepts truth, so reference = true is wanted")
+        self._check_environment(where)
+        self._check_weights(where)
+        if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):
+            raise DataError(
+                f"{where}: min_views {self.min_views}, max_views {self.max_views} seen, 1 <= min <= max wanted"
+            )
+
+    def _check_environment(self, where: Path) -> None:
+        spec = self.environment
+        try:
+            SpecifierSet(spec.python)
+        except InvalidSpecifier as error:
+            raise DataError(f"{where}: python {spec.python!r} seen, versions such as '>=3.10' wanted") from error
+        for text in spec.requirements:
+            try:
+                url = Requirement(text).url or ""
+            except InvalidRequirement as error:
+                raise DataError(f"{where}: requirement {text!r} seen, one as PEP 508 writes it wanted") from error
+            if url.startswith("git+") and not re.search(r"@[0-9a-f]{40}(#.*)?$", url):
+                raise DataError(f"{where}: requirement {text!r} seen, git+URL@COMMIT with 40 hex digits wanted")
+        for source in spec.sources:
+            if not re.fullmatch(r"[0-9a-f]{40}", source.commit):
+                raise DataError(f"{where}: source {source.url} at commit {source.commit!r} seen, 40 hex digits wanted")
+        if len({tree_name(source.url) for source in spec.sources}) < len(spec.sources):
+            raise DataError(f"{where}: two sources of one name seen, distinct names wanted")
+
+    def _check_weights(self, where: Path) -> None:
+        if self.weights is None:
+            return
+        if bool(self.weights.hub) == bool(self.weights.url):
+            raise DataError(f"{where}: weights with a hub id or a url wanted, one of them")
+        if self.weights.url and not re.match("(https?|file)://", self.weights.url):
+            raise DataError(f"{where}: weights url {self.weights.url!r} seen, https://... wanted")
+        for name, digest in self.weights.files.items():
+            if not re.fullmatch(r"[0-9a-f]{64}|", digest):
+                raise DataError(f"{where}: sha256 {digest!r} of {name} seen, 64 hex digits wanted")
+            if name.startswith("/") or ".." in Path(name).parts:
+                raise DataError(f"{where}: weights file {name!r} seen, a name below the repository wanted")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A registered adapter: a folder with `adapter.toml` and `adapter.py`."""
+
+    name: str
+    folder: Path
+    origin: str  # "built-in", "plugin NAME VERSION" or "folder"
+
+    @cached_property
+    def card(self) -> Card:
+        """The parsed card; DataError naming the file and field where it is malformed."""
+        return read_card(self.folder / "adapter.toml")
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits over the adapter's folder and the shared modules that it imports."""
+        digest = hashlib.sha256()
+        for root in (self.folder, *_shared_imports(self.folder)):
+            for path in _source_files(root):
+                digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+    @property
+    def argument(self) -> str:
+        """What the command line calls it."""
+        return str(self.folder) if self.origin == "folder" else self.name
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the adapter's module inside a staged tree."""
+        return f"adapters.{self.staged_at.as_posix().replace('/', '.')}.adapter"
+
+    @property
+    def staged_at(self) -> Path:
+        """Where its folder lies in a staged copy of `adapters/`: what is not ours lies apart, under the adapter's own
+        name, so that a folder called `stereo` or `shared` takes no module's place."""
+        if self.folder.is_relative_to(SYSTEMS):
+            return Path("systems", self.folder.name)
+        return Path("third_party", self.name.replace("-", "_"))
+
+
+def read_card(path: Path) -> Card:
+    """Parse and check one `adapter.toml`."""
+    try:
+        card = msgspec.toml.decode(path.read_bytes(), type=Card)
+    except OSError as error:
+        raise DataError(f"{path}: no adapter.toml seen, a folder with one wanted") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    card.check(path)
+    return card
+
+
+def find_adapters() -> dict[str, Adapter]:
+    """Every built-in and plugin adapter by name, built-ins first; nothing is imported."""
+    found: dict[str, Adapter] = {}
+    for file in sorted(SYSTEMS.glob("*/adapter.toml")):
+        name = file.parent.name.replace("_", "-")
+        found[name] = Adapter(name, file.parent, "built-in")
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        folder = _package_folder(point.value)
+        if folder is not None and point.name not in found:
+            origin = f"plugin {point.dist.name} {point.dist.version}" if point.dist else "plugin"
+            found[point.name] = Adapter(point.name, folder, origin)
+    return found
+
+
+def get_adapter(name: str) -> Adapter:
+    """The adapter called `name`, or in the folder `name`; DataError with the nearest names otherwise."""
+    if "/" in name or (Path(name) / "adapter.toml").is_file():
+        folder = Path(name).resolve()
+        return Adapter(read_card(folder / "adapter.toml").name, folder, "folder")
+    found = find_adapters()
+    if name in found:
+        return found[name]
+    near = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(found)}"
+    raise DataError(f"adapter {name!r} is not known; {hint}")
+
+
+def _package_folder(dotted: str) -> Path | None:
+    """Folder of package `dotted` from its top-level spec, which imports nothing."""
+    top, *rest = dotted.split(":")[0].split(".")
+    spec = importlib.util.find_spec(top)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(location, *rest)
+        if (folder / "adapter.toml").is_file():
+            return folder
+    return None
+
+
+def _source_files(root: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    yield from sorted(p for p in root.rglob("*") if p.suffix in (".py", ".toml") and "__pycache__" not in p.parts)
+
+
+def _shared_imports(folder: Path) -> list[Path]:
+    """Modules of `adapters/shared` that the code in `folder` imports, transitively."""
+    seen: dict[Path, None] = {}
+    queue = [folder]
+    while queue:
+        for path in _source_files(queue.pop()):
+            if path.suffix != ".py":
+                continue
+            for name in re.findall(r"adapters\.shared\.(\w+)", " ".join(_imports(path))):
+                for shared in (ADAPTERS / "shared" / name, ADAPTERS / "shared" / f"{name}.py"):
+                    if shared.exists() and shared not in seen:
+                        seen[shared] = None
+                        queue.append(shared)
+    return sorted(seen)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_text())
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid Python ({error})") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

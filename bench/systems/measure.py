@@ -1,0 +1,173 @@
+"""Measurement: when to repeat, how much memory a process tree holds, what machine this is and whether it is busy."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+
+BUSY_SHARE = 0.15  # of the machine's cores used by others while a trial ran
+POLL_SECONDS = 0.02
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def version() -> str:
+    """Reconbench's own, as its package says."""
+    return importlib.metadata.version("reconbench")
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a trial is timed and when it is stopped.
+
+    One cold call is always timed and reported; then `warmups` discarded calls; then calls until both `repeats` and
+    `min_seconds` are met, but none is started that would end after `max_seconds` of warm calls."""
+
+    warmups: int = 1
+    repeats: int = 3
+    min_seconds: float = 1.0
+    max_seconds: float = 120.0
+    deadline: float = 1800.0  # seconds for loading and every call together
+    memory_gib: float = 0.0  # limit on the process tree's resident memory; 0 = 90% of the machine's
+    timing_only: bool = False  # the result is neither kept nor scored
+
+
+class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds of one call, the device synchronised at both ends of each step."""
+
+    prepare: float
+    infer: float
+    finish: float
+    total: float
+
+
+class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What timings depend on; timings of two fingerprints are never compared."""
+
+    cpu: str
+    cores: int
+    memory_gib: int
+    devices: list[str]
+    system: str
+    python: str
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        devices = f", {', '.join(self.devices)}" if self.devices else ""
+        return f"{self.cpu}, {self.cores} cores, {self.memory_gib} GiB{devices}, {self.system} [{self.fingerprint}]"
+
+
+@functools.cache
+def hardware() -> Hardware:
+    """This machine."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    try:
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        devices = (
+            subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip().splitlines()
+        )
+    except (OSError, subprocess.SubprocessError):
+        devices = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = round(psutil.virtual_memory().total / 2**30)
+    return Hardware(cpu, cores, memory, devices, f"{platform.system()} {platform.machine()}", platform.python_version())
+
+
+def median_and_iqr(values: list[float]) -> tuple[float | None, float | None]:
+    """Median and interquartile range; both null for no values, the range for fewer than two."""
+    if not values:
+        return None, None
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return float(middle), float(high - low) if len(values) > 1 else None
+
+
+@dataclass
+class TreeUsage:
+    """What a watched process tree used."""
+
+    peak_rss: int = 0  # bytes, summed over the tree
+    over_limit: bool = False
+    starved: bool = False  # the machine itself had under 3% of its memory left
+    others_share: float = 0.0  # share of the machine's cores that other processes used meanwhile
+
+
+class TreeWatch:
+    """Polls the resident memory of a process and its descendants; kills nothing, but calls `on_limit` once.
+
+    RLIMIT_AS is no substitute: it breaks CUDA, which reserves address space far beyond what it touches."""
+
+    def __init__(self, pid: int, limit_bytes: int, on_limit: Callable[[], None]) -> None:
+        self.usage = TreeUsage()
+        self._process = psutil.Process(pid)
+        self._limit, self._on_limit = limit_bytes, on_limit
+        self._stop = threading.Event()
+        self._cpu: dict[int, float] = {}
+        self._machine_cpu, self._began = _busy_seconds(), time.perf_counter()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="memory watch")
+        self._thread.start()
+
+    def stop(self) -> TreeUsage:
+        """End the watch and return what was seen."""
+        self._stop.set()
+        self._thread.join()
+        wall = max(time.perf_counter() - self._began, 1e-6)
+        cores = psutil.cpu_count() or 1
+        others = _busy_seconds() - self._machine_cpu - sum(self._cpu.values())
+        self.usage.others_share = float(np.clip(others / (wall * cores), 0.0, 1.0))
+        return self.usage
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            total = 0
+            try:
+                tree = [self._process, *self._process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            for process in tree:
+                try:
+                    total += process.memory_info().rss
+                    times = process.cpu_times()
+                    self._cpu[process.pid] = times.user + times.system
+                except psutil.Error:
+                    continue
+            self.usage.peak_rss = max(self.usage.peak_rss, total)
+            self.usage.starved |= psutil.virtual_memory().available < 0.03 * psutil.virtual_memory().total
+            if total > self._limit and not self.usage.over_limit:
+                self.usage.over_limit = True
+                self._on_limit()
+
+
+def memory_limit_bytes(policy: Policy) -> int:
+    """The limit of `policy` in bytes."""
+    return int(policy.memory_gib * 2**30) if policy.memory_gib else int(0.9 * psutil.virtual_memory().total)
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0.0))

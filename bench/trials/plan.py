@@ -1,0 +1,232 @@
+"""The plan: adapter x scene x views x seed = trials, each with a key, an estimate and the arrays it will be given."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import trimesh
+
+from adapters.contract import CONTRACT_VERSION, Cameras, Surface, Unavailable, Views
+from bench.systems import environments, weights
+from bench.systems.cards import Adapter, get_adapter
+from bench.systems.measure import Policy
+from bench.trials.scenes import get_scenes
+from bench.trials.store import TrialRecord
+from bench.trials.suite import Contestant, Suite
+from data.images import DataError
+from data.scene import Scene
+from data.subsets import even_order, nested_order
+from metrics.scoring.truth import Truth
+
+ABSENT = "absent"  # the environment's id where there is none
+TARGETS = 4  # views held back for an adapter that renders
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing to run; everything that its result depends on, but the machine."""
+
+    adapter: Adapter
+    contestant: Contestant
+    scene: Scene
+    views: tuple[str, ...]
+    seed: int
+    device: str
+    policy: Policy
+    truth: str  # the kind whose cameras and surface are given to adapters that take them
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What the adapter gets beside images, in a fixed order."""
+        wanted = {*self.adapter.card.requires, *self.contestant.give}
+        return tuple(given for given in ("masks", "cameras", "targets", "truth") if given in wanted)
+
+    @property
+    def inputs(self) -> str:
+        """The first half of the trial's table: "images+masks+cameras". Targets help nobody to reconstruct."""
+        return "+".join(("images", *(given for given in self.given if given != "targets")))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The views held back to be rendered: the next ones of the nested order, so that they are spread as well."""
+        if "targets" not in self.given:
+            return ()
+        return tuple([view for view in view_order(self.scene, self.seed) if view not in self.views][:TARGETS])
+
+    @functools.cached_property
+    def environment(self) -> str:
+        """Id of what it runs in: the specification, the interpreter, its packages; "absent" where there is none."""
+        try:
+            return environments.find(self.adapter).id
+        except Unavailable:
+            return ABSENT
+
+    @functools.cached_property
+    def weights(self) -> str:
+        """Id of its weights: of the very files; the bare "pretrained" where they are not here. DataError: no path."""
+        try:
+            return weights.resolve(self.adapter, self.contestant.weights).id
+        except Unavailable:
+            return self.contestant.weights
+
+    @property
+    def available(self) -> bool:
+        """Whether environment and weights are here."""
+        return self.environment != ABSENT and self.weights != weights.PRETRAINED
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.adapter.name} on {self.scene.name}, {len(self.views)} views"
+
+    def make_views(self) -> Views:
+        """The arrays to give: images and what the trial gives, nothing else. DataError where the scene lacks it."""
+        scene, given = self.scene, self.given
+        cameras = targets = sizes = truth = None
+        if {"cameras", "truth"} & set(given):
+            known = read_truth(scene, self.truth)
+            if "cameras" in given:
+                cameras = _cameras_of(known, self.views, scene)
+            if self.targets:
+                targets = _cameras_of(known, self.targets, scene)
+                sizes = known.sizes[[known.view_names.index(view) for view in self.targets]]
+            if "truth" in given:
+                truth = _surface_of(scene, self.truth)
+        return Views(
+            images=tuple(scene.image(view) for view in self.views),
+            names=tuple(f"{i:03d}" for i in range(len(self.views))),
+            masks=tuple(scene.mask(view) for view in self.views) if "masks" in given else None,
+            cameras=cameras,
+            truth=truth,
+            targets=targets,
+            target_sizes=sizes,
+        )
+
+    def key(self, views: Views) -> str:
+        """24 hex digits over all that the result depends on; `views` are those of `make_views`."""
+        parts = [
+            CONTRACT_VERSION,
+            self.adapter.hash,
+            self.environment,
+            self.weights,
+            self.contestant.options,
+            hash_views(views),
+            self.scene.name,
+            self.views,
+            self.seed,
+            self.device,
+            self.policy,
+        ]
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:24]
+
+
+def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
+    """Every trial of `suite`, in the order to run them: first every contestant's first view count on every scene, then
+    the second ones, so that a budget that ends early has measured what the suite lists first of everything."""
+    contestants = [(contestant, get_adapter(contestant.name)) for contestant in suite.adapters]
+    for contestant, adapter in contestants:
+        if extra := [given for given in contestant.give if given not in adapter.card.accepts]:
+            raise DataError(f"adapter {adapter.name} does not accept {', '.join(extra)}")
+    ordered: list[tuple[int, int, Trial]] = []
+    for scene in scenes if scenes is not None else get_scenes(suite.scenes):
+        for seed in suite.seeds:
+            order = view_order(scene, seed)
+            for place, (contestant, adapter) in enumerate(contestants):
+                counts = dict.fromkeys(min(count, len(order)) for count in contestant.views or suite.views)
+                for turn, count in enumerate(counts):
+                    views = tuple(sorted(order[:count]))
+                    trial = Trial(adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth)
+                    _check(trial)
+                    ordered.append((turn, place, trial))
+    return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
+
+
+def view_order(scene: Scene, seed: int) -> list[str]:
+    """Views of the scene's main focal group, nested and spread; by the exact cameras where there are some."""
+    main = scene.file.views[0].group
+    names = [view.name for view in scene.file.views if view.group == main]
+    for kind in scene.truth_kinds:
+        truth = read_truth(scene, kind)
+        known = [name for name in names if name in truth.view_names]
+        if len(known) == len(names):
+            centres = truth.cameras.take([truth.view_names.index(name) for name in names]).centres
+            return [names[i] for i in nested_order(centres - np.median(truth.points, axis=0), seed)]
+    return [names[i] for i in even_order(len(names), seed)]
+
+
+def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:
+    """Seconds that the trial will take: from records of the same adapter on this machine, else from its card.
+
+    From a record at another view count the time grows as the card says, and as the ratio of the counts where the
+    card says nothing of it."""
+    calls = 1 + trial.policy.warmups + trial.policy.repeats
+    base, per_view = trial.adapter.card.estimate_seconds
+    of_card = base + per_view * len(trial.views)
+    same = [r for r in known if r.adapter_hash == trial.adapter.hash and r.weights == trial.weights and r.cold]
+    one = of_card
+    if same:
+        near = min(same, key=lambda r: abs(np.log(len(r.views) / len(trial.views))))
+        growth = of_card / (base + per_view * len(near.views)) if of_card > 0 else len(trial.views) / len(near.views)
+        one = near.cold.total * growth if near.cold else of_card
+    warm = min(one * (calls - 1), trial.policy.max_seconds) if one <= trial.policy.max_seconds else 0.0
+    return min(one + warm + 1.0, trial.policy.deadline)  # a second to start the worker and score
+
+
+def hash_views(views: Views) -> str:
+    """Hash of every array in `views`."""
+    digest = hashlib.sha256()
+    for image in views.images:
+        digest.update(str(image.shape).encode() + image.tobytes())
+    for mask in views.masks or ():
+        digest.update(np.packbits(mask).tobytes())
+    if views.cameras is not None:
+        digest.update(views.cameras.intrinsics.tobytes() + views.cameras.camera_from_world.tobytes())
+    if views.targets is not None and views.target_sizes is not None:
+        digest.update(views.targets.intrinsics.tobytes() + views.targets.camera_from_world.tobytes())
+        digest.update(views.target_sizes.tobytes())
+    if views.truth is not None:
+        digest.update(views.truth.points.tobytes() + views.truth.normals.tobytes())
+    return digest.hexdigest()[:24]
+
+
+@functools.lru_cache(maxsize=8)
+def _read_truth(path: Path, kind: str) -> Truth:
+    return Scene.open(path).truth(kind)
+
+
+def read_truth(scene: Scene, kind: str) -> Truth:
+    """A scene's truth, read once a process."""
+    return _read_truth(scene.path.resolve(), kind)
+
+
+def _cameras_of(truth: Truth, views: tuple[str, ...], scene: Scene) -> Cameras:
+    if missing := [view for view in views if view not in truth.view_names]:
+        raise DataError(f"{scene.path}: the {truth.kind} truth has no camera for view {', '.join(missing[:5])}")
+    return truth.cameras.take([truth.view_names.index(view) for view in views])
+
+
+def _surface_of(scene: Scene, kind: str) -> Surface:
+    """What reference adapters are given: the exact surface where the scene has one, drawn afresh, so that an oracle
+    reads the floor under the exact truth, and the judge's own error under COLMAP's; else the truth's points."""
+    known = read_truth(scene, "exact" if "exact" in scene.truth_kinds else kind)
+    if known.vertices is None or known.faces is None:
+        return Surface(known.points, known.normals, known.diameter)
+    mesh = trimesh.Trimesh(known.vertices, known.faces, process=False)
+    points, index = trimesh.sample.sample_surface(mesh, len(known.points), seed=2)
+    normals = np.asarray(mesh.face_normals[index], np.float32)
+    return Surface(np.asarray(points, np.float32), normals, known.diameter)
+
+
+def _check(trial: Trial) -> None:
+    """DataError where the scene cannot give what the trial asks for, or the weights asked for lead nowhere."""
+    _ = trial.weights
+    if "masks" in trial.given:
+        for view in trial.views:
+            trial.scene.mask(view)
+    if {"cameras", "truth"} & set(trial.given) and trial.truth not in trial.scene.truth_kinds:
+        trial.scene.truth(trial.truth)

@@ -1,0 +1,59 @@
+"""Finding scenes: the embedded ones by name, anyone's by path, or a bare folder of photos."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.images import DataError, list_images, read_image
+from data.scene import Scene, SceneFile, ViewFile
+
+EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded"
+
+
+def embedded_scenes() -> dict[str, Path]:
+    """Every scene that ships with Reconbench, by folder name."""
+    return {path.parent.name: path.parent for path in sorted(EMBEDDED.glob("*/scene.json"))}
+
+
+def get_scene(name: str) -> Scene:
+    """The embedded scene called `name`, or the Scene directory `name`; DataError with near names otherwise."""
+    embedded = embedded_scenes()
+    if name in embedded:
+        return Scene.open(embedded[name])
+    if Path(name).is_dir():
+        return Scene.open(Path(name))
+    near = difflib.get_close_matches(name, embedded, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(embedded)}"
+    raise DataError(f"scene {name!r} is neither an embedded scene nor a folder; {hint}")
+
+
+def get_scenes(names: Sequence[str]) -> list[Scene]:
+    """As `get_scene`, for many; "*" stands for every embedded scene."""
+    wanted: dict[str, None] = {}
+    for name in names:
+        wanted.update(dict.fromkeys(embedded_scenes()) if name == "*" else {name: None})
+    if not wanted:
+        raise DataError("scenes: none named, an embedded scene or a Scene directory wanted")
+    return [get_scene(name) for name in wanted]
+
+
+def scene_of_images(folder: Path) -> Scene:
+    """A Scene without truth over a folder of photos; every photo is read once, so that a broken one is named now."""
+    paths = list_images(folder)
+    stems = [path.stem for path in paths]
+    if doubled := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise DataError(f"{folder}: more than one image is called {doubled[0]}, distinct names wanted")
+    masks = folder / "masks"
+    for path in paths:
+        read_image(path)
+        if masks.is_dir() and not (masks / f"{path.stem}.png").is_file():
+            raise DataError(f"{masks}: no mask {path.stem}.png seen for {path.name}, one an image wanted")
+    views = [ViewFile(path.stem, path.name, f"masks/{path.stem}.png" if masks.is_dir() else None) for path in paths]
+    return Scene(
+        folder,
+        SceneFile(
+            name=folder.resolve().name, title=folder.resolve().name, licence="yours", source=str(folder), views=views
+        ),
+    )

@@ -1,0 +1,299 @@
+"""The store: an append-only folder of finished trials, their predictions, logs and scores.
+
+    trials/KEY.json                     `TrialRecord`, written atomically once the trial has finished
+    scores/KEY.PROTOCOL.TRUTH.json      `ScoreRecord`
+    predictions/ID.npz                  content-addressed `Reconstruction`
+    clouds/KEY.PROTOCOL.TRUTH.npz       points coloured by error, for looking at
+    logs/KEY.log                        all that the worker printed
+    runs/TIME-PID.json                  `RunRecord`: what was asked, and what was left out
+    locks/KEY.lock                      held while a trial runs; released by the system if its holder dies
+
+Two runs may share a store, and stores merge by copying: every file's name says what it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.contract import Reconstruction
+from bench.files import replacing, write
+from bench.systems.cards import Card
+from bench.systems.measure import Hardware, Policy, Steps
+from bench.systems.process import Status
+from data.images import DataError
+from metrics.scoring.equalise import bounded_subset
+from metrics.scoring.score import ErrorCloud
+
+FORMAT = 1
+KEPT_POINTS = 400_000  # points kept of a prediction unless the whole cloud is asked for
+T = TypeVar("T")
+
+
+class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One finished trial: what was asked, what happened, how long it took, where the prediction is."""
+
+    format: int = FORMAT
+    key: str
+    adapter: str
+    adapter_hash: str
+    card: Card
+    environment: str  # hash of the interpreter and its packages; "absent" where there is none
+    weights: str  # "none", "random", "pretrained:HASH", "path:HASH"; "pretrained" where they are not here
+    options: dict[str, str | int | float | bool]
+    inputs: str  # "images", "images+masks+cameras", ...
+    scene: str
+    scene_path: str
+    inputs_hash: str  # of the very arrays the worker was given
+    views: list[str]
+    targets: list[str] = []  # views held back, whose cameras were given to be rendered
+    seed: int
+    device: str
+    policy: Policy
+    external: bool = False  # a cloud made elsewhere
+    posed: bool = False  # the prediction is in the truth's own frame
+    status: Status
+    message: str = ""
+    log_tail: str = ""
+    load_seconds: float | None = None
+    cold: Steps | None = None
+    warm: list[Steps] = []
+    peak_rss: int = 0  # bytes, the process tree
+    device_allocator: int | None = None  # bytes
+    device_driver: int | None = None  # bytes
+    others_share: float = 0.0  # of the machine's cores, used by others meanwhile
+    hardware: Hardware
+    prediction: str | None = None  # id
+    points: int = 0  # of the prediction as it was made
+    points_kept: int = 0
+    finished: str  # UTC, ISO 8601
+    command: str  # reproduces the trial
+
+    @property
+    def timed_only(self) -> bool:
+        """Whether there is nothing to score: it was run for the clock alone, or with random weights."""
+        return self.policy.timing_only or self.weights == "random"
+
+
+class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One metric of one score; see `metrics.scoring.score.Value`."""
+
+    metric: str
+    unit: str
+    better: Literal["lower", "higher"]
+    status: Literal["ok", "failed", "unsupported"]
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    floor: float | None = None
+    before_icp: float | None = None
+    note: str = ""
+
+
+class ScoredStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One stage of an alignment; lengths in percent of the diameter."""
+
+    name: str
+    truth_from_pred: list[list[float]]
+    residual: float
+    gain: float
+
+
+class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one protocol says of one trial's prediction under one truth."""
+
+    format: int = FORMAT
+    trial: str
+    truth: str  # kind
+    truth_id: str
+    truth_made_by: list[str]
+    protocol: str
+    protocol_version: int
+    protocol_hash: str
+    values: list[ScoredValue]
+    stages: list[ScoredStage]
+    points: int
+    unobserved: int
+    kept: float = 1.0  # share of the prediction's points that the confidence policy kept
+    notes: list[str]
+
+
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A planned trial that a run did not start."""
+
+    adapter: str
+    inputs: str
+    scene: str
+    views: int
+    seed: int
+    reason: str
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One call of `reconbench run`."""
+
+    format: int = FORMAT
+    version: str
+    command: str
+    started: str
+    seconds: float
+    hardware: Hardware
+    overhead_seconds: float | None  # what the harness adds to a timed call, measured with the null adapter
+    trials: list[str]  # keys, finished or found finished
+    left_out: list[LeftOut]
+    protocol: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store folder; made when first written to."""
+
+    path: Path
+
+    def _file(self, kind: str, name: str) -> Path:
+        return self.path / kind / name
+
+    def _all(self, kind: str, record: type[T]) -> list[T]:
+        # A name with a leading dot is a file being written, or left by a writer that was killed.
+        paths = sorted(path for path in (self.path / kind).glob("*.json") if not path.name.startswith("."))
+        return [found for found in (_read(path, record) for path in paths) if found is not None]
+
+    def trial(self, key: str) -> TrialRecord | None:
+        """The finished trial of this key, or None."""
+        return _read(self._file("trials", f"{key}.json"), TrialRecord)
+
+    def trials(self) -> list[TrialRecord]:
+        """Every finished trial, by key."""
+        return self._all("trials", TrialRecord)
+
+    def measured(self, key: str) -> TrialRecord | None:
+        """The trial of this key, unless all it says is that something was missing, which may be here by now."""
+        record = self.trial(key)
+        return None if record is not None and record.status == "unavailable" else record
+
+    def put_trial(self, record: TrialRecord) -> None:
+        write(self._file("trials", f"{record.key}.json"), _pretty(record))
+
+    def score(self, key: str, protocol_hash: str, truth_id: str) -> ScoreRecord | None:
+        """The score of this trial, protocol and truth, or None."""
+        return _read(self._file("scores", f"{key}.{protocol_hash}.{truth_id}.json"), ScoreRecord)
+
+    def scores(self) -> list[ScoreRecord]:
+        """Every score, by name."""
+        return self._all("scores", ScoreRecord)
+
+    def put_score(self, record: ScoreRecord, cloud: ErrorCloud | None) -> None:
+        """Write a score; its cloud first, so that a score in the store always has one where it should."""
+        name = f"{record.trial}.{record.protocol_hash}.{record.truth_id}"
+        if cloud is not None:
+            arrays: dict[str, NDArray[np.generic]] = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth}
+            arrays |= {"up": cloud.up, "intrinsics": cloud.cameras.intrinsics, "sizes": cloud.sizes}
+            arrays |= {"camera_from_world": cloud.cameras.camera_from_world}
+            for field, colors in (("pred_colors", cloud.colors), ("truth_colors", cloud.truth_colors)):
+                if colors is not None:
+                    arrays[field] = colors
+            with replacing(self._file("clouds", f"{name}.npz")) as temporary:
+                np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        write(self._file("scores", f"{name}.json"), _pretty(record))
+
+    def cloud_path(self, record: ScoreRecord) -> Path:
+        """Where the cloud of a score lies, if it has one."""
+        return self._file("clouds", f"{record.trial}.{record.protocol_hash}.{record.truth_id}.npz")
+
+    def runs(self) -> list[RunRecord]:
+        """Every run, oldest first."""
+        return self._all("runs", RunRecord)
+
+    def put_run(self, record: RunRecord) -> None:
+        name = f"{record.started.replace(':', '')}-{os.getpid()}.json"
+        write(self._file("runs", name), _pretty(record))
+
+    def log_path(self, key: str) -> Path:
+        return self._file("logs", f"{key}.log")
+
+    def prediction_path(self, prediction: str) -> Path:
+        return self._file("predictions", f"{prediction}.npz")
+
+    def put_prediction(self, prediction: Reconstruction, keep_all: bool) -> tuple[str, int]:
+        """Store a prediction under the hash of its arrays; returns its id and the points kept.
+
+        Beyond KEPT_POINTS the cloud is thinned to one point a voxel, chosen, not averaged; `keep_all` keeps it whole.
+        Depth loses the low half of its mantissa's bits (relative error below 2^-12), which halves the file."""
+        arrays = dict(prediction.arrays())
+        if not keep_all and len(prediction.points) > KEPT_POINTS:
+            kept = bounded_subset(prediction.points, KEPT_POINTS)
+            for name in ("points", "colors", "confidence", "view_index", "pixel"):
+                if name in arrays:
+                    arrays[name] = arrays[name][kept]
+        for name in arrays:
+            if name.startswith("depth_"):
+                arrays[name] = ((arrays[name].view(np.uint32) + 0x800) & np.uint32(0xFFFFF000)).view(np.float32)
+        digest = hashlib.sha256()
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        identity = digest.hexdigest()[:24]
+        path = self.prediction_path(identity)
+        if not path.is_file():
+            with replacing(path) as temporary:
+                np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        return identity, len(arrays["points"])
+
+    def prediction(self, identity: str) -> Reconstruction:
+        """Read a stored prediction; DataError where it is absent."""
+        path = self.prediction_path(identity)
+        if not path.is_file():
+            raise DataError(f"{path}: the prediction is not in the store")
+        return Reconstruction.load(path)
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[bool]:
+        """Hold the lock of a trial; yields False where another process holds it."""
+        path = self._file("locks", f"{key}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def merge(self, other: Store) -> int:
+        """Copy what `other` has and this store lacks; returns the number of trials copied."""
+        if not (other.path / "trials").is_dir():
+            raise DataError(f"{other.path}: no trials/ seen, a store wanted")
+        copied = 0
+        # Predictions before the records that name them: a store never promises what it lacks.
+        for kind in ("predictions", "logs", "clouds", "trials", "scores", "runs"):
+            for source in sorted(p for p in (other.path / kind).glob("*") if not p.name.startswith(".")):
+                target = self._file(kind, source.name)
+                if not target.exists():
+                    with replacing(target) as temporary:
+                        shutil.copyfile(source, temporary)
+                    copied += kind == "trials"
+        return copied
+
+
+def _pretty(record: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=1)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: {error}") from error

@@ -1,0 +1,1 @@
+"""Trees, the auction and the loops of registration, compiled by numba."""

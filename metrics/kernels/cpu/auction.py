@@ -1,0 +1,293 @@
+"""The assignment problem on points as an auction with epsilon scaling, from coarse cells to single points.
+
+Persons (points of one cloud) bid for objects (points of the other) at cost distance + price; a phase with step eps
+ends with prices under which everyone holds an object within eps of the best (Bertsekas, "The auction algorithm: a
+distributed relaxation method for the assignment problem", 1988). What makes it fast and certified:
+
+- Coarse to fine: both clouds are cut by the same median splits into cells of equal mass, so that the cells'
+  centroids are an assignment problem again. The profits pi of its solution extend to the next level's objects by the
+  c-transform p(q) = max_i pi_i - |x_i - q|, which carries the potential along far transport exactly. Coarse levels
+  supply prices to start from, never a bound.
+- A search may miss objects by `SLACK` eps; the bid counts against the smallest bound it pruned, so that
+  eps-complementary slackness still holds exactly.
+- The dual bound is two-sided: pi is the c-transform of the prices over all objects, then the prices that of pi over
+  all persons. The next eps follows from the gap thus measured, and only persons whose object breaks
+  eps-complementary slackness under the better prices bid again.
+- The last few persons, too few to matter for the gap, are matched to the free objects directly.
+
+Lengths are in units of the clouds' joint extent. The bounds hold in float64 less a rounding margin: searches prune by
+valid bounds alone and an inexact c-transform errs downwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from adapters.contract import F64
+from metrics.kernels.cpu.cells import I64
+from metrics.kernels.cpu.pricetree import (
+    ALPHA,
+    FAR,
+    LEAST,
+    STACK,
+    WIDTH,
+    PriceTree,
+    block_bounds,
+    leaf_bounds,
+    leaf_values,
+    push_nearest_last,
+)
+
+SLACK = 0.5  # share of eps that a search may miss
+CELL = 6  # at least this many points a cell of the finest coarse level
+LEVEL_STEP = 2  # splits between coarse levels
+COARSEST = 8  # splits of the coarsest level
+SPACING_EPS = 0.5  # a coarse level stops at this eps, in units of its spacing ...
+POINTS_EPS = 0.35  # ... and the points start at this one, in units of the finest coarse level's spacing
+COARSE_STEP = 4.0  # eps shrinks by this on the coarse levels
+STEP = 6.0  # eps shrinks by at most this on the points
+AIM = 0.85  # aim at this share of the wanted gap
+GAP_PER_EPS = 0.13  # (upper - lower) / eps that a phase leaves: measured .05 to .25
+POWER = 1.15  # eps goes as gap ** POWER when the gap shrinks: measured 1.0 to 1.2
+TAIL = 0.1  # share of the gap that matching the last persons directly may cost ...
+MOST_LAST = 200  # ... and how many they may be: matching them takes the cube of their number
+DELTA = 0.02  # share of the gap that inexact c-transforms may cost
+RESOLUTION = 1e-9  # a difference of the bounds below this share of the extent is not pursued
+EPSILON = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A bijection and a dual bound, in units of the extent."""
+
+    assignment: I64  # (n,) person i of the input holds object assignment[i] of the input
+    prices: F64  # (n,) of the input's objects
+    lower: float
+    resolved: bool  # False where the bounds met the resolution of the arithmetic before the gap asked for
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bid(
+    x: float, y: float, z: float, leaves: F64, blocks: F64, child: I64, seen: I64, slack: float,
+    todo: I64, todo_v: F64, values: F64,
+) -> tuple[int, float]:  # fmt: skip
+    """The slot of least distance + price from (x, y, z), and how much more any other costs, at least.
+
+    `seen` (2,): slots to try first, replaced by the best two. The second figure may be short by `slack`."""
+    v1, v2, j1, j2 = FAR, FAR, seen[0], seen[1]
+    if j1 >= 0:
+        a, b = j1 // WIDTH, j1 % WIDTH
+        v1 = np.sqrt((leaves[a, 0, b] - x) ** 2 + (leaves[a, 1, b] - y) ** 2 + (leaves[a, 2, b] - z) ** 2)
+        v1 += leaves[a, 3, b]
+    if j2 >= 0:
+        a, b = j2 // WIDTH, j2 % WIDTH
+        v2 = np.sqrt((leaves[a, 0, b] - x) ** 2 + (leaves[a, 1, b] - y) ** 2 + (leaves[a, 2, b] - z) ** 2)
+        v2 += leaves[a, 3, b]
+        if v2 < v1:
+            v1, v2, j1, j2 = v2, v1, j2, j1
+    internal = len(blocks)
+    rest = FAR
+    todo[0], todo_v[0], top = 0, -FAR, 1
+    while top > 0:
+        top -= 1
+        q = todo[top]
+        if todo_v[top] >= v2 - slack:
+            rest = min(rest, todo_v[top])
+        elif q >= internal:
+            leaf_values(leaves[q - internal], x, y, z, values)
+            first = (q - internal) * WIDTH
+            for k in range(WIDTH):
+                v = values[k]
+                if v < v2 and first + k != j1 and first + k != j2:
+                    if v < v1:
+                        v1, v2, j1, j2 = v, v1, first + k, j1
+                    else:
+                        v2, j2 = v, first + k
+        else:
+            block_bounds(blocks[q], x, y, z, values)
+            top, left_out = push_nearest_last(values, child[q], v2 - slack, todo, todo_v, top)
+            rest = min(rest, left_out)
+    seen[0], seen[1] = j1, j2
+    margin = min(rest, v2) - v1
+    return j1, margin if margin < 0.5 * FAR else 0.0  # a single object has no rival
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _raise_bounds(leaves: F64, blocks: F64, place: I64, shift: F64, leaf: int) -> None:
+    """Follow a risen price in `leaf` up the tree, as far as it changes a bound."""
+    q = len(blocks) + leaf
+    up, slot = place[q] // WIDTH, place[q] % WIDTH
+    least, alpha = leaf_bounds(leaves[leaf], blocks[up], slot)
+    while least > blocks[up, LEAST, slot] or alpha > blocks[up, ALPHA, slot]:
+        blocks[up, LEAST, slot] = max(least, blocks[up, LEAST, slot])
+        blocks[up, ALPHA, slot] = max(alpha, blocks[up, ALPHA, slot])
+        q = up
+        if q == 0:
+            return
+        least, alpha = FAR, FAR
+        for k in range(WIDTH):
+            least = min(least, blocks[q, LEAST, k])
+            alpha = min(alpha, blocks[q, ALPHA, k] + shift[q, k])
+        up, slot = place[q] // WIDTH, place[q] % WIDTH
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _phase(
+    persons: F64, held: I64, owner: I64, seen: I64, eps: float, stop: int,
+    leaves: F64, blocks: F64, place: I64, child: I64, shift: F64,
+    values: F64,
+) -> int:  # fmt: skip
+    """Bid, first in first out, until at most `stop` persons lack an object; the number of bids made.
+
+    `held` (n,): slot a person holds or -1; `owner` (slots,): its inverse; both, and the prices, are updated."""
+    n = len(persons)
+    queue = np.empty(n, np.int64)
+    count = 0
+    for i in range(n):
+        if held[i] < 0:
+            queue[count] = i
+            count += 1
+    todo, todo_v = np.empty(STACK, np.int64), np.empty(STACK)
+    head, bids = 0, 0
+    while count > stop:
+        i = queue[head]
+        head = head + 1 if head + 1 < n else 0
+        count -= 1
+        bids += 1
+        x, y, z = persons[i, 0], persons[i, 1], persons[i, 2]
+        j, margin = _bid(x, y, z, leaves, blocks, child, seen[i], SLACK * eps, todo, todo_v, values)
+        leaves[j // WIDTH, 3, j % WIDTH] += margin + eps
+        _raise_bounds(leaves, blocks, place, shift, j // WIDTH)
+        loser = owner[j]
+        owner[j] = i
+        held[i] = j
+        if loser >= 0:
+            held[loser] = -1
+            tail = head + count
+            queue[tail if tail < n else tail - n] = loser
+            count += 1
+    return bids
+
+
+class _Auction:
+    """Persons, objects, prices, a partial assignment, and the best bounds so far."""
+
+    def __init__(self, persons: PriceTree, objects: PriceTree, prices: F64) -> None:
+        n = len(persons.points)
+        self.persons, self.objects, self.prices = persons, objects, prices
+        self.held: I64 = np.full(n, -1)  # slot a person holds, or -1
+        self.owner: I64 = np.full(len(objects.point_of), -1)  # person a slot belongs to, or -1
+        self.seen: I64 = np.full((n, 2), -1)  # slots each person found best
+        self.profits = np.zeros(n)
+        self.upper, self.lower = np.inf, 0.0
+        self.best: I64 = np.arange(n)
+        self.best_prices = prices
+
+    def phase(self, eps: float, stop: int = 0, delta: float = 0.0) -> float:
+        """One auction phase, completed to a bijection, and the dual bound it gives; returns upper - lower."""
+        persons, objects = self.persons, self.objects
+        objects.set_prices(self.prices)
+        _phase(
+            persons.points, self.held, self.owner, self.seen, eps, stop,
+            objects.leaves, objects.blocks, objects.place, objects.child, objects.shift,
+            np.empty(WIDTH),
+        )  # fmt: skip
+        full = np.where(self.held >= 0, objects.point_of[self.held], -1)
+        lone = np.flatnonzero(full < 0)
+        if len(lone):
+            free = np.flatnonzero(self.owner[objects.slot] < 0)
+            row, column = linear_sum_assignment(cdist(persons.points[lone], objects.points[free]))
+            full[lone[row]] = free[column]
+        lengths = np.linalg.norm(persons.points - objects.points[full], axis=1)
+        upper = float(lengths.mean())
+        prices = objects.prices
+        objects.set_prices(prices)
+        self.profits = objects.least_sums(persons.points, lengths + prices[full], delta * upper)
+        attained = np.empty(len(full))
+        attained[full] = lengths - self.profits
+        persons.set_prices(-self.profits)
+        tight = -persons.least_sums(objects.points, attained, delta * upper)
+        self.prices = np.minimum(prices, tight)
+        size = 1 + float(np.abs(self.prices).max()) + float(np.abs(self.profits).max())
+        lower = max(0.0, float(self.profits.mean() - self.prices.mean()) - 64 * EPSILON * size)
+        if upper < self.upper:
+            self.upper, self.best = upper, full
+        if lower >= self.lower:
+            self.lower, self.best_prices = lower, self.prices
+        return upper - lower
+
+    def release(self, eps: float) -> None:
+        """Undo the assignments that break eps-complementary slackness under the present prices."""
+        holders = np.flatnonzero(self.held >= 0)
+        object_ = self.objects.point_of[self.held[holders]]
+        lengths = np.linalg.norm(self.persons.points[holders] - self.objects.points[object_], axis=1)
+        over = holders[lengths + self.prices[object_] > self.profits[holders] + eps]
+        self.owner[self.held[over]] = -1
+        self.held[over] = -1
+
+
+def _first_eps(gap: float, value: float) -> float:
+    """The eps whose phase is expected to end at `AIM` of the gap."""
+    return AIM * gap * value / GAP_PER_EPS
+
+
+def _coarse_to_fine(persons: PriceTree, objects: PriceTree, gap: float) -> tuple[F64, float, float]:
+    """Prices of the objects from both clouds' cells, an eps to start at, and a first guess of the value."""
+    n = len(persons.points)
+    finest = int(np.log2(max(1, n // CELL)))
+    eps, cells, auction, spacing = 0.25, None, None, 0.0
+    for level in range(COARSEST + (finest - COARSEST) % LEVEL_STEP, finest + 1, LEVEL_STEP):
+        finer, goods = PriceTree(persons.centroids(level)), PriceTree(objects.centroids(level))
+        prices = np.zeros(len(goods.points))
+        if cells is not None and auction is not None:
+            cells.set_prices(-auction.profits)
+            prices = -cells.least_sums(goods.points)
+        cells, auction = finer, _Auction(finer, goods, prices)
+        beside = np.asarray(cKDTree(goods.points).query(goods.points, k=2)[0])
+        spacing = float(np.median(beside[:, 1]))
+        while True:
+            auction.phase(eps)
+            last = max(SPACING_EPS * spacing, _first_eps(gap, auction.upper))
+            if eps <= 1.2 * last or auction.upper <= 0:
+                break
+            eps = max(eps / COARSE_STEP, last)
+            auction.release(eps)
+    if cells is None or auction is None:
+        return np.zeros(n), eps, 0.0
+    cells.set_prices(-auction.profits)
+    prices = -cells.least_sums(objects.points)
+    return prices, max(_first_eps(gap, auction.upper), POINTS_EPS * spacing), auction.upper
+
+
+def solve(persons: F64, objects: F64, gap: float, rounding: float) -> Solution:
+    """A bijection of `persons` and `objects` (n, 3), n >= 1, whose mean length is within `gap` of the dual bound.
+
+    `rounding`: the error of the coordinates themselves, a length. Ends early where the bounds differ by less than
+    the resolution of the arithmetic."""
+    n = len(persons)
+    one, other = PriceTree(persons), PriceTree(objects)
+    prices, eps, value = _coarse_to_fine(one, other, gap)
+    auction = _Auction(one, other, prices)
+    resolution = max(RESOLUTION, 4 * rounding)
+    while True:
+        excess = auction.phase(eps, min(MOST_LAST, int(TAIL * gap * n * value)), DELTA * gap)
+        wanted = max(gap * (auction.lower - rounding), resolution)
+        if auction.upper - auction.lower + rounding <= wanted:
+            break
+        value = auction.upper
+        ratio = AIM * wanted / excess
+        steps = max(1.0, np.ceil(-np.log(ratio) * POWER / np.log(STEP)))
+        eps *= min(0.7, ratio ** (POWER / steps))
+        auction.release(eps)
+    assignment: I64 = np.empty(n, np.int64)
+    assignment[one.order] = other.order[auction.best]
+    of_objects = np.empty(n)
+    of_objects[other.order] = auction.best_prices
+    lower = max(0.0, auction.lower - rounding)
+    return Solution(assignment, of_objects, lower, auction.upper - lower <= gap * lower)

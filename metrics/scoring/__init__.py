@@ -1,0 +1,1 @@
+"""A prediction against a ground truth under a protocol."""

@@ -1,0 +1,80 @@
+"""A ground truth made ready for one protocol, and how scoring says that it cannot go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.contract import F32, F64, Bools
+from metrics.nearest import nearest, surface_distance
+from metrics.scoring.equalise import voxel_subset
+from metrics.scoring.protocol import Protocol
+from metrics.scoring.truth import Truth
+from metrics.scoring.visibility import DepthBuffer, depth_buffers, seen_surface
+
+FEWEST_POINTS = 16  # a cloud of fewer points after cropping is a failure, not a score
+
+Status = Literal["ok", "failed", "unsupported"]
+
+
+class ScoringError(Exception):
+    """Geometry that cannot be scored: `failed` when the prediction is at fault, `unsupported` when its kind is."""
+
+    def __init__(self, status: Status, note: str) -> None:
+        super().__init__(note)
+        self.status: Status = status
+
+
+@dataclass(frozen=True)
+class PreparedTruth:
+    """A truth made ready for one protocol; build it once for many predictions."""
+
+    truth: Truth
+    protocol: Protocol
+    points: F32  # (M, 3) cropped, equalised
+    normals: F32  # (M, 3)
+    buffers: tuple[DepthBuffer, ...]
+    seen: Bools  # (V, M), which views of the truth see which point
+    visible: Bools  # (M,), those that count: seen by some of them, or all
+    floors: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)  # filled by scoring: points -> metric
+
+    @staticmethod
+    def of(truth: Truth, protocol: Protocol) -> PreparedTruth:
+        """Crop and equalise `truth`, and find what its cameras see."""
+        keep = np.arange(len(truth.points))
+        if protocol.crop and truth.crop is not None:
+            keep = np.flatnonzero(truth.crop.contains(truth.points))
+        keep = keep[voxel_subset(truth.points[keep], protocol.voxel * truth.diameter)]
+        if len(keep) < FEWEST_POINTS:
+            raise ScoringError("failed", f"the {truth.kind} truth holds {len(keep)} points inside its crop volume")
+        buffers = depth_buffers(truth)
+        points = truth.points[keep]
+        seen = seen_surface(points, truth, buffers, protocol.visible_within * truth.diameter)
+        counts = np.asarray(seen.any(axis=0)) if protocol.observed_only else np.ones(len(points), np.bool_)
+        return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, seen, counts)
+
+    def under(self, protocol: Protocol) -> PreparedTruth:
+        """The same for a protocol that differs in what concerns the prediction alone: confidence and alignment."""
+        return replace(self, protocol=protocol)
+
+    @property
+    def unit(self) -> float:
+        """The unit in which the protocol prints lengths, in the truth's own unit."""
+        if not self.protocol.side:
+            return self.truth.diameter / 100
+        return float(np.ptp(self.points, axis=0).max()) / self.protocol.side
+
+    def seen_by(self, views: tuple[str, ...]) -> Bools:
+        """(M,) bool: which points the views of these names see."""
+        rows = [self.truth.view_names.index(view) for view in views if view in self.truth.view_names]
+        return np.asarray(self.seen[rows].any(axis=0))
+
+    def distance(self, points: NDArray[np.floating], index: NDArray[np.int64] | None = None) -> F64:
+        """(K,) distances from `points` (K, 3) to the truth: its mesh, or its samples (those of `index`)."""
+        if self.truth.vertices is not None and self.truth.faces is not None:
+            return surface_distance(points, self.truth.vertices, self.truth.faces)
+        samples = self.points if index is None else self.points[index]
+        return np.asarray(nearest(points, samples).distance, np.float64)

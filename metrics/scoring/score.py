@@ -1,0 +1,318 @@
+"""A prediction against a ground truth under a protocol: align, crop, equalise, score.
+
+A pure function of its three arguments: no model, no clock, no global random state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, Unavailable
+from metrics import similarity
+from metrics.cameras import pose_errors
+from metrics.chamfer import chamfer_of
+from metrics.depth import depth_errors
+from metrics.emd import emd
+from metrics.fscore import fscore_of
+from metrics.image import lpips, psnr, ssim
+from metrics.nearest import Distances, nearest
+from metrics.scoring.align import AlignmentStage, Kept, align, kept_points
+from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
+from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError, Status
+from metrics.scoring.protocol import completeness, geometry_table
+from metrics.scoring.truth import Truth, sample_mesh
+from metrics.scoring.visibility import observed_space
+
+__all__ = ["ErrorCloud", "PreparedTruth", "Score", "ScoringError", "Status", "Value", "score"]
+
+SHOWN_POINTS = 40_000  # of the clouds kept for looking at
+SHOWN_VIEWS = 4  # whose cameras are kept with them
+
+IMAGE_METRICS = {"psnr": psnr, "ssim": ssim, "lpips": lpips}
+
+
+@dataclass(frozen=True)
+class Value:
+    """One metric's reading. `value` is null unless status is ok; lengths in the protocol's unit."""
+
+    status: Status
+    value: float | None = None
+    low: float | None = None  # 95% interval over draws
+    high: float | None = None
+    floor: float | None = None  # the truth against itself at the same sample count
+    before_icp: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ErrorCloud:
+    """What a viewer shows, in the truth's frame."""
+
+    points: F32  # (K, 3), the prediction, aligned and cropped
+    error: F32  # (K,), distance to the truth, percent of the diameter
+    colors: U8 | None  # (K, 3)
+    truth: F32  # (T, 3)
+    shown: NDArray[np.int64]  # (T,), the rows of the prepared truth that `truth` holds
+    up: F32  # (3,), unit: the mean of where the truth's cameras have their top
+    cameras: Cameras  # some of the truth's, spread over its views
+    sizes: NDArray[np.int32]  # (len(cameras), 2) width and height of their images, pixels
+    truth_colors: U8 | None = None  # (T, 3), which only the images know
+
+
+@dataclass(frozen=True)
+class Score:
+    """Everything that a protocol says of one prediction."""
+
+    values: dict[str, Value]
+    stages: tuple[AlignmentStage, ...] = ()
+    points: int = 0  # points of the prediction that entered the geometry metrics
+    unobserved: int = 0  # cropped points left out because no camera of the truth can judge their place
+    kept: float = 1.0  # share of the prediction's points that the confidence policy kept
+    notes: tuple[str, ...] = ()
+    cloud: ErrorCloud | None = None
+
+
+def score(
+    prediction: Reconstruction,
+    prepared: PreparedTruth,
+    views: tuple[str, ...],
+    *,
+    scope: str,
+    posed: bool,
+    photos: tuple[U8, ...] = (),
+    brief: bool = False,
+) -> Score:
+    """Score `prediction`, made from the scene's `views` (their names, in the prediction's order).
+
+    `posed`: the prediction lives in the frame of the truth's own cameras, so nothing is aligned. `photos` are the
+    views held back, (H, W, 3) each, for which the prediction's renderings were asked. `brief`: values alone, without
+    floors, values before ICP and the cloud to look at."""
+    truth, protocol = prepared.truth, prepared.protocol
+    values: dict[str, Value] = {}
+    stages: tuple[AlignmentStage, ...] = ()
+    count, unobserved, share = 0, 0, 1.0
+    notes: list[str] = []
+    cloud: ErrorCloud | None = None
+    geometry = geometry_table(protocol)
+    truth_from_pred: F64 | None = None
+    try:
+        pred = kept_points(prediction, prepared, views)
+        share = pred.share
+        notes += [pred.note] if pred.note else []
+        route = protocol.align.route(scope, len(views), posed)
+        stages, held_out, remarks = align(prediction, pred, prepared, views, route)
+        notes += remarks
+        truth_from_pred = stages[-1].truth_from_pred if stages else np.eye(4)
+        final = _crop(pred, truth_from_pred, prepared, held_out)
+        count, unobserved = len(final.points), final.unobserved
+        given = prepared.seen_by(views)
+        everything = np.arange(len(prepared.points))
+        draws = _geometry(final.points, prepared, everything, prepared.visible, given)
+        floors = {} if brief else _floors(prepared, count)
+        before: dict[str, list[float]] = {}
+        if stages and stages[-1].name == "icp" and not brief:
+            earlier = stages[-2].truth_from_pred if len(stages) > 1 else np.eye(4)
+            try:
+                cropped = _crop(pred, earlier, prepared, held_out)
+                before = _geometry(cropped.points, prepared, everything, prepared.visible, given)
+            except ScoringError as error:
+                notes.append(f"before ICP: {error}")
+        for name in geometry:
+            values[name] = _reading(name, draws, floors, before)
+        cloud = None if brief else _error_cloud(final, prediction, pred, prepared)
+    except ScoringError as error:
+        values.update({name: Value(error.status, note=str(error)) for name in geometry})
+    values.update(_camera_values(prediction, truth, views))
+    values.update(_depth_values(prediction, truth, views, truth_from_pred))
+    values.update(_image_values(prediction, photos))
+    return Score(values, stages, count, unobserved, share, tuple(notes), cloud)
+
+
+@dataclass(frozen=True)
+class _Cropped:
+    points: F32  # (K, 3) truth's frame, cropped, equalised, observed
+    index: NDArray[np.int64]  # (K,) into the kept points
+    unobserved: int
+
+
+def _crop(pred: Kept, truth_from_pred: F64, prepared: PreparedTruth, held_out: Bools) -> _Cropped:
+    truth, protocol = prepared.truth, prepared.protocol
+    index = np.flatnonzero(held_out)
+    points = similarity.apply(truth_from_pred, pred.points[index])
+    if protocol.crop and truth.crop is not None:
+        inside = truth.crop.contains(points)
+        points, index = points[inside], index[inside]
+    chosen = voxel_subset(points, protocol.voxel * truth.diameter)
+    points, index = points[chosen], index[chosen]
+    if protocol.observed_only:
+        observed = observed_space(points, truth, prepared.buffers, protocol.behind * truth.diameter)
+    else:
+        observed = np.ones(len(points), np.bool_)
+    unobserved = int((~observed).sum())
+    left = points[observed].astype(np.float32)
+    if len(left) < FEWEST_POINTS:
+        raise ScoringError("failed", f"{len(left)} points fall inside the crop volume, {FEWEST_POINTS} at least wanted")
+    return _Cropped(left, index[observed], unobserved)
+
+
+def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
+    """Every geometry metric of the truth against it prepared, with `count` points (two significant digits, rounded
+    down) as the prediction: a fresh sample of its mesh; where it is a cloud, one random half against the other."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    count = count // step * step
+    if count not in prepared.floors:
+        truth = prepared.truth
+        rng = np.random.default_rng([prepared.protocol.seed, 1])
+        if truth.vertices is not None and truth.faces is not None:
+            fresh = sample_mesh(truth.vertices, truth.faces, len(truth.points), seed=1)
+            everything = np.ones(len(fresh), np.bool_)
+            first = _crop(Kept(fresh, np.arange(len(fresh))), np.eye(4), prepared, everything).points
+            second = np.arange(len(prepared.points))
+        else:
+            order = rng.permutation(len(prepared.points))
+            first, second = prepared.points[np.sort(order[::2])], np.sort(order[1::2])
+        first = first[random_subset(len(first), count, rng)]
+        draws = _geometry(first, prepared, second, prepared.visible[second], prepared.visible[second])
+        prepared.floors[count] = {name: float(np.mean(values)) for name, values in draws.items()}
+    return prepared.floors[count]
+
+
+def _geometry(
+    pred: F32, prepared: PreparedTruth, index: NDArray[np.int64], visible: Bools, given: Bools
+) -> dict[str, list[float]]:
+    """Geometry metrics of `pred` against the truth points `index`, a list over draws; `visible` and `given` are
+    (len(index),) flags. Lengths in the protocol's unit; a metric without enough points is absent."""
+    protocol, per_unit = prepared.protocol, 1 / prepared.unit
+    whole = protocol.against == "whole"
+    out: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        out.setdefault(name, []).append(float(value))
+
+    seen, of_given = index[visible], index[given]
+    for draw in range(protocol.draws):
+        rng = np.random.default_rng([protocol.seed, draw])
+        some = pred[random_subset(len(pred), protocol.samples, rng)]
+        answer = pred if whole else some
+        asked = seen[random_subset(len(seen), protocol.samples, rng)] if len(seen) >= FEWEST_POINTS else seen
+        if whole or len(asked) < FEWEST_POINTS:
+            accuracy = prepared.distance(some, index) * per_unit
+        else:
+            accuracy = np.asarray(nearest(some, prepared.points[asked]).distance, np.float64) * per_unit
+        note("accuracy", accuracy.mean())
+        if len(asked) >= FEWEST_POINTS:
+            both = Distances(accuracy, nearest(prepared.points[asked], answer).distance * per_unit)
+            distances = chamfer_of(both)
+            note(completeness(protocol), distances.completeness)
+            for formula in protocol.chamfer:
+                note(f"chamfer-{formula}", getattr(distances, formula.replace("-", "_")))
+            for threshold in protocol.thresholds:
+                shares = fscore_of(both, threshold if protocol.side else 100 * threshold)
+                note(f"precision@{protocol.label(threshold)}", shares.precision)
+                note(f"recall@{protocol.label(threshold)}", shares.recall)
+                note(f"fscore@{protocol.label(threshold)}", shares.fscore)
+        if len(of_given) >= FEWEST_POINTS:
+            asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
+            note("completeness-given", nearest(prepared.points[asked], answer).distance.mean() * per_unit)
+    count = min(protocol.emd_samples, len(pred), len(seen))
+    if count >= FEWEST_POINTS:
+        for draw in range(protocol.emd_draws):
+            rng = np.random.default_rng([protocol.seed, 1000 + draw])
+            some, asked = pred[random_subset(len(pred), count, rng)], seen[random_subset(len(seen), count, rng)]
+            note("emd", emd(some, prepared.points[asked]).value * per_unit)
+    return out
+
+
+def _reading(
+    name: str, draws: dict[str, list[float]], floors: dict[str, float], before: dict[str, list[float]]
+) -> Value:
+    if name not in draws:
+        return Value("unsupported", note="the views given see too little of the truth")
+    values = np.array(draws[name])
+    middle = float(values.mean())
+    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Value(
+        "ok",
+        middle,
+        middle - half,
+        middle + half,
+        floors.get(name),
+        float(np.mean(before[name])) if name in before else None,
+    )
+
+
+def _camera_values(prediction: Reconstruction, truth: Truth, views: tuple[str, ...]) -> dict[str, Value]:
+    names = ("rotation", "translation", "auc@5", "auc@10", "auc@30", "centre-rmse")
+    if prediction.cameras is None or prediction.registered is None:
+        return dict.fromkeys(names, Value("unsupported", note="the adapter gives no cameras"))
+    known = [i for i, view in enumerate(views) if view in truth.view_names]
+    if len(known) < 2:
+        return dict.fromkeys(names, Value("unsupported", note="fewer than two given views have a true camera"))
+    theirs = truth.cameras.take([truth.view_names.index(views[i]) for i in known])
+    errors = pose_errors(prediction.cameras.take(known), theirs, prediction.registered[known])
+    left_out = len(views) - len(known)
+    note = f"{left_out} given views have no true camera" if left_out else ""
+    readings: dict[str, float | None] = {
+        "rotation": float(errors.rotation.mean()),
+        "translation": float(errors.translation.mean()),
+        "auc@5": errors.auc_5,
+        "auc@10": errors.auc_10,
+        "auc@30": errors.auc_30,
+        "centre-rmse": None if errors.centre_rmse is None else 100 * errors.centre_rmse / truth.diameter,
+    }
+    absent = Value("failed", note="needs at least 3 registered, non-collinear cameras")
+    return {k: absent if v is None else Value("ok", v, note=note) for k, v in readings.items()}
+
+
+def _depth_values(
+    prediction: Reconstruction, truth: Truth, views: tuple[str, ...], truth_from_pred: F64 | None
+) -> dict[str, Value]:
+    names = ("depth-absrel", "depth-delta@1.03", "depth-coverage")
+    pairs = [(i, truth.view_names.index(view)) for i, view in enumerate(views) if view in truth.view_names]
+    if prediction.depth is None:
+        return dict.fromkeys(names, Value("unsupported", note="the adapter gives no depth"))
+    if truth.depth is None or not pairs:
+        return dict.fromkeys(names, Value("unsupported", note=f"the {truth.kind} truth has no depth maps"))
+    if truth_from_pred is None:
+        return dict.fromkeys(
+            names, Value("failed", note="the prediction could not be aligned, so its scale is unknown")
+        )
+    scale = np.float32(similarity.scale_of(truth_from_pred))
+    pred = np.concatenate([prediction.depth[i].ravel() * scale for i, _ in pairs])[None]
+    errors = depth_errors(pred, np.concatenate([truth.depth[j].ravel() for _, j in pairs])[None])
+    readings = (errors.absrel, errors.delta_1_03, errors.coverage)
+    absent = Value("failed", note="no pixel has both a predicted and a true depth")
+    return {k: absent if v is None else Value("ok", v) for k, v in zip(names, readings, strict=True)}
+
+
+def _image_values(prediction: Reconstruction, photos: tuple[U8, ...]) -> dict[str, Value]:
+    if prediction.renderings is None or not photos:
+        note = "the adapter gives no renderings" if prediction.renderings is None else "no view was held back"
+        return dict.fromkeys(IMAGE_METRICS, Value("unsupported", note=note))
+    values = {}
+    for name, metric in IMAGE_METRICS.items():
+        try:
+            readings = [metric(*pair) for pair in zip(prediction.renderings, photos, strict=True)]
+            values[name] = Value("ok", float(np.mean(readings)))
+        except (Unavailable, ValueError) as error:  # LPIPS without its backbone; images too small for a window
+            values[name] = Value("unsupported", note=str(error))
+    return values
+
+
+def _error_cloud(final: _Cropped, prediction: Reconstruction, pred: Kept, prepared: PreparedTruth) -> ErrorCloud:
+    truth = prepared.truth
+    chosen = bounded_subset(final.points, SHOWN_POINTS)
+    points = final.points[chosen]
+    error = (prepared.distance(points) * 100 / truth.diameter).astype(np.float32)
+    source = pred.index[final.index[chosen]]
+    colors = prediction.colors[source] if prediction.colors is not None and (source >= 0).all() else None
+    up = -truth.cameras.camera_from_world[:, 1, :3].mean(axis=0)
+    up = (up / max(float(np.linalg.norm(up)), 1e-12)).astype(np.float32)
+    shown = bounded_subset(prepared.points, SHOWN_POINTS)
+    views = np.unique(np.linspace(0, len(truth.sizes), SHOWN_VIEWS, endpoint=False).astype(np.int64))
+    return ErrorCloud(
+        points, error, colors, prepared.points[shown], shown, up, truth.cameras.take(views), truth.sizes[views]
+    )

@@ -1,0 +1,436 @@
+"""The leaderboard itself, before it is printed: boards, rows, means, standings.
+
+A board is one table (inputs x scope x protocol); rows of two boards are never ranked together. A row is one system on
+one board at one number of views; its cells are the scenes (and choices of views) of that board.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.ranking import ENOUGH_SCENES, Agreement, Cell, Comparisons, agreement, compare, interval, ranks
+from reports.schema import TRUTHS, Tables, TruthCard, metric_order, truth_cards
+
+Trial = Any  # a row of the trials table as a named tuple, None where a value is missing
+RawScore = Any  # likewise of the scores table
+
+# What tells two systems of one adapter apart, besides its name.
+VARIANT = ("weights", "device", "options", "adapter_hash", "environment")
+TIMED_ONLY = "random weights: timed only"
+
+
+@dataclass(frozen=True, order=True)
+class Board:
+    """One table of rows that may be ranked together."""
+
+    inputs: str
+    scope: str
+    protocol: str  # name; "" where nothing was scored
+    protocol_hash: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's id, its unit and which way is good."""
+
+    id: str
+    unit: str
+    better: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row's result under one truth and metric: means over scenes of the cells that have a result."""
+
+    metric: Metric
+    cells: tuple[Cell, ...]
+
+    @property
+    def good(self) -> tuple[Cell, ...]:
+        """The cells that have a result."""
+        return tuple(cell for cell in self.cells if cell.status == "ok")
+
+    @cached_property
+    def value(self) -> float | None:
+        return _mean(self.good, "value")
+
+    @cached_property
+    def bounds(self) -> tuple[float, float] | None:
+        """95% interval over scenes where there are `ENOUGH_SCENES`, else the mean interval over draws."""
+        if self.over_scenes:
+            return interval(np.array([fmean(group) for group in _by_scene(self.good, "value").values()]))
+        low, high = _mean(self.good, "low"), _mean(self.good, "high")
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def over_scenes(self) -> bool:
+        return len({cell.scene for cell in self.good}) >= ENOUGH_SCENES
+
+    @cached_property
+    def floor(self) -> float | None:
+        return _mean(self.good, "floor")
+
+    @cached_property
+    def before_icp(self) -> float | None:
+        return _mean(self.good, "before_icp")
+
+    @property
+    def status(self) -> str:
+        """ok | partial | the commonest reason why no cell has a result."""
+        if self.good:
+            return "ok" if len(self.good) == len(self.cells) else "partial"
+        return Counter(cell.status for cell in self.cells).most_common(1)[0][0] if self.cells else "not_run"
+
+
+ScoreMap = Mapping[tuple[str, str], Score]  # (truth, metric id) -> score
+
+
+def _by_scene(cells: Iterable[Cell], field: str) -> dict[str, list[float]]:
+    groups: dict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.scene].append(getattr(cell, field))
+    return groups
+
+
+def _mean(cells: Sequence[Cell], field: str) -> float | None:
+    """Mean over scenes of the mean over a scene's cells; None unless every cell has the field."""
+    if not cells or any(getattr(cell, field) is None for cell in cells):
+        return None
+    return fmean(fmean(group) for group in _by_scene(cells, field).values())
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row's place under one truth."""
+
+    rank: int | None
+    ranked: int  # how many systems were ranked together
+    reason: str  # why it has no rank; "" where it has one
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A measurement over a row's trials."""
+
+    middle: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Iterable[float | None]) -> Spread | None:
+        """Median, least and largest of those present; None where there are none."""
+        found = [value for value in values if value is not None]
+        return Spread(float(median(found)), float(min(found)), float(max(found))) if found else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system on one board at one number of views."""
+
+    board: Board
+    system: str  # the adapter's name, with what tells it apart where one adapter has several
+    views: int
+    trials: tuple[Trial, ...]
+    scores: ScoreMap
+    standings: Mapping[str, Standing]  # truth -> place
+    left_out: tuple[str, ...]  # reasons why some of its cells were not run
+
+    @property
+    def first(self) -> Trial:
+        return self.trials[0]
+
+    @property
+    def timed(self) -> tuple[Trial, ...]:
+        """The trials whose time and memory mean something: those that ended well."""
+        return tuple(trial for trial in self.trials if trial.status == "ok")
+
+    @property
+    def hardware(self) -> tuple[str, ...]:
+        return tuple(sorted({trial.hardware for trial in self.trials}))
+
+    def seconds(self, field: str) -> Spread | None:
+        """A time over the trials that ended well; None where they ran on two machines, which are never mixed."""
+        if len({trial.hardware for trial in self.timed}) != 1:
+            return None
+        return Spread.of(getattr(trial, field) for trial in self.timed)
+
+    def amount(self, field: str) -> Spread | None:
+        """A size (bytes, points, parameters) over the trials that ended well."""
+        return Spread.of(getattr(trial, field) for trial in self.timed)
+
+    def failures(self, truth: str, metric: str) -> dict[str, int]:
+        """Cells without a result under `truth` and `metric`, by kind; trials where nothing was scored at all."""
+        score = self.scores.get((truth, metric))
+        kinds = [cell.status for cell in score.cells] if score is not None else [trial.status for trial in self.trials]
+        return dict(sorted(Counter(kind for kind in kinds if kind != "ok").items()))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one board at one number of views, and how they compare under each truth."""
+
+    board: Board
+    views: int
+    rows: tuple[Row, ...]  # by rank, unranked ones last
+    comparisons: Mapping[str, Comparisons]  # truth -> ranked systems
+    agreement: Agreement | None  # of the rankings under COLMAP's and the exact truth; None unless both exist
+    scenes: Mapping[str, int]  # truth -> how many scenes have it
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All boards."""
+
+    groups: tuple[Group, ...]
+    metrics: Mapping[tuple[Board, str], tuple[Metric, ...]]  # (board, truth) -> in printing order
+    truths: tuple[str, ...]  # that something was scored against, the ranking one first
+    cards: Mapping[str, Mapping[str, TruthCard]]  # scene -> kind -> card
+
+    @cached_property
+    def boards(self) -> tuple[Board, ...]:
+        return tuple(dict.fromkeys(group.board for group in self.groups))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for group in self.groups for row in group.rows)
+
+    def judged_alike(self, scene: str, metric: str) -> Agreement:
+        """How far COLMAP's and the exact truth of `scene` order what both gave a score: every system at every number of
+        views, kin, references and unlike inputs too, since it is the judge that is judged."""
+        places: dict[str, dict[str, float]] = {"colmap": {}, "exact": {}}
+        for i, row in enumerate(self.rows):
+            for truth, found in places.items():
+                cells = row.scores[truth, metric].good if (truth, metric) in row.scores else ()
+                values = [cell.value for cell in cells if cell.scene == scene and cell.value is not None]
+                if values:
+                    found[str(i)] = fmean(values)
+        return agreement(places["colmap"], places["exact"])
+
+
+def records(table: pd.DataFrame) -> list[Any]:
+    """The rows of `table` as named tuples of plain Python values, None where missing."""
+    return list(table.astype(object).where(table.notna(), None).itertuples(index=False))
+
+
+def leaderboard(tables: Tables) -> Leaderboard:
+    """Build every board from checked tables; a pure function of them."""
+    return _Builder(tables).build()
+
+
+class _Builder:
+    """The look-ups that `leaderboard` shares between its steps."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.run = tables.run
+        self.trials: list[Trial] = sorted(
+            records(tables.trials), key=lambda t: (t.inputs, t.scope, t.adapter, t.views, t.scene, t.repeat, t.key)
+        )
+        self.labels = system_labels(self.trials)
+        self.cards = {row.scene: truth_cards(row.truths) for row in records(tables.scenes)}
+        self.scores: dict[tuple[str, str, str, str], RawScore] = {}
+        self.protocols: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+        self.seen: dict[tuple[Board, str], dict[str, Metric]] = defaultdict(dict)
+        self.judged_scenes = {truth: {s for s, cards in self.cards.items() if truth in cards} for truth in TRUTHS}
+        self.makers: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for score in records(tables.scores):
+            self.scores[score.key, score.truth, score.protocol_hash, score.metric] = score
+            self.protocols[score.inputs, score.scope].add((score.protocol, score.protocol_hash))
+            board = Board(score.inputs, score.scope, score.protocol, score.protocol_hash)
+            self.seen[board, score.truth][score.metric] = Metric(score.metric, score.unit, score.better)
+            self.judged_scenes[score.truth].add(score.scene)
+            self.makers[score.scene, score.truth].update(_names(score.truth_made_by))
+        self.left_out: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for absent in records(tables.left_out):
+            self.left_out[absent.adapter, absent.views].append(f"{absent.scene}: {absent.reason}")
+
+    def build(self) -> Leaderboard:
+        slots: dict[tuple[Board, int], dict[str, list[Trial]]] = defaultdict(lambda: defaultdict(list))
+        for trial in self.trials:
+            for protocol in sorted(self.protocols.get((trial.inputs, trial.scope), {("", "")})):
+                board = Board(trial.inputs, trial.scope, *protocol)
+                slots[board, trial.views][self.labels[trial.key]].append(trial)
+        metrics = {
+            place: tuple(found[name] for name in metric_order(found, self.run.rank_metric))
+            for place, found in sorted(self.seen.items())
+        }
+        scored = {truth for _, truth in metrics}
+        return Leaderboard(
+            groups=tuple(self._group(board, views, slots[board, views]) for board, views in sorted(slots)),
+            metrics=metrics,
+            truths=tuple(sorted(scored, key=lambda t: (t != self.run.rank_truth, TRUTHS.index(t)))),
+            cards=self.cards,
+        )
+
+    def _group(self, board: Board, views: int, systems: Mapping[str, list[Trial]]) -> Group:
+        scores: dict[str, dict[tuple[str, str], Score]] = {system: {} for system in systems}
+        for truth in TRUTHS:
+            places = self._places(truth, systems.values())
+            for metric in self.seen.get((board, truth), {}).values():
+                for system, trials in systems.items():
+                    cells = self._cells(board, truth, metric.id, trials, places)
+                    if cells:
+                        scores[system][truth, metric.id] = Score(metric, cells)
+        comparisons: dict[str, Comparisons] = {}
+        standings: dict[str, dict[str, Standing]] = {system: {} for system in systems}
+        for truth in TRUTHS:
+            if self.run.rank_metric not in self.seen.get((board, truth), {}):
+                timed = [system for system, trials in systems.items() if trials[0].weights == "random"]
+                standings |= {system: {**standings[system], truth: Standing(None, 0, TIMED_ONLY)} for system in timed}
+                continue
+            why = {system: self._unranked(truth, trials, scores[system]) for system, trials in systems.items()}
+            field = [system for system, reason in why.items() if not reason]
+            comparisons[truth] = compare(
+                {system: scores[system][truth, self.run.rank_metric].cells for system in field},
+                self.seen[board, truth][self.run.rank_metric].better,
+            )
+            place = ranks(comparisons[truth])
+            for system, reason in why.items():
+                standings[system][truth] = Standing(place.get(system), len(field), reason)
+        scenes = {trial.scene for trials in systems.values() for trial in trials}
+        rows = [
+            Row(
+                board,
+                system,
+                views,
+                tuple(trials),
+                scores[system],
+                standings[system],
+                tuple(self.left_out.get((trials[0].adapter, views), ())),
+            )
+            for system, trials in systems.items()
+        ]
+        return Group(
+            board,
+            views,
+            tuple(sorted(rows, key=lambda row: order(row, self.run.rank_truth, self.run.rank_metric))),
+            comparisons,
+            self._agreement(board, comparisons, scores),
+            {truth: len(scenes & self.judged_scenes[truth]) for truth in TRUTHS},
+        )
+
+    def _places(self, truth: str, systems: Iterable[list[Trial]]) -> set[tuple[str, str]]:
+        """The cells of a board at one number of views: what any system that may be ranked was planned for."""
+        trials = [trial for found in systems for trial in found if trial.scene in self.judged_scenes[truth]]
+        proper = [t for t in trials if not (t.reference or t.external or t.weights == "random")] or trials
+        return {(trial.scene, trial.view_ids) for trial in proper}
+
+    def _cells(
+        self, board: Board, truth: str, metric: str, trials: list[Trial], places: set[tuple[str, str]]
+    ) -> tuple[Cell, ...]:
+        """One cell a place, and one for each place that only this system has."""
+        here: dict[tuple[str, str], list[Trial]] = {place: [] for place in places}
+        for trial in trials:
+            if trial.scene in self.judged_scenes[truth] and trial.weights != "random":
+                here.setdefault((trial.scene, trial.view_ids), []).append(trial)
+        return tuple(
+            self._cell(place, [(t, self.scores.get((t.key, truth, board.protocol_hash, metric))) for t in found])
+            for place, found in sorted(here.items())
+            if trials[0].weights != "random"
+        )
+
+    def _cell(self, place: tuple[str, str], repeats: list[tuple[Trial, RawScore | None]]) -> Cell:
+        """The repeats of one cell taken together: it has a result only where every repeat has one."""
+        kinds = [_outcome(trial, score) for trial, score in repeats]
+        bad = [kind for kind in kinds if kind != "ok"]
+        if bad or not kinds:
+            return Cell(*place, status=bad[0] if bad else "not_run")
+        scores = [score for _, score in repeats if score is not None]
+
+        def over(field: str) -> list[float] | None:
+            found = [getattr(score, field) for score in scores]
+            return None if any(value is None for value in found) else found
+
+        low, high, floor, before = over("low"), over("high"), over("floor"), over("before_icp")
+        values = [score.value for score in scores]
+        return Cell(
+            *place,
+            status="ok",
+            value=fmean(values),
+            low=min(low) if low else (min(values) if len(values) > 1 else None),
+            high=max(high) if high else (max(values) if len(values) > 1 else None),
+            floor=fmean(floor) if floor else None,
+            before_icp=fmean(before) if before else None,
+        )
+
+    def _unranked(self, truth: str, trials: list[Trial], scores: ScoreMap) -> str:
+        """Why a system has no rank under `truth`; "" where it has one."""
+        trial = trials[0]
+        if trial.weights == "random":
+            return TIMED_ONLY
+        if trial.reference:
+            return "reference: given the truth"
+        if trial.external:
+            return "external prediction"
+        makers = set().union(*(self.makers.get((t.scene, truth), set()) for t in trials))
+        kin = sorted({trial.adapter, *_names(trial.kin)} & makers)
+        if kin:
+            return f"kin of this truth ({', '.join(kin)})"
+        if all(t.status == "unavailable" for t in trials):
+            return "unavailable"
+        score = scores.get((truth, self.run.rank_metric))
+        if score is None or not score.good:
+            return "no result" if score is None else f"no result ({score.status})"
+        return ""
+
+    def _agreement(
+        self, board: Board, comparisons: Mapping[str, Comparisons], scores: Mapping[str, ScoreMap]
+    ) -> Agreement | None:
+        """Kendall's tau between COLMAP's and the exact truth's rankings of the same systems on the same scenes."""
+        if not {"colmap", "exact"} <= set(comparisons):
+            return None
+        both = self.judged_scenes["colmap"] & self.judged_scenes["exact"]
+        field = set(comparisons["colmap"].systems) & set(comparisons["exact"].systems)
+        places = []
+        for truth in ("colmap", "exact"):
+            cells = {name: scores[name][truth, self.run.rank_metric].cells for name in field}
+            shared = {name: [cell for cell in found if cell.scene in both] for name, found in cells.items()}
+            whole = all(len(shared[name]) == len(cells[name]) for name in field)
+            better = self.seen[board, truth][self.run.rank_metric].better
+            places.append(ranks(comparisons[truth] if whole else compare(shared, better), among=field))
+        return agreement(*places)
+
+
+def order(row: Row, truth: str, metric: str) -> tuple[Any, ...]:
+    """What rows are sorted by under one truth: rank, then those whole, then the mean, then the name."""
+    standing = row.standings.get(truth, Standing(None, 0, "not scored"))
+    score = row.scores.get((truth, metric))
+    if score is None or score.value is None:
+        return (standing.rank is None, standing.rank or 0, True, 0, 0.0, row.system)
+    signed = score.value * (1 if score.metric.better == "lower" else -1)
+    missing = len(score.cells) - len(score.good)
+    return (standing.rank is None, standing.rank or 0, False, missing, signed, row.system)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _outcome(trial: Trial, score: RawScore | None) -> str:
+    if trial.status != "ok":
+        return str(trial.status)
+    if score is None:
+        return "unscored"
+    return {"ok": "ok", "failed": "unscorable", "unsupported": "unsupported"}[score.status]
+
+
+def system_labels(trials: Iterable[Trial]) -> dict[str, str]:
+    """Trial key -> the system's name: the adapter's, and in brackets what tells it from its other variants."""
+    variants: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    listed = list(trials)
+    for trial in listed:
+        variants[trial.adapter].add(tuple(getattr(trial, name) for name in VARIANT))
+    labels = {}
+    for trial in listed:
+        found = variants[trial.adapter]
+        differs = [i for i in range(len(VARIANT)) if len({variant[i] for variant in found}) > 1]
+        parts = [f"{VARIANT[i].replace('_', ' ')} {getattr(trial, VARIANT[i])}" for i in differs]
+        labels[trial.key] = f"{trial.adapter} [{', '.join(parts)}]" if parts else trial.adapter
+    return labels

@@ -1,0 +1,406 @@
+"""leaderboard.html and a page for each row: one folder that opens from disk with no network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from reports import text
+from reports.board import Board, Group, Leaderboard, Metric, Row, Standing, Trial, order, records
+from reports.curves import COSTS, Curve
+from reports.export import group_title, scope_of_claim
+from reports.page.clouds import SCALES, CloudPair, write_clouds
+from reports.published import sources
+from reports.ranking import ENOUGH_SCENES, Comparisons
+from reports.schema import RunInfo, Tables, scene_images
+from reports.stability import Stability, Sweeps
+
+TEMPLATES = Path(__file__).parent / "templates"
+ASSETS = ("style.css", "page.js", "clouds.js")
+HUES = 8  # colours in the style sheet for telling systems apart
+THUMBNAIL = 240  # pixels, the longer side
+MATRIX = 16  # systems in a head-to-head matrix; comparisons.csv has every pair
+CURVE_METRICS = 6  # how many quality metrics a board's curves offer
+
+
+# What the cloud viewer offers: headings (views, inputs) and below each its entries.
+CloudMenu = list[tuple[str, list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One input view as the page shows it."""
+
+    view: str
+    source: str  # relative to the page; "" where the image could not be read
+
+
+@dataclass(frozen=True)
+class SceneCard:
+    """One scene as the page shows it."""
+
+    name: str
+    title: str
+    thumbnails: tuple[Thumbnail, ...]
+    clouds: CloudMenu
+    refused: str  # why it has no COLMAP truth, where one was refused
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The dots and whiskers of one table: where a value lies between 0 and the largest."""
+
+    most: float
+
+    def at(self, value: float) -> float:
+        """Percent of the width."""
+        return round(100 * min(max(value / self.most, 0.0), 1.0), 2) if self.most > 0 else 0.0
+
+
+class _Page:
+    """What templates ask for, and the files they link to."""
+
+    def __init__(self, tables: Tables, board: Leaderboard, sweeps: Sweeps, out: Path) -> None:
+        self.run: RunInfo = tables.run
+        self.board = board
+        self.sweeps = sweeps
+        self.out = out
+        self.trials = {trial.key: trial for row in board.rows for trial in row.trials}
+        self.row_number = {trial.key: i for i, row in enumerate(board.rows) for trial in row.trials}
+        self.pages = {self._name(row): row for row in board.rows}
+        self.page_of = {(row.board, row.system, row.views): name for name, row in self.pages.items()}
+        self.rows_of: dict[tuple[Board, str], list[Row]] = defaultdict(list)
+        for row in board.rows:
+            self.rows_of[row.board, row.system].append(row)
+        self.hues = self._hues()
+        self.notes = _notes(tables)
+        self.remarks: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for said in records(tables.remarks):
+            self.remarks[said.key, said.protocol_hash].append(f"{said.truth} truth: {said.remark}")
+        self.alignments: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
+        for stage in records(tables.alignments):
+            self.alignments[stage.key, stage.truth, stage.protocol].append(stage)
+
+    def _name(self, row: Row) -> str:
+        """A file name that depends on nothing but what names the row."""
+        whole = json.dumps([row.board.inputs, row.board.scope, row.board.protocol_hash, row.system, row.views])
+        plain = re.sub(r"[^a-z0-9]+", "-", row.system.lower()).strip("-")[:40]
+        return f"{plain}-{row.views}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+    def _hues(self) -> dict[tuple[Board, str], int]:
+        systems: dict[Board, list[str]] = defaultdict(list)
+        for at, name in sorted(self.rows_of):
+            systems[at].append(name)
+        return {(at, name): i % HUES for at, names in systems.items() for i, name in enumerate(names)}
+
+    @property
+    def opening(self) -> Board | None:
+        """The board shown first: the first with a ranked row."""
+        judge = self.run.rank_truth
+        ranked = [g.board for g in self.board.groups if judge in g.comparisons and g.comparisons[judge].systems]
+        found = ranked or list(self.board.boards)
+        return found[0] if found else None
+
+    def hue(self, row: Row) -> int:
+        return self.hues[row.board, row.system]
+
+    def link(self, row: Row) -> str:
+        return f"rows/{self.page_of[row.board, row.system, row.views]}.html"
+
+    def standing(self, row: Row, truth: str) -> Standing:
+        return row.standings.get(truth, Standing(None, 0, f"not scored by {self.run.rank_metric}"))
+
+    def ordered(self, group: Group, truth: str) -> list[Row]:
+        """A group's rows as a table under `truth` lists them."""
+        return sorted(group.rows, key=lambda row: order(row, truth, self.run.rank_metric))
+
+    def groups(self, board: Board) -> list[Group]:
+        return [group for group in self.board.groups if group.board == board]
+
+    def shown(self, group: Group) -> list[str]:
+        """The truths a group has a table for, the ranking one first; that one alone where nothing was scored."""
+        return [t for t in self.board.truths if (group.board, t) in self.board.metrics] or [self.run.rank_truth]
+
+    def plot(self, group: Group, truth: str, metric: str) -> Plot:
+        ends = [0.0]
+        for row in group.rows:
+            score = row.scores.get((truth, metric))
+            if score is not None and score.value is not None:
+                ends += [score.value, *(score.bounds or ())]
+        return Plot(max(ends))
+
+    def partial(self, group: Group, truth: str) -> bool:
+        """Whether any row's mean is over fewer cells than planned."""
+        return any(s.status == "partial" for row in group.rows for (t, _), s in row.scores.items() if t == truth)
+
+    def board_title(self, board: Board) -> str:
+        same = [other for other in self.board.boards if (other.inputs, other.scope) == (board.inputs, board.scope)]
+        protocol = f" · {board.protocol} {board.protocol_hash[:6]}" if len(same) > 1 else ""
+        return f"{board.inputs.replace('+', ' + ')} → {board.scope}{protocol}"
+
+    def file_link(self, path: str, start: Path) -> str:
+        """`path` relative to the folder `start`, for a link; "" where nothing is there."""
+        return Path(os.path.relpath(path, start)).as_posix() if path and Path(path).exists() else ""
+
+
+def _notes(tables: Tables) -> dict[tuple[str, str], list[str]]:
+    """(Trial key, protocol hash) -> why scores are missing, each reason once with the metrics it concerns."""
+    reasons: dict[tuple[str, str], dict[tuple[str, str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    missing = tables.scores[tables.scores["status"] != "ok"]
+    for score in sorted(records(missing), key=lambda row: (row.key, row.truth, row.metric)):
+        reasons[score.key, score.protocol_hash][score.truth, score.status, score.note].append(score.metric)
+    return {
+        place: [
+            f"{truth} truth, {status}: {', '.join(metrics)}{f' ({note})' if note else ''}"
+            for (truth, status, note), metrics in found.items()
+        ]
+        for place, found in reasons.items()
+    }
+
+
+def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], sweeps: Sweeps, out: Path) -> list[Path]:
+    """Write leaderboard.html, rows/*.html and what they load into `out`; returns the files written."""
+    page = _Page(tables, board, sweeps, out)
+    for folder in ("rows", "assets", "clouds", "images"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    clouds: dict[str, Path] = {}
+    pairs = _clouds(tables, page, clouds)
+    scenes, images = _scenes(tables, page, pairs)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(text, name) for name in ("number", "seconds", "size", "count", "kinds")}
+    environment.globals |= {
+        "page": page,
+        "run": tables.run,
+        "board": board,
+        "metric_name": text.metric_name,
+        "group_title": group_title,
+        "scope_of_claim": scope_of_claim,
+        "pair_rows": pair_rows,
+        "stability_rows": stability_rows,
+        "enough": ENOUGH_SCENES,
+        "most_pairs": MATRIX,
+        "scales": SCALES,
+        "truth_name": {"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"},
+    }
+    written = [*sorted(clouds.values()), *images]
+    for name in ASSETS:
+        written.append(_write(out / "assets" / name, (TEMPLATES / name).read_text(encoding="utf-8")))
+    written.append(_write(out / "assets" / "plotly.min.js", get_plotlyjs()))
+    written.append(_write(out / "assets" / "figures.js", _script("figures", _figures(board, curves, page))))
+    front = environment.get_template("leaderboard.html").render(
+        scenes=scenes, left_out=records(tables.left_out), unavailable=_unavailable(page), reported=sources()
+    )
+    written.append(_write(out / "leaderboard.html", front))
+    template = environment.get_template("row.html")
+    for name, row in page.pages.items():
+        keys = {trial.key for trial in row.trials}
+        own = _cloud_menu(page, (pair for pair in pairs if pair.key in keys))
+        written.append(_write(out / "rows" / f"{name}.html", template.render(row=row, clouds=own)))
+    return written
+
+
+def _write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8", newline="\n")
+    return path
+
+
+def _script(name: str, value: Any) -> str:
+    """A script file that sets `reconbench.NAME`: data for a page that may not read data files."""
+    return f"window.reconbench=window.reconbench||{{}};reconbench.{name}={json.dumps(value, allow_nan=False)};\n"
+
+
+def _clouds(tables: Tables, page: _Page, written: dict[str, Path]) -> list[CloudPair]:
+    rows = sorted(records(tables.clouds), key=lambda row: (row.key, row.truth))
+    return [write_clouds(row.key, row.truth, Path(row.path), page.out / "clouds", written) for row in rows]
+
+
+def _cloud_menu(page: _Page, pairs: Iterable[CloudPair]) -> CloudMenu:
+    """The entries for `pairs`, most views first, then in the order of the tables."""
+
+    def listing(pair: CloudPair) -> tuple[int, int, str, str]:
+        trial = page.trials[pair.key]
+        return (-trial.views, page.row_number[pair.key], trial.scene, pair.truth)
+
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for pair in sorted(pairs, key=listing):
+        trial = page.trials[pair.key]
+        heading = f"{trial.views} view{'s' * (trial.views != 1)}: {trial.inputs.replace('+', ' + ')} → {trial.scope}"
+        found[heading].append(_cloud_entry(page, pair))
+    return list(found.items())
+
+
+def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
+    """What the cloud viewer is told of one pair."""
+    trial = page.trials[pair.key]
+    views = f"{trial.views} view{'s' * (trial.views != 1)}"
+    said = (
+        f"{text.count(pair.points)} points; error: median {text.number(pair.median_error)}%, "
+        f"95th percentile {text.number(pair.high_error)}% of the diameter"
+    )
+    return asdict(pair) | {
+        "label": f"{trial.title}, {trial.scene}, {views}, {trial.inputs}, against {pair.truth} truth",
+        "short": f"{trial.title}, {trial.scene}, {pair.truth} frame"
+        + (f", seed {trial.repeat}" if trial.repeat else ""),
+        "said": said,
+    }
+
+
+def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[SceneCard], list[Path]]:
+    """The scenes' cards, and the thumbnails written for them."""
+    cards, written = [], []
+    for number, scene in enumerate(sorted(records(tables.scenes), key=lambda row: row.scene)):
+        thumbnails = []
+        for i, (view, path) in enumerate(scene_images(scene.images).items()):
+            target = page.out / "images" / f"{number:02d}-{i:03d}.jpg"
+            found = _thumbnail(Path(path), target)
+            thumbnails.append(Thumbnail(view, f"images/{target.name}" if found else ""))
+            written += [target] if found else []
+        menu = _cloud_menu(page, (pair for pair in pairs if page.trials[pair.key].scene == scene.scene))
+        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), menu, scene.refused))
+    return cards, written
+
+
+def _thumbnail(source: Path, target: Path) -> bool:
+    """Whether a small JPEG of `source` could be written; a missing image is shown as missing, not fatal."""
+    try:
+        with Image.open(source) as image:
+            image.draft("RGB", (THUMBNAIL, THUMBNAIL))  # lets JPEG decode at a fraction of its size
+            small = image.convert("RGB")
+    except OSError:
+        return False
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(target, quality=82, optimize=True)
+    return True
+
+
+def _unavailable(page: _Page) -> list[Trial]:
+    """One trial of each system that could not be run here: its message says how to get it."""
+    found: dict[str, Trial] = {}
+    for row in page.board.rows:
+        for trial in row.trials:
+            if trial.status == "unavailable":
+                found.setdefault(row.system, trial)
+    return [found[name] for name in sorted(found)]
+
+
+def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[str, Any]]:
+    """The curves' data: one figure a board, truth and quantity."""
+    titles = {"warm_seconds": "Warm run time", "peak_rss_bytes": "Peak memory"}
+    found: dict[tuple[Board, str, str], list[Curve]] = defaultdict(list)
+    for curve in curves:
+        found[curve.board, curve.truth, curve.quantity].append(curve)
+    wanted: Mapping[tuple[Board, str], tuple[Metric, ...]] = board.metrics
+    figures = []
+    for index, place in enumerate(board.boards):
+        quantities = [
+            (truth, metric.id, metric.unit, metric.better)
+            for truth in board.truths
+            for metric in wanted.get((place, truth), ())[:CURVE_METRICS]
+        ]
+        quantities += [("", name, unit, "lower") for name, unit in COSTS if name in titles]
+        for truth, quantity, unit, better in quantities:
+            lines = [_line(curve, page) for curve in found.get((place, truth, quantity), [])]
+            if lines:
+                about = {"board": index, "truth": truth, "quantity": quantity, "unit": unit, "better": better}
+                figures.append(about | {"title": titles.get(quantity, quantity), "lines": lines})
+        figures += [
+            {"board": index, "truth": truth, "quantity": metric.id, "unit": metric.unit, "better": metric.better}
+            | {"title": f"{metric.id} by share kept", "views": group.views, "lines": lines}
+            for group in page.groups(place)
+            for truth in page.shown(group)
+            for metric in wanted.get((place, truth), ())[:CURVE_METRICS]
+            if (lines := _kept_lines(page, group, truth, metric.id))
+        ]
+    return figures
+
+
+def _kept_lines(page: _Page, group: Group, truth: str, metric: str) -> list[dict[str, Any]]:
+    """The score against the share of surest points kept, of the systems that have confidence."""
+    lines = []
+    for row in group.rows:
+        points = page.sweeps.kept(row, truth, metric)
+        if points:
+            blank: list[float | None] = [None] * len(points)
+            lines.append(
+                {
+                    "name": row.system,
+                    "hue": page.hue(row),
+                    "ranked": page.standing(row, truth).rank is not None,
+                    "views": [100 * point.kept for point in points],
+                    "value": [point.value for point in points],
+                    "low": blank,
+                    "high": blank,
+                    "cells": [f"{point.asked:.0%} asked, {point.cells_ok} of {point.cells} cells" for point in points],
+                    "whole": [point.cells_ok == point.cells for point in points],
+                }
+            )
+    return lines
+
+
+def _line(curve: Curve, page: _Page) -> dict[str, Any]:
+    rows = page.rows_of[curve.board, curve.system]
+    scale = 2.0**30 if curve.unit == "bytes" else 1.0
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value / scale
+
+    return {
+        "name": curve.system,
+        "hue": page.hue(rows[0]),
+        "ranked": any(page.standing(row, curve.truth or page.run.rank_truth).rank is not None for row in rows),
+        "views": [point.views for point in curve.points],
+        "value": [scaled(point.value) for point in curve.points],
+        "low": [scaled(point.low) for point in curve.points],
+        "high": [scaled(point.high) for point in curve.points],
+        "cells": [f"{point.cells_ok} of {point.cells} cells" for point in curve.points],
+        "whole": [point.cells_ok == point.cells for point in curve.points],
+    }
+
+
+def stability_rows(found: Stability, rows: list[Row]) -> list[tuple[str, list[float | None]]]:
+    """The matrix of shares won among the first systems of `rows`, in percent."""
+    order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
+    return [
+        (found.systems[i], [None if i == j else round(100 * float(found.share[i, j])) for j in order]) for i in order
+    ]
+
+
+def pair_rows(found: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The head-to-head matrix of the first systems of `rows`: for each, what it did against each other one."""
+    order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
+    out = []
+    for i in order:
+        cells = []
+        for j in order:
+            gain = float(found.gain[i, j])
+            low, high = float(found.low[i, j]), float(found.high[i, j])
+            cells.append(
+                {
+                    "self": i == j,
+                    "wins": int(found.wins[i, j]),
+                    "losses": int(found.wins[j, i]),
+                    "common": int(found.common[i, j]),
+                    "gain": None if gain != gain else gain,
+                    "ends": None if low != low else (low, high),
+                    "verdict": "better" if found.better[i, j] else ("worse" if found.better[j, i] else ""),
+                }
+            )
+        out.append((found.systems[i], cells))
+    return out
