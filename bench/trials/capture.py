@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from adapters.contract import F32, F64, I32, Cameras, Reconstruction, Unavailable, Views
-from adapters.systems.vggt.hooks import PROGRESS
+from adapters.systems.vggt.attention import PROGRESS
 from bench.systems import environments
 from bench.systems.cards import Adapter
 from bench.systems.process import log_tail, stage
@@ -25,7 +25,7 @@ from metrics.scoring.visibility import DepthBuffer, depth_buffers
 from reports.page.attention import HIDDEN, OUTSIDE, SEEN, UNKNOWN, AttentionPage, Matches, View
 
 AGREE = 0.01  # of the depth: a surface this near to a point is the point's
-_STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.{} import attention; attention.main(sys.argv[2])"
+_STUB = "import sys; sys.path.insert(0, sys.argv[1]); from {} import attention; attention.main(sys.argv[2])"
 Progress = Callable[[float, str], None]  # share done, what is being done
 
 
@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Captured:
-    """What an adapter's `attention.py` wrote: see `adapters.systems.vggt.hooks.capture`."""
+    """What an adapter's `attention.py` wrote: see `adapters.systems.vggt.attention.capture`."""
 
     names: tuple[str, ...]
     maps: F32
@@ -97,7 +97,7 @@ def capture(adapter: Adapter, views: Views, asked: Asked, progress: Progress = l
         work = Path(name)
         views.save(work / "views.npz")
         (work / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        command = [str(python), "-I", "-c", _STUB.format(adapter.folder.name), str(stage(adapter)), name]
+        command = [str(python), "-I", "-c", _STUB.format(adapter.module.rpartition(".")[0]), str(stage(adapter)), name]
         _run(command, work / "log.txt", progress)
         try:
             prediction = Reconstruction.load(work / "prediction.npz") if (work / "prediction.npz").is_file() else None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from adapters.contract import Unsupported, Views
 from adapters.systems.vggt.adapter import Adapter
-from adapters.systems.vggt.hooks import (
+from adapters.systems.vggt.attention import (
     PROGRESS,
     Capture,
     Tokens,
@@ -129,7 +129,7 @@ def test_captured_rows_and_rollout_equal_the_full_maps(heads: str, monkeypatch: 
     network = upstream_aggregator()
     import torch
 
-    monkeypatch.setattr("adapters.systems.vggt.hooks.CHUNK_BYTES", 4 * 4 * len(TOKENS) * 7)  # seven rows at once
+    monkeypatch.setattr("adapters.systems.vggt.attention.CHUNK_BYTES", 4 * 4 * len(TOKENS) * 7)  # seven rows at once
     images = torch.rand(1, VIEWS, 3, HEIGHT, WIDTH)
     full, fused, undo = [], [], []
     for block in network.global_blocks:  # whole maps, from the module's own code without the fused kernel

@@ -154,7 +154,7 @@ assert len(set(draws)) == 1, draws"""
 def test_a_staged_tree_holds_adapters_alone() -> None:
     tree = stage(FAULTY)
     assert [path.name for path in tree.iterdir()] == ["adapters"]
-    assert (tree / "adapters" / "faulty" / "adapter.py").is_file()
+    assert (tree / "adapters" / "third_party" / "faulty" / "adapter.py").is_file()
     assert stage(FAULTY) == tree
 
 
