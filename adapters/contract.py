@@ -29,6 +29,12 @@ SCALES = ("metric", "arbitrary")
 CONFIDENCE_KINDS = ("probability", "exp_confidence", "inverse_variance", "photo_consistency", "track_length")
 
 
+class InputError(ValueError):
+    """What the user can mend: one sentence naming the file or field, what was seen and what was wanted.
+
+    Every room raises this one, and the command line prints its sentence and ends with exit code 2."""
+
+
 class ContractError(ValueError):
     """Data that breaks the contract; the message names the field, what was seen and what was wanted."""
 

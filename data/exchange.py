@@ -9,8 +9,7 @@ import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from adapters.contract import Cameras, ContractError, Mesh, Reconstruction, Views
-from data.images import DataError
+from adapters.contract import Cameras, ContractError, InputError, Mesh, Reconstruction, Views
 from data.scene import CameraFile
 
 
@@ -81,14 +80,14 @@ def read_cloud(path: Path, cameras: Path | None, posed: bool) -> tuple[Reconstru
     try:
         loaded = trimesh.load(path, process=False)
     except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
-        raise DataError(f"{path}: not a readable cloud or mesh ({error})") from error
+        raise InputError(f"{path}: not a readable cloud or mesh ({error})") from error
     if isinstance(loaded, trimesh.Scene):
         loaded = loaded.to_geometry()
     vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float32)
     if len(vertices) == 0:
-        raise DataError(f"{path}: no point seen, at least one wanted")
+        raise InputError(f"{path}: no point seen, at least one wanted")
     if not np.isfinite(vertices).all():
-        raise DataError(f"{path}: {int((~np.isfinite(vertices)).any(axis=1).sum())} points are not finite, all must be")
+        raise InputError(f"{path}: {int((~np.isfinite(vertices)).any(axis=1).sum())} points not finite, all must be")
     mesh = None
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
         mesh = Mesh(vertices, np.asarray(loaded.faces, np.int32))
@@ -102,7 +101,7 @@ def read_cloud(path: Path, cameras: Path | None, posed: bool) -> tuple[Reconstru
         try:
             poses.validate("cameras", len(files))
         except (ContractError, ValueError) as error:
-            raise DataError(f"{cameras}: {error}") from error
+            raise InputError(f"{cameras}: {error}") from error
     return (
         Reconstruction(
             points=vertices if mesh is None else np.zeros((0, 3), np.float32),
@@ -122,7 +121,7 @@ def _read_cameras(path: Path) -> list[CameraFile]:
         import pycolmap
 
         if not any((path / f"images.{suffix}").is_file() for suffix in ("bin", "txt")):
-            raise DataError(f"{path}: no images.bin or images.txt seen, a COLMAP model wanted")
+            raise InputError(f"{path}: no images.bin or images.txt seen, a COLMAP model wanted")
         model = pycolmap.Reconstruction(str(path))
         files = []
         for image in sorted(model.images.values(), key=lambda image: image.name):
@@ -137,4 +136,4 @@ def _read_cameras(path: Path) -> list[CameraFile]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[CameraFile])
     except (OSError, msgspec.DecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error

@@ -7,23 +7,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from adapters.contract import U8, Bools
+from adapters.contract import U8, Bools, InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 Image.MAX_IMAGE_PIXELS = 400_000_000
 
 
-class DataError(ValueError):
-    """Input that cannot be used; one sentence naming the file, what was seen and what was wanted."""
-
-
 def list_images(folder: Path) -> list[Path]:
-    """The images of `folder`, sorted by name; DataError where it is no folder or holds none."""
+    """The images of `folder`, sorted by name; InputError where it is no folder or holds none."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: no such folder")
     images = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not images:
-        raise DataError(f"{folder}: no image seen, at least one of {' '.join(SUFFIXES)} wanted")
+        raise InputError(f"{folder}: no image seen, at least one of {' '.join(SUFFIXES)} wanted")
     return images
 
 
@@ -34,12 +30,12 @@ def read_image(path: Path) -> U8:
             image.load()
             upright = ImageOps.exif_transpose(image)
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        raise InputError(f"{path}: not a readable image ({error})") from error
     if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         grey = (np.asarray(upright, np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if upright.mode == "F":
-        raise DataError(f"{path}: floating-point image seen, 8- or 16-bit wanted")
+        raise InputError(f"{path}: floating-point image seen, 8- or 16-bit wanted")
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -49,5 +45,5 @@ def read_image(path: Path) -> U8:
 def read_mask(path: Path) -> Bools:
     """(H, W) bool, true where the 8-bit mask is above 127."""
     if not path.is_file():
-        raise DataError(f"{path}: no such mask")
+        raise InputError(f"{path}: no such mask")
     return np.asarray(read_image(path)[..., 0] > 127)

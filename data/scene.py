@@ -26,8 +26,8 @@ import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapters.contract import U8, Bools, Cameras
-from data.images import DataError, read_image, read_mask
+from adapters.contract import U8, Bools, Cameras, InputError
+from data.images import read_image, read_mask
 from metrics.scoring.truth import Box, Truth
 
 FORMAT = 1
@@ -92,20 +92,20 @@ class Scene:
 
     @staticmethod
     def open(path: Path) -> Scene:
-        """Read `scene.json`; raises DataError naming the file at fault."""
+        """Read `scene.json`; raises InputError naming the file at fault."""
         file = path / "scene.json"
         if not file.is_file():
-            raise DataError(f"{path}: no scene.json seen, a Scene directory wanted")
+            raise InputError(f"{path}: no scene.json seen, a Scene directory wanted")
         scene = _decode(file, SceneFile)
         if scene.format != FORMAT:
-            raise DataError(f"{file}: format {scene.format} seen, {FORMAT} wanted")
+            raise InputError(f"{file}: format {scene.format} seen, {FORMAT} wanted")
         names = [view.name for view in scene.views]
         if len(set(names)) != len(names) or not names:
-            raise DataError(f"{file}: {len(set(names))} distinct view names seen for {len(names)} views")
+            raise InputError(f"{file}: {len(set(names))} distinct view names seen for {len(names)} views")
         for view in scene.views:
             for relative in (view.image, view.mask):
                 if relative is not None and not (path / relative).resolve().is_relative_to(path.resolve()):
-                    raise DataError(f"{file}: view {view.name}: path {relative} leaves the scene's folder")
+                    raise InputError(f"{file}: view {view.name}: path {relative} leaves the scene's folder")
         return Scene(path, scene)
 
     @property
@@ -120,17 +120,17 @@ class Scene:
         for view in self.file.views:
             if view.name == name:
                 return view
-        raise DataError(f"{self.path}: view {name} seen, one of {', '.join(self.view_names)} wanted")
+        raise InputError(f"{self.path}: view {name} seen, one of {', '.join(self.view_names)} wanted")
 
     def image(self, name: str) -> U8:
         """(H, W, 3) uint8 sRGB, upright."""
         return read_image(self.path / self._view(name).image)
 
     def mask(self, name: str) -> Bools:
-        """(H, W) bool, true on the object; DataError where the view has none."""
+        """(H, W) bool, true on the object; InputError where the view has none."""
         view = self._view(name)
         if view.mask is None:
-            raise DataError(f"{self.path}: view {name} has no mask")
+            raise InputError(f"{self.path}: view {name} has no mask")
         return read_mask(self.path / view.mask)
 
     @property
@@ -143,11 +143,11 @@ class Scene:
         return tuple(k for k in ("exact", "colmap", "scan") if (self.path / "truth" / k / "truth.json").is_file())
 
     def truth(self, kind: str) -> Truth:
-        """Read one ground truth whole; raises DataError where it is absent or broken."""
+        """Read one ground truth whole; raises InputError where it is absent or broken."""
         folder = self.path / "truth" / kind
         if not (folder / "truth.json").is_file():
             have = ", ".join(self.truth_kinds) or "none"
-            raise DataError(
+            raise InputError(
                 f"{self.path}: no {kind} ground truth (present: {have}); `reconbench groundtruth` makes one"
             )
         return read_truth(self, folder)
@@ -160,7 +160,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
     known = {view.name: view for view in scene.file.views}
     for camera in cameras:
         if camera.view not in known:
-            raise DataError(f"{folder / 'cameras.json'}: view {camera.view} is not a view of the scene")
+            raise InputError(f"{folder / 'cameras.json'}: view {camera.view} is not a view of the scene")
     depth_paths = [folder / "depth" / f"{camera.view}.png" for camera in cameras]
     vertices = faces = None
     if (folder / "mesh.ply").is_file():
@@ -172,7 +172,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
         with np.load(folder / "points.npz", allow_pickle=False) as arrays:
             points, normals = arrays["points"].astype(np.float32), arrays["normals"].astype(np.float32)
     else:
-        raise DataError(f"{folder}: neither mesh.ply nor points.npz seen, one wanted")
+        raise InputError(f"{folder}: neither mesh.ply nor points.npz seen, one wanted")
     masks = [known[camera.view].mask for camera in cameras]
     return Truth(
         kind=file.kind,
@@ -230,7 +230,7 @@ def write_truth(
         (folder / "depth").mkdir(exist_ok=True)
         coded = np.round(np.asarray(depths, np.float64) / truth.depth_unit)
         if coded.max(initial=0) > 65535:
-            raise DataError(f"depth of view {name}: {coded.max():.0f} units seen, at most 65535 wanted")
+            raise InputError(f"depth of view {name}: {coded.max():.0f} units seen, at most 65535 wanted")
         Image.fromarray(coded.astype(np.uint16)).save(folder / "depth" / f"{name}.png", optimize=True)
     return folder
 
@@ -244,4 +244,4 @@ def _decode(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (msgspec.DecodeError, OSError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error

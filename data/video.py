@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import laplace
 
-from adapters.contract import U8
-from data.images import DataError
+from adapters.contract import U8, InputError
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
 JUDGED_SIDE = (
@@ -39,13 +38,13 @@ def sharpness(grey: U8) -> float:
 
 def sharpest_frames(path: Path, count: int) -> Iterator[Frame]:
     """The sharpest frame of each of `count` equal spans of the video's time, in order; a span without a frame gives
-    none. One frame is held at a time. Raises DataError where `path` is no readable video."""
+    none. One frame is held at a time. Raises InputError where `path` is no readable video."""
     if count < 1:
         raise ValueError(f"count: {count} seen, at least 1 wanted")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise DataError(f"{path}: no video stream seen, one wanted")
+                raise InputError(f"{path}: no video stream seen, one wanted")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             base = float(stream.time_base or 1)
@@ -63,10 +62,10 @@ def sharpest_frames(path: Path, count: int) -> Iterator[Frame]:
                 if best is None or score > best[1]:
                     best = (span, score, frame)
             if best is None:
-                raise DataError(f"{path}: no frame seen, at least one wanted")
+                raise InputError(f"{path}: no frame seen, at least one wanted")
             yield _read(best[2], start, best[1])
     except (av.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: not a readable video ({error})") from error
+        raise InputError(f"{path}: not a readable video ({error})") from error
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream, base: float) -> float:

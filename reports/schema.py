@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from adapters.contract import InputError
+
 Kind = Literal["text", "integer", "integer?", "number", "flag"]
 
 TRIAL_STATUS = ("ok", "oom", "timeout", "crash", "invalid_output", "unsupported", "unavailable")
@@ -37,7 +39,7 @@ HEADLINE = (
 )
 
 
-class TableError(ValueError):
+class TableError(InputError):
     """A table that breaks its description; the message names table and column, what was seen, what was wanted."""
 
 

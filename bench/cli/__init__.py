@@ -39,20 +39,13 @@ def main(arguments: list[str] | None = None) -> None:
         console.print("Interrupted. Finished trials are stored; the same command goes on from here.")
         sys.exit(130)
     except ValueError as error:
-        if not _expected(error):
+        from adapters.contract import InputError  # numpy comes with it
+
+        if not isinstance(error, InputError):
             raise
         console.print(f"reconbench: {error}", style="red", markup=False)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _expected(error: ValueError) -> bool:
-    """Whether `error` speaks to the user of his input."""
-    from data.images import DataError
-    from metrics.scoring.protocol import ProtocolError
-    from reports.schema import TableError
-
-    return isinstance(error, (DataError, ProtocolError, TableError))
 
 
 @app.command

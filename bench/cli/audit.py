@@ -31,23 +31,23 @@ def audit(
     import pandas as pd
     from rich.table import Table
 
+    from adapters.contract import InputError
     from bench.scoring.audit import audit as runs
     from bench.scoring.audit import error_bars, orders
     from bench.systems.cards import get_adapter
     from bench.trials.scenes import get_scene
     from bench.trials.suite import Contestant
-    from data.images import DataError
     from metrics.scoring.protocol import load_protocol, metric_table
 
     meant, opened = load_protocol(protocol), get_scene(scene)
     if views < 2:
-        raise DataError(f"--views: {views} seen, 2 at least wanted: one view has no order")
-    opened.truth(truth)  # DataError where it is absent
+        raise InputError(f"--views: {views} seen, 2 at least wanted: one view has no order")
+    opened.truth(truth)  # InputError where it is absent
     fields = {"name": adapter, "options": options_of(option), "give": split(give or ""), "weights": weights}
     try:
         contestant = msgspec.convert(fields, Contestant)
     except msgspec.ValidationError as error:
-        raise DataError(f"--give: {error}") from error
+        raise InputError(f"--give: {error}") from error
     heard = []
     total = len(orders(tuple(map(str, range(views)))))
     with console.status(f"run 1 of {total}") as status:

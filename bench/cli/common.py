@@ -32,24 +32,24 @@ def split(text: str) -> list[str]:
 
 
 def integers(flag: str, text: str) -> tuple[int, ...]:
-    """The whole numbers of a comma-separated `text`; DataError naming `flag` otherwise."""
-    from data.images import DataError
+    """The whole numbers of a comma-separated `text`; InputError naming `flag` otherwise."""
+    from adapters.contract import InputError
 
     try:
         return tuple(int(part) for part in split(text))
     except ValueError as error:
-        raise DataError(f"{flag}: {text!r} seen, whole numbers such as 1,2,4 wanted") from error
+        raise InputError(f"{flag}: {text!r} seen, whole numbers such as 1,2,4 wanted") from error
 
 
 def options_of(pairs: list[str] | None) -> dict[str, str | int | float | bool]:
     """`NAME=VALUE` pairs; values that read as JSON numbers or booleans become those."""
-    from data.images import DataError
+    from adapters.contract import InputError
 
     options: dict[str, str | int | float | bool] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise DataError(f"--option: {pair!r} seen, NAME=VALUE wanted")
+            raise InputError(f"--option: {pair!r} seen, NAME=VALUE wanted")
         try:
             parsed = json.loads(value)
         except json.JSONDecodeError:

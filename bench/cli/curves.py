@@ -62,15 +62,15 @@ def curves(
 
 
 def _costs(store: Path, limit: float | None) -> list[Series]:
+    from adapters.contract import InputError
     from bench.scoring.costs import cost_series
     from bench.systems.measure import Policy, memory_limit_bytes
     from bench.trials.store import Store
-    from data.images import DataError
 
     limit_bytes = limit * 2**30 if limit is not None else float(memory_limit_bytes(Policy()))
     found = cost_series(Store(store).trials(), limit_bytes)
     if not found:
-        raise DataError(f"{store}: no adapter with results at three view counts seen, one at least wanted")
+        raise InputError(f"{store}: no adapter with results at three view counts seen, one at least wanted")
     return found
 
 

@@ -70,14 +70,14 @@ def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: str) -> int
 
 def _tables(run: str, protocol: str, truth: str) -> Tables:
     """The tables of `run`: a store, or STORE@START of one of its runs."""
+    from adapters.contract import InputError
     from bench.scoring.collect import keys_of_run, make_tables
     from bench.trials.store import Store
-    from data.images import DataError
 
     path, at, started = run.rpartition("@")
     if Path(run).is_dir() or not at:
         path, at = run, ""
     if not Path(path, "trials").is_dir():
-        raise DataError(f"--compare: {path}: no trials/ seen, a store wanted")
+        raise InputError(f"--compare: {path}: no trials/ seen, a store wanted")
     store = Store(Path(path))
     return make_tables(store, protocol, truth, only=keys_of_run(store, started) if at else None)

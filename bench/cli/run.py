@@ -107,11 +107,11 @@ def score(
     again: Annotated[bool, Parameter(help="score anew what this protocol scored already")] = False,
 ) -> int:
     """Score stored predictions again, under any protocol and without any model; or a cloud made elsewhere."""
+    from adapters.contract import InputError
     from bench.cli.show import print_score
     from bench.scoring.external import add_external
     from bench.trials.scenes import get_scene
     from bench.trials.store import Store
-    from data.images import DataError
     from metrics.scoring.protocol import load_protocol
 
     load_protocol(protocol)
@@ -123,7 +123,7 @@ def score(
     else:
         records = kept.trials()
         if not records:
-            raise DataError(f"{store}: no finished trial seen, a store wanted")
+            raise InputError(f"{store}: no finished trial seen, a store wanted")
     for record, done in _score_again(kept, records, protocol, again=again):
         print_score(output, record, done)
     return 0
@@ -159,19 +159,18 @@ def predict(
     deadline: Annotated[float, Parameter(help="seconds")] = 3600.0,
 ) -> int:
     """Reconstruct photos with one adapter and write files; nothing is benchmarked or stored."""
-    from adapters.contract import Views
+    from adapters.contract import InputError, Views
     from bench.systems.cards import get_adapter
     from bench.systems.measure import Policy
     from bench.systems.process import run_adapter
     from bench.trials.scenes import scene_of_images
     from data.exchange import write_files
-    from data.images import DataError
 
     system, scene = get_adapter(adapter), scene_of_images(images)
     if needs := [given for given in system.card.requires if given != "masks"]:
-        raise DataError(f"adapter {adapter} requires {', '.join(needs)}, which a folder of photos does not hold")
+        raise InputError(f"adapter {adapter} requires {', '.join(needs)}, which a folder of photos does not hold")
     if "masks" in system.card.requires and not scene.has_masks:
-        raise DataError(f"{images}: no masks/ folder seen, adapter {adapter} wants a mask for each image")
+        raise InputError(f"{images}: no masks/ folder seen, adapter {adapter} wants a mask for each image")
     views = Views(
         images=tuple(scene.image(name) for name in scene.view_names),
         names=tuple(f"{i:03d}" for i in range(len(scene.view_names))),
@@ -183,7 +182,7 @@ def predict(
             system, views, options=options_of(option), device=device, weights=weights, seed=seed, policy=policy
         )
     if outcome.status == "unavailable":
-        raise DataError(f"{adapter}: {outcome.message}")
+        raise InputError(f"{adapter}: {outcome.message}")
     if prediction is None:
         console.print(f"{outcome.status}: {outcome.message}", style="red", markup=False)
         console.print(outcome.log_tail, markup=False, style="dim")
@@ -210,13 +209,13 @@ def merge(
 
 
 def _check_view_counts(trials: list[Trial]) -> None:
-    """DataError where the user's photos are too few for an adapter that he named: a table of refusals helps nobody."""
-    from data.images import DataError
+    """InputError where the user's photos are too few for an adapter that he named: a table of refusals helps nobody."""
+    from adapters.contract import InputError
 
     for trial in trials:
         card, count = trial.adapter.card, len(trial.scene.view_names)
         if count < card.min_views:
-            raise DataError(
+            raise InputError(
                 f"{trial.scene.path}: {count} image seen, adapter {card.name} wants {card.min_views} at least"
             )
 
@@ -225,8 +224,8 @@ def _suite(asked: Asked) -> Suite:
     """The suite asked for, or one made of the flags; flags that were given override the suite's fields."""
     import msgspec
 
+    from adapters.contract import InputError
     from bench.trials.suite import Contestant, Suite, load_suite
-    from data.images import DataError
 
     if asked.suite is None and asked.adapters is not None:
         base = Suite(name="command line", adapters=[Contestant(name="null")], views=(10**6,))
@@ -235,7 +234,7 @@ def _suite(asked: Asked) -> Suite:
     changes: dict[str, object] = {}
     given = split(asked.give or "")
     if unknown := [word for word in given if word not in ("masks", "cameras", "targets", "truth")]:
-        raise DataError(f"--give: {unknown[0]!r} seen, masks, cameras, targets or truth wanted")
+        raise InputError(f"--give: {unknown[0]!r} seen, masks, cameras, targets or truth wanted")
     if asked.adapters is not None:
         options = options_of(asked.option)
         weights = asked.weights or "pretrained"
@@ -243,7 +242,7 @@ def _suite(asked: Asked) -> Suite:
             {"name": name, "options": options, "give": given, "weights": weights} for name in split(asked.adapters)
         ]
     elif given or asked.option or asked.weights:
-        raise DataError("--give, --option and --weights: --adapters is wanted with them")
+        raise InputError("--give, --option and --weights: --adapters is wanted with them")
     for flag, text in (("views", asked.views), ("seeds", asked.seeds)):
         if text is not None:
             changes[flag] = integers(f"--{flag}", text)

@@ -8,11 +8,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from adapters.contract import Reconstruction
+from adapters.contract import InputError, Reconstruction
 from bench.files import replacing, write
 from bench.gate.readings import Readings
 from bench.trials.suite import Suite
-from data.images import DataError
 
 FORMAT = 1
 
@@ -46,16 +45,16 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def load_baseline(folder: Path) -> Baseline:
-    """The baseline in `folder`; DataError naming the file at fault."""
+    """The baseline in `folder`; InputError naming the file at fault."""
     file = folder / "baseline.json"
     if not file.is_file():
-        raise DataError(f"{file}: no baseline seen; `reconbench check --write --baseline {folder}` makes one")
+        raise InputError(f"{file}: no baseline seen; `reconbench check --write --baseline {folder}` makes one")
     try:
         baseline = msgspec.json.decode(file.read_bytes(), type=Baseline)
     except msgspec.DecodeError as error:
-        raise DataError(f"{file}: {error}") from error
+        raise InputError(f"{file}: {error}") from error
     if baseline.format != FORMAT:
-        raise DataError(f"{file}: format {baseline.format} seen, {FORMAT} wanted")
+        raise InputError(f"{file}: format {baseline.format} seen, {FORMAT} wanted")
     return baseline
 
 
@@ -71,9 +70,9 @@ def freeze(folder: Path, name: str, prediction: Reconstruction) -> None:
 
 
 def thaw(folder: Path, name: str) -> Reconstruction:
-    """Read what `freeze` wrote; DataError naming the file otherwise."""
+    """Read what `freeze` wrote; InputError naming the file otherwise."""
     path = folder / f"{name}.npz"
     try:
         return Reconstruction.load(path)
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error

@@ -23,10 +23,10 @@ from typing import Literal
 import numpy as np
 from scipy.stats import binom
 
+from adapters.contract import InputError
 from bench.gate import workloads
 from bench.gate.verdict import Finding, Verdict
 from bench.systems.measure import BUSY_SHARE, TreeWatch
-from data.images import DataError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT = 1.05  # a slowdown below this is none
@@ -217,7 +217,7 @@ def _tree(against: str) -> Iterator[Path]:
         )
         if made.returncode != 0:
             said = (made.stderr.strip().splitlines() or ["git said nothing"])[-1]
-            raise DataError(f"--against {against}: neither a tree of Reconbench nor a commit of this one ({said})")
+            raise InputError(f"--against {against}: neither a tree of Reconbench nor a commit of this one ({said})")
         try:
             yield target
         finally:

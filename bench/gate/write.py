@@ -7,14 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.contract import Reconstruction
+from adapters.contract import InputError, Reconstruction
 from bench.gate.baseline import Baseline, Frozen, freeze, save_baseline
 from bench.gate.exact import cases, quick
 from bench.gate.fresh import frozen_name, is_posed, name_of, run_fresh, write_fresh
 from bench.gate.frozen import WITNESSES, thin, witness
 from bench.trials.plan import plan
 from bench.trials.suite import Suite
-from data.images import DataError
 
 
 def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -> Baseline:
@@ -25,7 +24,7 @@ def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -
         outcome, prediction = run_fresh(trial)
         advance(trial.label)
         if prediction is None:
-            raise DataError(f"{name_of(trial)}: {outcome.status}: {outcome.message}; a suite that runs is wanted")
+            raise InputError(f"{name_of(trial)}: {outcome.status}: {outcome.message}; a suite that runs is wanted")
         name = frozen_name(trial)
         entry = Frozen(
             name=name,

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from adapters.contract import InputError
 from bench.scoring.score import score_trial
 from bench.scoring.sweep import Variant, sweep
 from bench.systems.measure import BUSY_SHARE, median_and_iqr, now, version
 from bench.trials.store import ScoreRecord, Store, TrialRecord
-from data.images import DataError
 from data.scene import Scene, truth_id
 from metrics.scoring.protocol import Protocol, geometry_table, load_protocol
 from metrics.similarity import scale_of
@@ -54,7 +54,7 @@ def make_tables(
         [record for record in store.trials() if not record.policy.timing_only and (only is None or record.key in only)]
     )
     if not records:
-        raise DataError(f"{store.path}: no finished trial seen, `reconbench run --store {store.path}` makes some")
+        raise InputError(f"{store.path}: no finished trial seen, `reconbench run --store {store.path}` makes some")
     scenes = _open_scenes(records)
     meant = load_protocol(protocol)
     scores: list[tuple[TrialRecord, ScoreRecord]] = []
@@ -112,12 +112,12 @@ def make_tables(
 
 
 def keys_of_run(store: Store, started: str) -> set[str]:
-    """The trials of the one run of `store` whose start time begins with `started`; DataError otherwise."""
+    """The trials of the one run of `store` whose start time begins with `started`; InputError otherwise."""
     runs = store.runs()
     matching = [run for run in runs if run.started.startswith(started)]
     if len(matching) != 1 or not started:
         known = ", ".join(run.started for run in runs) or "none"
-        raise DataError(f"{store.path}: {len(matching)} runs start with {started!r}, one wanted of: {known}")
+        raise InputError(f"{store.path}: {len(matching)} runs start with {started!r}, one wanted of: {known}")
     return set(matching[0].trials)
 
 
@@ -257,7 +257,7 @@ def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> list[di
     for record in records:
         if (known := rows.get(record.scene)) is not None:
             if known["path"] != record.scene_path:
-                raise DataError(f"two scenes are called {record.scene}: {known['path']} and {record.scene_path}")
+                raise InputError(f"two scenes are called {record.scene}: {known['path']} and {record.scene_path}")
             continue
         scene = scenes.get(record.scene_path)
         images, cards = {}, {}

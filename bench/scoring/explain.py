@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
+from adapters.contract import InputError
 from bench.scoring.collect import label
 from bench.scoring.score import score_trial
 from bench.trials.store import ScoredValue, ScoreRecord, Store, TrialRecord
-from data.images import DataError
 from data.scene import Scene
-from metrics.scoring.protocol import Protocol, ProtocolError, completeness, differing
+from metrics.scoring.protocol import Protocol, completeness, differing
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def explain(
 ) -> Iterator[Difference]:
     """Every difference of every record's trial, a trial at a time. What is scored on the way is stored.
 
-    ProtocolError where the two protocols score alike; DataError where nothing can be scored."""
+    InputError where the two protocols score alike; InputError where nothing can be scored."""
     stages = differing(one, other)
     if not stages:
-        raise ProtocolError(f"{one.name} and {other.name} score alike: there is nothing to explain")
+        raise InputError(f"{one.name} and {other.name} score alike: there is nothing to explain")
     judged = 0
     for record in records:
         scene = _scene(record, truth)
@@ -75,7 +75,7 @@ def explain(
             if family in families(other):
                 yield _difference(record, family, stages, walks)
     if not judged:
-        raise DataError(f"{store.path}: no trial with a prediction and {truth} truth seen, one at least wanted")
+        raise InputError(f"{store.path}: no trial with a prediction and {truth} truth seen, one at least wanted")
 
 
 def families(protocol: Protocol) -> dict[str, str]:

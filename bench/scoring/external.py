@@ -10,13 +10,12 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from adapters.contract import Cameras, Reconstruction
+from adapters.contract import Cameras, InputError, Reconstruction
 from bench.systems.cards import Card
 from bench.systems.measure import Policy, hardware, now
 from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store, TrialRecord
 from data.exchange import read_cloud
-from data.images import DataError
 from data.scene import Scene
 
 
@@ -25,13 +24,13 @@ def add_external(store: Store, file: Path, scene: Scene, cameras: Path | None, p
 
     Without cameras, and not `posed`, it is aligned as a single object is, by a global search."""
     if not file.is_file():
-        raise DataError(f"{file}: no such file")
+        raise InputError(f"{file}: no such file")
     if not scene.truth_kinds:
-        raise DataError(f"{scene.path}: no ground truth, so nothing can be scored on it")
+        raise InputError(f"{scene.path}: no ground truth, so nothing can be scored on it")
     prediction, views = read_cloud(file, cameras, posed)
     views = views or list(scene.view_names)
     if strange := [view for view in views if view not in scene.view_names]:
-        raise DataError(
+        raise InputError(
             f"{cameras}: view {strange[0]} is not a view of {scene.name} ({', '.join(scene.view_names[:3])} ...)"
         )
     if prediction.cameras is not None:
@@ -84,7 +83,7 @@ def add_external(store: Store, file: Path, scene: Scene, cameras: Path | None, p
 def _in_order(prediction: Reconstruction, views: list[str], order: tuple[str, ...]) -> Reconstruction:
     """The cameras in the scene's order, as every stored prediction has them."""
     if len(set(views)) != len(views):
-        raise DataError(f"cameras: {len(views) - len(set(views))} views have two cameras, one each wanted")
+        raise InputError(f"cameras: {len(views) - len(set(views))} views have two cameras, one each wanted")
     assert prediction.cameras is not None
     rows = np.argsort([order.index(view) for view in views])
     cameras: Cameras = prediction.cameras.take(rows)

@@ -9,10 +9,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from adapters.contract import U8
+from adapters.contract import U8, InputError
 from bench.trials.plan import read_truth
 from bench.trials.store import ScoredStage, ScoredValue, ScoreRecord, Store, TrialRecord
-from data.images import DataError
 from data.scene import Scene
 from metrics.scoring.protocol import Align, Protocol, load_protocol, metric_table
 from metrics.scoring.score import ErrorCloud, PreparedTruth, Score, ScoringError, Status, Value, score
@@ -28,12 +27,12 @@ def _prepared(path: Path, kind: str, protocol: Protocol) -> PreparedTruth:
 def prepare(scene: Scene, kind: str, protocol: Protocol) -> PreparedTruth:
     """A scene's truth made ready for a protocol: once a process for all that differ in confidence or alignment only.
 
-    DataError where the truth has too few points inside its crop volume."""
+    InputError where the truth has too few points inside its crop volume."""
     shared = msgspec.structs.replace(protocol, name="", description="", align=Align(), confidence_keep=1.0)
     try:
         return _prepared(scene.path.resolve(), kind, shared).under(protocol)
     except ScoringError as error:
-        raise DataError(f"{scene.path}: {error}") from error
+        raise InputError(f"{scene.path}: {error}") from error
 
 
 def score_trial(

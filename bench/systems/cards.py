@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 import adapters
-from data.images import DataError
+from adapters.contract import InputError
 
 ENTRY_POINT_GROUP = "reconbench.adapters"
 ADAPTERS = Path(adapters.__file__).parent  # the room: contract, worker, shared modules, systems
@@ -102,19 +102,19 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     estimate_seconds: tuple[float, float] = (1.0, 0.0)  # rough a + b * views on two cores, to plan with
 
     def check(self, where: Path) -> None:
-        """Raise DataError where fields contradict each other."""
+        """Raise InputError where fields contradict each other."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise DataError(f"{where}: name {self.name!r} seen, lower-case words joined by '-' wanted")
+            raise InputError(f"{where}: name {self.name!r} seen, lower-case words joined by '-' wanted")
         if missing := [given for given in self.requires if given not in self.accepts]:
-            raise DataError(f"{where}: requires {', '.join(missing)}, which accepts does not list")
+            raise InputError(f"{where}: requires {', '.join(missing)}, which accepts does not list")
         if "targets" in self.accepts and "cameras" not in self.requires:
-            raise DataError(f"{where}: accepts targets, which are cameras in a given world: requires cameras is wanted")
+            raise InputError(f"{where}: accepts targets, which are cameras in a given world: it must require cameras")
         if "truth" in self.accepts and not self.reference:
-            raise DataError(f"{where}: accepts truth, so reference = true is wanted")
+            raise InputError(f"{where}: accepts truth, so reference = true is wanted")
         self._check_environment(where)
         self._check_weights(where)
         if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):
-            raise DataError(
+            raise InputError(
                 f"{where}: min_views {self.min_views}, max_views {self.max_views} seen, 1 <= min <= max wanted"
             )
 
@@ -123,32 +123,32 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         try:
             SpecifierSet(spec.python)
         except InvalidSpecifier as error:
-            raise DataError(f"{where}: python {spec.python!r} seen, versions such as '>=3.10' wanted") from error
+            raise InputError(f"{where}: python {spec.python!r} seen, versions such as '>=3.10' wanted") from error
         for text in spec.requirements:
             try:
                 url = Requirement(text).url or ""
             except InvalidRequirement as error:
-                raise DataError(f"{where}: requirement {text!r} seen, one as PEP 508 writes it wanted") from error
+                raise InputError(f"{where}: requirement {text!r} seen, one as PEP 508 writes it wanted") from error
             if url.startswith("git+") and not re.search(r"@[0-9a-f]{40}(#.*)?$", url):
-                raise DataError(f"{where}: requirement {text!r} seen, git+URL@COMMIT with 40 hex digits wanted")
+                raise InputError(f"{where}: requirement {text!r} seen, git+URL@COMMIT with 40 hex digits wanted")
         for source in spec.sources:
             if not re.fullmatch(r"[0-9a-f]{40}", source.commit):
-                raise DataError(f"{where}: source {source.url} at commit {source.commit!r} seen, 40 hex digits wanted")
+                raise InputError(f"{where}: source {source.url} at commit {source.commit!r} seen, 40 hex digits wanted")
         if len({tree_name(source.url) for source in spec.sources}) < len(spec.sources):
-            raise DataError(f"{where}: two sources of one name seen, distinct names wanted")
+            raise InputError(f"{where}: two sources of one name seen, distinct names wanted")
 
     def _check_weights(self, where: Path) -> None:
         if self.weights is None:
             return
         if bool(self.weights.hub) == bool(self.weights.url):
-            raise DataError(f"{where}: weights with a hub id or a url wanted, one of them")
+            raise InputError(f"{where}: weights with a hub id or a url wanted, one of them")
         if self.weights.url and not re.match("(https?|file)://", self.weights.url):
-            raise DataError(f"{where}: weights url {self.weights.url!r} seen, https://... wanted")
+            raise InputError(f"{where}: weights url {self.weights.url!r} seen, https://... wanted")
         for name, digest in self.weights.files.items():
             if not re.fullmatch(r"[0-9a-f]{64}|", digest):
-                raise DataError(f"{where}: sha256 {digest!r} of {name} seen, 64 hex digits wanted")
+                raise InputError(f"{where}: sha256 {digest!r} of {name} seen, 64 hex digits wanted")
             if name.startswith("/") or ".." in Path(name).parts:
-                raise DataError(f"{where}: weights file {name!r} seen, a name below the repository wanted")
+                raise InputError(f"{where}: weights file {name!r} seen, a name below the repository wanted")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Adapter:
 
     @cached_property
     def card(self) -> Card:
-        """The parsed card; DataError naming the file and field where it is malformed."""
+        """The parsed card; InputError naming the file and field where it is malformed."""
         return read_card(self.folder / "adapter.toml")
 
     @cached_property
@@ -197,9 +197,9 @@ def read_card(path: Path) -> Card:
     try:
         card = msgspec.toml.decode(path.read_bytes(), type=Card)
     except OSError as error:
-        raise DataError(f"{path}: no adapter.toml seen, a folder with one wanted") from error
+        raise InputError(f"{path}: no adapter.toml seen, a folder with one wanted") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     card.check(path)
     return card
 
@@ -219,7 +219,7 @@ def find_adapters() -> dict[str, Adapter]:
 
 
 def get_adapter(name: str) -> Adapter:
-    """The adapter called `name`, or in the folder `name`; DataError with the nearest names otherwise."""
+    """The adapter called `name`, or in the folder `name`; InputError with the nearest names otherwise."""
     if "/" in name or (Path(name) / "adapter.toml").is_file():
         folder = Path(name).resolve()
         return Adapter(read_card(folder / "adapter.toml").name, folder, "folder")
@@ -228,7 +228,7 @@ def get_adapter(name: str) -> Adapter:
         return found[name]
     near = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(found)}"
-    raise DataError(f"adapter {name!r} is not known; {hint}")
+    raise InputError(f"adapter {name!r} is not known; {hint}")
 
 
 def _package_folder(dotted: str) -> Path | None:
@@ -269,7 +269,7 @@ def _imports(path: Path) -> Iterator[str]:
     try:
         tree = ast.parse(path.read_text())
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid Python ({error})") from error
+        raise InputError(f"{path}: not valid Python ({error})") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -29,10 +29,9 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from adapters.contract import Unavailable
+from adapters.contract import InputError, Unavailable
 from bench.files import cache_dir, write
 from bench.systems.cards import Adapter, EnvironmentSpec, tree_name
-from data.images import DataError
 
 OLDEST = (3, 9)  # what the contract's syntax needs
 LOG_LINES = 15  # of a failed step
@@ -92,12 +91,12 @@ def find(adapter: Adapter) -> Environment:
 
 
 def use(adapter: Adapter, python: Path) -> Environment:
-    """Let `adapter` run under an existing interpreter; DataError where that cannot run a worker."""
+    """Let `adapter` run under an existing interpreter; InputError where that cannot run a worker."""
     seen = _ask(python)
     if seen.numbers < OLDEST:
-        raise DataError(f"{python}: Python {'.'.join(map(str, seen.numbers))} seen, 3.9 or newer wanted")
+        raise InputError(f"{python}: Python {'.'.join(map(str, seen.numbers))} seen, 3.9 or newer wanted")
     if not any(package.lower().startswith("numpy==") for package in seen.packages):
-        raise DataError(f"{python}: no numpy seen, an interpreter that has it wanted")
+        raise InputError(f"{python}: no numpy seen, an interpreter that has it wanted")
     write(_named(adapter), msgspec.json.encode(Named(str(python.absolute()))))
     return find(adapter)
 
@@ -115,13 +114,13 @@ def install(adapter: Adapter, sources: Sequence[str] = (), say: Callable[[str], 
     """Make the environment that the card of `adapter` asks for, and forget an interpreter named for it.
 
     `sources` are local repositories (a checkout, or a bare one as `file://REPO`) that serve every repository of the
-    card whose commit they hold, and submodules alike. `say` is told of each step. DataError names the step that
+    card whose commit they hold, and submodules alike. `say` is told of each step. InputError names the step that
     failed, with the last lines of its log; the next call goes on from there."""
     spec = adapter.card.environment
     local = [_Repository.open(source) for source in sources]
     for repository in local:
         if not any(repository.has(commit) for commit in _commits(spec, local)):
-            raise DataError(f"--source {repository.path}: none of the card's commits is in it")
+            raise InputError(f"--source {repository.path}: none of the card's commits is in it")
     folder = _folder(spec)
     if spec.own:
         with _locked(folder, say) as lock:
@@ -144,15 +143,15 @@ def _installed(folder: Path) -> bool:
 
 
 def _ask(python: Path) -> Interpreter:
-    """What `python` says of itself; DataError where it cannot be asked."""
+    """What `python` says of itself; InputError where it cannot be asked."""
     try:
         done = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, timeout=120, check=True)
         return msgspec.json.decode(done.stdout, type=Interpreter)
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise DataError(f"{python}: not a working Python interpreter ({reason or error.returncode})") from error
+        raise InputError(f"{python}: not a working Python interpreter ({reason or error.returncode})") from error
     except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError) as error:
-        raise DataError(f"{python}: not a working Python interpreter ({error})") from error
+        raise InputError(f"{python}: not a working Python interpreter ({error})") from error
 
 
 @functools.cache
@@ -191,7 +190,7 @@ class _Repository:
         done = repository.git("rev-parse", "--git-dir")
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["no such folder"]
-            raise DataError(f"--source {source}: a git repository wanted ({reason[0]})")
+            raise InputError(f"--source {source}: a git repository wanted ({reason[0]})")
         return repository
 
     def git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -268,7 +267,7 @@ class _Installer:
         write(self._folder / "done", b"")
 
     def _call(self, command: list[str], cwd: Path | None = None, **variables: str) -> None:
-        """Run `command` in the environment, its output to the log; DataError naming the step where it fails."""
+        """Run `command` in the environment, its output to the log; InputError naming the step where it fails."""
         log = self._folder / "log.txt"
         pins = f"{os.environ.get('PIP_CONSTRAINT', '')} {(self._folder / 'constraints.txt').as_uri()}".strip()
         variables |= {"PATH": f"{self._venv / 'bin'}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(self._venv)}
@@ -289,7 +288,7 @@ class _Installer:
             ).returncode
         if code:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-            raise DataError(f"{self._adapter.name}: {self._now}, ended with exit code {code}; log: {log}\n{tail}")
+            raise InputError(f"{self._adapter.name}: {self._now}, ended with exit code {code}; log: {log}\n{tail}")
 
     def _make_venv(self) -> None:
         shutil.rmtree(self._venv, ignore_errors=True)
@@ -327,7 +326,7 @@ class _Installer:
             beside = [repository.path / folder, *repository.path.parent.glob(f"{Path(folder).name}*")]
             near = [_Repository(path) for path in beside if path.is_dir()]
             if (holder := _holder([*self._local, *near], sha)) is None:
-                raise DataError(
+                raise InputError(
                     f"{self._adapter.name}: {self._now}: its submodule {folder} at {sha} is not beside it; "
                     "--source DIR for a repository that holds it wanted as well"
                 )
@@ -351,8 +350,8 @@ def _base_python(wanted: str) -> str:
     if running in (versions := SpecifierSet(wanted)):
         return sys.executable
     for minor in range(30, OLDEST[1] - 1, -1):
-        with contextlib.suppress(DataError):  # a shim that leads nowhere
+        with contextlib.suppress(InputError):  # a shim that leads nowhere
             found = shutil.which(f"python3.{minor}")
             if found and ".".join(map(str, _ask(Path(found)).numbers)) in versions:
                 return found
-    raise DataError(f"Python {wanted} wanted: this one is {running}, and none on the PATH serves; name one by --python")
+    raise InputError(f"Python {wanted} wanted: this one is {running}, and none on the PATH serves; --python names one")

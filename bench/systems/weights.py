@@ -17,11 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.contract import Unavailable
+from adapters.contract import InputError, Unavailable
 from bench.files import cache_dir, replacing, write
 from bench.systems.cards import Adapter, Card, Weights
 from bench.systems.measure import now
-from data.images import DataError
 
 PRETRAINED, RANDOM, NONE = "pretrained", "random", "none"
 CHUNK = 2**20  # bytes
@@ -47,14 +46,14 @@ def resolve(adapter: Adapter, asked: str) -> Given:
     """What "pretrained", "random" or a path means for `adapter`; an adapter without weights is given none.
 
     Raises Unavailable, naming the one command that mends it, where pretrained weights are absent, spoilt or under a
-    licence not accepted; DataError where a path leads nowhere or the adapter has no weights to replace."""
+    licence not accepted; InputError where a path leads nowhere or the adapter has no weights to replace."""
     card = adapter.card
     if asked not in (PRETRAINED, RANDOM):
         if card.weights is None:
-            raise DataError(f"--weights: {asked} seen, but adapter {adapter.name} has no weights")
+            raise InputError(f"--weights: {asked} seen, but adapter {adapter.name} has no weights")
         path = Path(asked).expanduser().absolute()
         if not path.exists():
-            raise DataError(f"--weights: {asked}: no such file; pretrained, random or a checkpoint wanted")
+            raise InputError(f"--weights: {asked}: no such file; pretrained, random or a checkpoint wanted")
         return Given(str(path), f"path:{_digest(path)[:16]}")
     if card.weights is None:
         return Given(NONE, NONE)
@@ -68,14 +67,14 @@ def resolve(adapter: Adapter, asked: str) -> Given:
         raise Unavailable(f"the licence of its weights, {_licence(card)}, is not accepted: {command} accepts it")
     try:
         return _checked(folder, card.weights)
-    except DataError as error:
+    except InputError as error:
         raise Unavailable(f"{error}; delete it, and {command} fetches it again") from error
 
 
 def fetch(adapter: Adapter, advance: Callable[[int, int], None] = lambda done, total: None) -> Given:
     """Fetch the weights of `adapter`'s card unless they are here, and check them. `advance` is told of bytes.
 
-    DataError naming the file: where it cannot be had, and where its hash is not the card's."""
+    InputError naming the file: where it cannot be had, and where its hash is not the card's."""
     weights = adapter.card.weights
     if weights is None:
         return Given(NONE, NONE)
@@ -84,7 +83,7 @@ def fetch(adapter: Adapter, advance: Callable[[int, int], None] = lambda done, t
         (_fetch_hub if weights.hub else _fetch_url)(weights, advance)
         folder = _folder(weights)
     if folder is None:
-        raise DataError(f"{weights.hub}: fetched, but revision {weights.revision or 'main'} is not in {_hub_cache()}")
+        raise InputError(f"{weights.hub}: fetched, but revision {weights.revision or 'main'} is not in {_hub_cache()}")
     return _checked(folder, weights)
 
 
@@ -134,7 +133,7 @@ def _url_folder(weights: Weights) -> Path:
 
 
 def _checked(folder: Path, weights: Weights) -> Given:
-    """The files in `folder`, if their hashes are the card's; DataError otherwise."""
+    """The files in `folder`, if their hashes are the card's; InputError otherwise."""
     seen = {name: _digest(folder / name) for name in weights.files}
     for name, wanted in weights.files.items():
         _check(folder / name, seen[name], wanted)
@@ -145,7 +144,7 @@ def _checked(folder: Path, weights: Weights) -> Given:
 
 def _check(path: Path, seen: str, wanted: str) -> None:
     if wanted and seen != wanted:
-        raise DataError(f"{path}: sha256 {seen} seen, {wanted} wanted")
+        raise InputError(f"{path}: sha256 {seen} seen, {wanted} wanted")
 
 
 def _digest(path: Path) -> str:
@@ -166,7 +165,7 @@ def _fetch_hub(weights: Weights, advance: Callable[[int, int], None]) -> None:
     try:
         import huggingface_hub
     except ModuleNotFoundError as error:
-        raise DataError(
+        raise InputError(
             f"{weights.hub}: huggingface_hub is wanted to fetch it: pip install 'reconbench[models]'"
         ) from error
     for name in weights.files:
@@ -175,7 +174,7 @@ def _fetch_hub(weights: Weights, advance: Callable[[int, int], None]) -> None:
                 weights.hub, name, revision=weights.revision or None, cache_dir=_hub_cache()
             )
         except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-            raise DataError(f"{weights.hub}: {name} cannot be fetched ({' '.join(str(error).split())})") from error
+            raise InputError(f"{weights.hub}: {name} cannot be fetched ({' '.join(str(error).split())})") from error
 
 
 def _fetch_url(weights: Weights, advance: Callable[[int, int], None]) -> None:
@@ -192,7 +191,7 @@ def _fetch_url(weights: Weights, advance: Callable[[int, int], None]) -> None:
                         done += len(part)
                         advance(done, total)
                 if done < total:
-                    raise DataError(f"{url}: ended after {done} of {total} bytes")
+                    raise InputError(f"{url}: ended after {done} of {total} bytes")
                 _check(Path(name), digest.hexdigest(), wanted)
         except (OSError, http.client.HTTPException) as error:
-            raise DataError(f"{url}: cannot be fetched ({error})") from error
+            raise InputError(f"{url}: cannot be fetched ({error})") from error

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.contract import F32, F64, I32, Cameras, Reconstruction, Unavailable, Views
+from adapters.contract import F32, F64, I32, Cameras, InputError, Reconstruction, Unavailable, Views
 from adapters.systems.vggt.attention import PROGRESS
 from bench.systems import environments
 from bench.systems.cards import Adapter
 from bench.systems.process import log_tail, stage
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 from bench.trials.plan import read_truth, view_order
-from data.images import DataError
 from data.scene import Scene
 from metrics.scoring.visibility import DepthBuffer, depth_buffers
 from reports.page.attention import HIDDEN, OUTSIDE, SEEN, UNKNOWN, AttentionPage, Matches, View
@@ -74,15 +73,15 @@ class Captured:
 def capture(adapter: Adapter, views: Views, asked: Asked, progress: Progress = lambda share, what: None) -> Captured:
     """Run `adapter` once on `views` in its own environment and read back the attention asked for.
 
-    DataError where the adapter has no attention to show, its environment or weights are absent, or the run fails."""
+    InputError where the adapter has no attention to show, its environment or weights are absent, or the run fails."""
     if not (adapter.folder / "attention.py").is_file():
-        raise DataError(
+        raise InputError(
             f"adapter {adapter.name}: no attention.py seen in {adapter.folder}, so it has no attention to show"
         )
     try:
         python, given = environments.find(adapter).python, resolve(adapter, asked.weights)
     except Unavailable as error:
-        raise DataError(f"adapter {adapter.name}: {error}") from error
+        raise InputError(f"adapter {adapter.name}: {error}") from error
     request = {
         "options": asked.options or {},
         "device": asked.device,
@@ -115,11 +114,11 @@ def capture(adapter: Adapter, views: Views, asked: Asked, progress: Progress = l
             found.check(len(views))
             return found
         except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"adapter {adapter.name}: its attention cannot be read ({error})") from error
+            raise InputError(f"adapter {adapter.name}: its attention cannot be read ({error})") from error
 
 
 def _run(command: list[str], log: Path, progress: Progress) -> None:
-    """Run `command` to its end, telling of its progress; DataError with its last words where it fails."""
+    """Run `command` to its end, telling of its progress; InputError with its last words where it fails."""
     with (
         log.open("wb") as errors,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,
@@ -134,9 +133,9 @@ def _run(command: list[str], log: Path, progress: Progress) -> None:
             process.kill()
             raise
     if (code := process.returncode) < 0:
-        raise DataError(f"attention: the process was killed by {signal.Signals(-code).name}")
+        raise InputError(f"attention: the process was killed by {signal.Signals(-code).name}")
     if code > 0:
-        raise DataError(f"attention: {(log_tail(log).splitlines() or [f'ended with exit code {code}'])[-1]}")
+        raise InputError(f"attention: {(log_tail(log).splitlines() or [f'ended with exit code {code}'])[-1]}")
 
 
 def correspondences(page: AttentionPage, maker: str, cameras: Cameras, buffers: Sequence[DepthBuffer]) -> Matches:
@@ -193,7 +192,7 @@ def chosen_views(scene: Scene, views: str, seed: int) -> tuple[str, ...]:
     else:
         chosen = [name.strip() for name in views.split(",")]
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(scene.view_names):
-        raise DataError(f"--views: {views!r} seen, a count or different views of {', '.join(scene.view_names)} wanted")
+        raise InputError(f"--views: {views!r} seen, a count or different views of {', '.join(scene.view_names)} wanted")
     return tuple(chosen)
 
 

@@ -9,14 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from adapters.contract import Reconstruction
+from adapters.contract import InputError, Reconstruction
 from bench.systems.cards import Adapter
 from bench.systems.measure import Policy
 from bench.systems.process import run_adapter
 from bench.systems.weights import PRETRAINED
 from bench.trials.plan import Trial, view_order
 from bench.trials.suite import Contestant
-from data.images import DataError
 from data.scene import Scene
 
 REPROJECTION_PIXELS = 2.0  # allowed median distance between a point's pixel and its projection by its own camera
@@ -36,7 +35,7 @@ def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu", weights: 
     """Check `adapter` on `scene`, a result at a time; nothing is stored. Random weights give no result to check."""
     try:
         card = adapter.card
-    except DataError as error:
+    except InputError as error:
         yield Check("card", "fail", str(error))
         return
     yield Check("card", "pass", f"{card.title}; {card.scope}; takes {', '.join(['images', *card.accepts])}")

@@ -11,14 +11,13 @@ import msgspec
 import numpy as np
 import trimesh
 
-from adapters.contract import CONTRACT_VERSION, Cameras, Surface, Unavailable, Views
+from adapters.contract import CONTRACT_VERSION, Cameras, InputError, Surface, Unavailable, Views
 from bench.systems import environments, weights
 from bench.systems.cards import Adapter, get_adapter
 from bench.systems.measure import Policy
 from bench.trials.scenes import get_scenes
 from bench.trials.store import TrialRecord
 from bench.trials.suite import Contestant, Suite
-from data.images import DataError
 from data.scene import Scene
 from data.subsets import even_order, nested_order
 from metrics.scoring.truth import Truth
@@ -68,7 +67,7 @@ class Trial:
 
     @functools.cached_property
     def weights(self) -> str:
-        """Id of its weights: of the very files; the bare "pretrained" where they are not here. DataError: no path."""
+        """Id of its weights: of the very files; the bare "pretrained" where they are not here. InputError: no path."""
         try:
             return weights.resolve(self.adapter, self.contestant.weights).id
         except Unavailable:
@@ -85,7 +84,7 @@ class Trial:
         return f"{self.adapter.name} on {self.scene.name}, {len(self.views)} views"
 
     def make_views(self) -> Views:
-        """The arrays to give: images and what the trial gives, nothing else. DataError where the scene lacks it."""
+        """The arrays to give: images and what the trial gives, nothing else. InputError where the scene lacks it."""
         scene, given = self.scene, self.given
         cameras = targets = sizes = truth = None
         if {"cameras", "truth"} & set(given):
@@ -131,7 +130,7 @@ def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
     contestants = [(contestant, get_adapter(contestant.name)) for contestant in suite.adapters]
     for contestant, adapter in contestants:
         if extra := [given for given in contestant.give if given not in adapter.card.accepts]:
-            raise DataError(f"adapter {adapter.name} does not accept {', '.join(extra)}")
+            raise InputError(f"adapter {adapter.name} does not accept {', '.join(extra)}")
     ordered: list[tuple[int, int, Trial]] = []
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
         for seed in suite.seeds:
@@ -206,7 +205,7 @@ def read_truth(scene: Scene, kind: str) -> Truth:
 
 def _cameras_of(truth: Truth, views: tuple[str, ...], scene: Scene) -> Cameras:
     if missing := [view for view in views if view not in truth.view_names]:
-        raise DataError(f"{scene.path}: the {truth.kind} truth has no camera for view {', '.join(missing[:5])}")
+        raise InputError(f"{scene.path}: the {truth.kind} truth has no camera for view {', '.join(missing[:5])}")
     return truth.cameras.take([truth.view_names.index(view) for view in views])
 
 
@@ -223,7 +222,7 @@ def _surface_of(scene: Scene, kind: str) -> Surface:
 
 
 def _check(trial: Trial) -> None:
-    """DataError where the scene cannot give what the trial asks for, or the weights asked for lead nowhere."""
+    """InputError where the scene cannot give what the trial asks for, or the weights asked for lead nowhere."""
     _ = trial.weights
     if "masks" in trial.given:
         for view in trial.views:

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.images import DataError, list_images, read_image
+from adapters.contract import InputError
+from data.images import list_images, read_image
 from data.scene import Scene, SceneFile, ViewFile
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded"
@@ -18,7 +19,7 @@ def embedded_scenes() -> dict[str, Path]:
 
 
 def get_scene(name: str) -> Scene:
-    """The embedded scene called `name`, or the Scene directory `name`; DataError with near names otherwise."""
+    """The embedded scene called `name`, or the Scene directory `name`; InputError with near names otherwise."""
     embedded = embedded_scenes()
     if name in embedded:
         return Scene.open(embedded[name])
@@ -26,7 +27,7 @@ def get_scene(name: str) -> Scene:
         return Scene.open(Path(name))
     near = difflib.get_close_matches(name, embedded, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(embedded)}"
-    raise DataError(f"scene {name!r} is neither an embedded scene nor a folder; {hint}")
+    raise InputError(f"scene {name!r} is neither an embedded scene nor a folder; {hint}")
 
 
 def get_scenes(names: Sequence[str]) -> list[Scene]:
@@ -35,7 +36,7 @@ def get_scenes(names: Sequence[str]) -> list[Scene]:
     for name in names:
         wanted.update(dict.fromkeys(embedded_scenes()) if name == "*" else {name: None})
     if not wanted:
-        raise DataError("scenes: none named, an embedded scene or a Scene directory wanted")
+        raise InputError("scenes: none named, an embedded scene or a Scene directory wanted")
     return [get_scene(name) for name in wanted]
 
 
@@ -44,12 +45,12 @@ def scene_of_images(folder: Path) -> Scene:
     paths = list_images(folder)
     stems = [path.stem for path in paths]
     if doubled := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise DataError(f"{folder}: more than one image is called {doubled[0]}, distinct names wanted")
+        raise InputError(f"{folder}: more than one image is called {doubled[0]}, distinct names wanted")
     masks = folder / "masks"
     for path in paths:
         read_image(path)
         if masks.is_dir() and not (masks / f"{path.stem}.png").is_file():
-            raise DataError(f"{masks}: no mask {path.stem}.png seen for {path.name}, one an image wanted")
+            raise InputError(f"{masks}: no mask {path.stem}.png seen for {path.name}, one an image wanted")
     views = [ViewFile(path.stem, path.name, f"masks/{path.stem}.png" if masks.is_dir() else None) for path in paths]
     return Scene(
         folder,

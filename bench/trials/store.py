@@ -26,12 +26,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.contract import Reconstruction
+from adapters.contract import InputError, Reconstruction
 from bench.files import replacing, write
 from bench.systems.cards import Card
 from bench.systems.measure import Hardware, Policy, Steps
 from bench.systems.process import Status
-from data.images import DataError
 from metrics.scoring.equalise import bounded_subset
 from metrics.scoring.score import ErrorCloud
 
@@ -251,10 +250,10 @@ class Store:
         return identity, len(arrays["points"])
 
     def prediction(self, identity: str) -> Reconstruction:
-        """Read a stored prediction; DataError where it is absent."""
+        """Read a stored prediction; InputError where it is absent."""
         path = self.prediction_path(identity)
         if not path.is_file():
-            raise DataError(f"{path}: the prediction is not in the store")
+            raise InputError(f"{path}: the prediction is not in the store")
         return Reconstruction.load(path)
 
     @contextlib.contextmanager
@@ -273,7 +272,7 @@ class Store:
     def merge(self, other: Store) -> int:
         """Copy what `other` has and this store lacks; returns the number of trials copied."""
         if not (other.path / "trials").is_dir():
-            raise DataError(f"{other.path}: no trials/ seen, a store wanted")
+            raise InputError(f"{other.path}: no trials/ seen, a store wanted")
         copied = 0
         # Predictions before the records that name them: a store never promises what it lacks.
         for kind in ("predictions", "logs", "clouds", "trials", "scores", "runs"):
@@ -296,4 +295,4 @@ def _read(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except msgspec.DecodeError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error

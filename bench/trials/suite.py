@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from adapters.contract import InputError
 from bench.systems.cards import Given
 from bench.systems.measure import Policy
-from data.images import DataError
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -70,29 +70,29 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ]
 
     def check(self, where: str) -> None:
-        """Raise DataError where a field is empty or out of range."""
+        """Raise InputError where a field is empty or out of range."""
         for field in ("adapters", "views", "seeds"):
             if not getattr(self, field):
-                raise DataError(f"{where}: {field} is empty, at least one wanted")
+                raise InputError(f"{where}: {field} is empty, at least one wanted")
         if self.timing is not None and not self.timing.views:
-            raise DataError(f"{where}: timing.views is empty, at least one wanted")
+            raise InputError(f"{where}: timing.views is empty, at least one wanted")
         for part in self.parts():
             for views in (part.views, *(contestant.views for contestant in part.adapters)):
                 if min(views, default=1) < 1:
-                    raise DataError(f"{where}: views {min(views)} seen, at least 1 wanted")
+                    raise InputError(f"{where}: views {min(views)} seen, at least 1 wanted")
         if min(self.seeds) < 0:
-            raise DataError(f"{where}: seeds {min(self.seeds)} seen, 0 or more wanted")
+            raise InputError(f"{where}: seeds {min(self.seeds)} seen, 0 or more wanted")
 
 
 def load_suite(name: str) -> Suite:
-    """The suite called `name`, or in the file `name`; DataError naming file and field otherwise."""
+    """The suite called `name`, or in the file `name`; InputError naming file and field otherwise."""
     path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
     try:
         suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in SUITES.glob("*.toml")))
-        raise DataError(f"suite {name!r} is not known; known: {known}, or the path of a .toml file") from error
+        raise InputError(f"suite {name!r} is not known; known: {known}, or the path of a .toml file") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     suite.check(str(path))
     return suite

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.contract import F32, F64, Bools, Cameras, Unsupported
+from adapters.contract import F32, F64, Bools, Cameras, InputError, Unsupported
 from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
 from data.groundtruth.covariance import centre_error
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
@@ -33,7 +33,6 @@ from data.groundtruth.quality import (
     predicted_error,
 )
 from data.groundtruth.solve import solve
-from data.images import DataError
 from data.scene import CameraFile, TruthFile, write_truth
 from metrics.cameras import align_cameras
 from metrics.scoring.equalise import bounded_subset
@@ -70,19 +69,19 @@ def build_groundtruth(
     still solved freely, then one similarity brings them into the exact frame, whose diameter and crop are taken;
     elsewhere z is up and the crop is what many views see.
 
-    A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises DataError for
+    A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises InputError for
     input that cannot be used; then nothing is written."""
     if not source.exists():
-        raise DataError(f"{source}: no such file or folder")
+        raise InputError(f"{source}: no such file or folder")
     if frames < 2:
-        raise DataError(f"frames: {frames} seen, at least 2 wanted")
+        raise InputError(f"frames: {frames} seen, at least 2 wanted")
     if mesh and not dense:
-        raise DataError("mesh: a mesh without the dense surface seen, both wanted")
+        raise InputError("mesh: a mesh without the dense surface seen, both wanted")
     in_place = out.exists() and source.resolve() == out.resolve()
     if out.exists() and not in_place and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists already, a new or empty folder wanted")
+        raise InputError(f"{out}: exists already, a new or empty folder wanted")
     if in_place and not (out / "scene.json").is_file():
-        raise DataError(f"{out}: holds the photos themselves, another folder wanted to write the scene to")
+        raise InputError(f"{out}: holds the photos themselves, another folder wanted to write the scene to")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         stage = Path(folder, "scene")
@@ -282,7 +281,7 @@ def _measure(
     try:
         target_from_model, exact_cameras = _registration(solved, names, exact)
     except AlignmentError as error:
-        raise DataError(f"{scene.path}: its exact cameras do not fix a frame: {error}") from error
+        raise InputError(f"{scene.path}: its exact cameras do not fix a frame: {error}") from error
     solved = replace(
         solved,
         cameras=move_cameras(solved.cameras, target_from_model),
@@ -297,7 +296,7 @@ def _measure(
     about, normals = (surface.points, surface.normals) if surface else (solved.points, towards_cameras(solved))
     kept = photographed(about, solved.cameras, solved.sizes, masks)
     if kept.sum() < FEWEST_POINTS:
-        raise DataError(f"{scene.path}: {int(kept.sum())} points on what was photographed, {FEWEST_POINTS} wanted")
+        raise InputError(f"{scene.path}: {int(kept.sum())} points on what was photographed, {FEWEST_POINTS} wanted")
     crop = exact.crop if exact is not None else robust_box(about[kept])
     if crop is not None:
         kept &= crop.contains(about)

@@ -13,16 +13,15 @@ import pycolmap
 from PIL import Image
 
 import data
-from adapters.contract import F32, U8, Bools, Cameras
+from adapters.contract import F32, U8, Bools, Cameras, InputError
 from adapters.shared.stereo import DepthMap
-from data.images import DataError
 
 TAIL = 400  # characters of the log quoted when it fails
 
 
 def run_module(module: str, arguments: Sequence[str], timeout: float | None = None) -> None:
     """`python -m MODULE ARGUMENTS` in a process of its own: what COLMAP was built without aborts instead of raising.
-    DataError with the end of its log where it fails or takes more than `timeout` seconds."""
+    InputError with the end of its log where it fails or takes more than `timeout` seconds."""
     environment = {**os.environ, "PYTHONPATH": str(Path(data.__file__).parents[1])}
     command = [sys.executable, "-P", "-m", module, *arguments]
     try:
@@ -30,10 +29,10 @@ def run_module(module: str, arguments: Sequence[str], timeout: float | None = No
             command, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise DataError(f"{module} took more than {timeout:g} s, the timeout") from error
+        raise InputError(f"{module} took more than {timeout:g} s, the timeout") from error
     if done.returncode != 0:
         tail = " ".join(done.stderr[-TAIL:].split())
-        raise DataError(f"{module} ended with code {done.returncode}: {tail or 'nothing logged'}")
+        raise InputError(f"{module} ended with code {done.returncode}: {tail or 'nothing logged'}")
 
 
 def write_workspace(

@@ -12,10 +12,9 @@ import numpy as np
 import pycolmap
 import trimesh
 
-from adapters.contract import F32
+from adapters.contract import F32, InputError
 from data.groundtruth.colmap import run_module, write_map, write_workspace
 from data.groundtruth.dense import MIN_SUPPORT, Dense, Solved
-from data.images import DataError
 
 SPARSE = 2000  # points that COLMAP is given: more would choose the same images
 NORMALS = 60.0  # degrees between pixels that agree, as in our fusion; COLMAP's own 10 leaves a hundredth of our points
@@ -23,7 +22,7 @@ TIMEOUT = 300.0  # seconds; a few are usual
 
 
 def fused_by_colmap(dense: Dense, solved: Solved, seed: int) -> F32:
-    """(M, 3) the points of COLMAP's `stereo_fusion` of the maps of `dense`, in its frame. Raises DataError where
+    """(M, 3) the points of COLMAP's `stereo_fusion` of the maps of `dense`, in its frame. Raises InputError where
     COLMAP fails or finds nothing."""
     chosen = np.random.default_rng(seed).permutation(len(solved.points))[:SPARSE]
     with tempfile.TemporaryDirectory(prefix="stereo-fusion-") as folder:
@@ -37,7 +36,7 @@ def fused_by_colmap(dense: Dense, solved: Solved, seed: int) -> F32:
         run_module("data.groundtruth.fusion", [str(workspace), str(cloud)], TIMEOUT)
         fused = trimesh.load(cloud, process=False)
     if not isinstance(fused, trimesh.PointCloud):
-        raise DataError("COLMAP's stereo fusion found no point")
+        raise InputError("COLMAP's stereo fusion found no point")
     return np.asarray(fused.vertices, np.float32)
 
 

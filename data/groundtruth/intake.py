@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from adapters.contract import U8, Bools
-from data.images import DataError, list_images, read_image, read_mask
+from adapters.contract import U8, Bools, InputError
+from data.images import list_images, read_image, read_mask
 from data.scene import Scene, SceneFile, ViewFile, write_scene
 from data.video import SUFFIXES as VIDEO_SUFFIXES
 from data.video import sharpest_frames
@@ -41,7 +41,7 @@ class Intake:
 def take_in(source: Path, stage: Path, name: str | None, frames: int, in_place: bool) -> Intake:
     """Bring `source` into the empty folder `stage` as a Scene; a Scene `in_place` is only opened.
 
-    Photos are written upright, without EXIF data. Raises DataError for what cannot be used."""
+    Photos are written upright, without EXIF data. Raises InputError for what cannot be used."""
     if (source / "scene.json").is_file():
         scene = Scene.open(source)
         if not in_place:
@@ -83,7 +83,7 @@ def _from_video(source: Path, stage: Path, frames: int) -> list[ViewFile]:
         name = f"{index:03d}"
         views.append(ViewFile(name, save_image(stage, name, frame.image, ".jpg")))
     if len(views) < 2:
-        raise DataError(f"{source}: {len(views)} frame seen, at least 2 wanted")
+        raise InputError(f"{source}: {len(views)} frame seen, at least 2 wanted")
     return views
 
 
@@ -91,9 +91,9 @@ def _from_photos(source: Path, stage: Path) -> tuple[list[ViewFile], dict[str, f
     """Photos in `source` or `source/images`, masks in `source/masks` as NAME.png or NAME.SUFFIX.png."""
     paths = list_images(source / "images" if (source / "images").is_dir() else source)
     if len(paths) < 2:
-        raise DataError(f"{source}: {len(paths)} image seen, at least 2 wanted")
+        raise InputError(f"{source}: {len(paths)} image seen, at least 2 wanted")
     if doubled := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
-        raise DataError(f"{source}: several images called {doubled[0]} seen, distinct names wanted")
+        raise InputError(f"{source}: several images called {doubled[0]} seen, distinct names wanted")
     masks = source / "masks"
     (stage / "images").mkdir()
     if masks.is_dir():
@@ -115,15 +115,15 @@ def _from_photos(source: Path, stage: Path) -> tuple[list[ViewFile], dict[str, f
             candidates = [masks / f"{path.stem}.png", masks / f"{path.name}.png"]
             mask_path = next((candidate for candidate in candidates if candidate.is_file()), None)
             if mask_path is None:
-                raise DataError(f"{masks}: no mask for image {path.name} seen, {candidates[0].name} wanted")
+                raise InputError(f"{masks}: no mask for image {path.name} seen, {candidates[0].name} wanted")
             mask = read_mask(mask_path)
             if mask.shape != image.shape[:2]:
-                raise DataError(f"{mask_path}: size {mask.shape[::-1]} seen, that of its image, {size}, wanted")
+                raise InputError(f"{mask_path}: size {mask.shape[::-1]} seen, that of its image, {size}, wanted")
             save_mask(stage, path.stem, mask)
         views.append(ViewFile(path.stem, file, mask_file, group))
     if len({tuple(sorted(size)) for size in sizes}) > 1:
         seen = ", ".join(f"{width} x {height}" for width, height in sizes)
-        raise DataError(f"{source}: images of sizes {seen} seen, one size (upright or turned) wanted")
+        raise InputError(f"{source}: images of sizes {seen} seen, one size (upright or turned) wanted")
     return views, focal
 
 
@@ -141,16 +141,16 @@ def _exif(path: Path) -> tuple[tuple[str, ...], float | None]:
 
 
 def _check_sizes(scene: Scene) -> None:
-    """DataError unless the views of each group have one size, and masks that of their image."""
+    """InputError unless the views of each group have one size, and masks that of their image."""
     sizes: dict[str, tuple[int, int]] = {}
     if len(scene.file.views) < 2:
-        raise DataError(f"{scene.path}: {len(scene.file.views)} image seen, at least 2 wanted")
+        raise InputError(f"{scene.path}: {len(scene.file.views)} image seen, at least 2 wanted")
     for view in scene.file.views:
         height, width = scene.image(view.name).shape[:2]
         if sizes.setdefault(view.group, (width, height)) != (width, height):
-            raise DataError(f"{scene.path}: view {view.name} is {width} x {height}, {sizes[view.group]} in its group")
+            raise InputError(f"{scene.path}: view {view.name} is {width} x {height}, {sizes[view.group]} in its group")
         if view.mask is not None and scene.mask(view.name).shape != (height, width):
-            raise DataError(f"{scene.path}: the mask of view {view.name} has another size than its image")
+            raise InputError(f"{scene.path}: the mask of view {view.name} has another size than its image")
 
 
 def save_image(folder: Path, name: str, image: U8, suffix: str) -> str:

@@ -7,12 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from adapters.contract import F32, F64, Bools, Cameras
+from adapters.contract import F32, F64, Bools, Cameras, InputError
 from data.groundtruth.dense import Dense, Solved, dense_surface
 from data.groundtruth.frame import photographed
 from data.groundtruth.fusion import fused_by_colmap
 from data.groundtruth.quality import ExactError, Halves
-from data.images import DataError
 from metrics.nearest import distances, nearest
 from metrics.scoring.truth import Box, Truth
 from metrics.scoring.visibility import depth_buffers, seen_surface
@@ -62,7 +61,7 @@ def compare_fusion(
     reason added to `notes`, where COLMAP cannot do it."""
     try:
         points = fused_by_colmap(dense, solved, seed)
-    except DataError as error:
+    except InputError as error:
         notes.append(f"fusion not compared: {error}")
         return None
     points = points[_judged(points, solved, crop)]

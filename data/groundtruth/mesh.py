@@ -24,7 +24,7 @@ TIMEOUT = 1800.0  # seconds
 
 def poisson_mesh(points: F32, normals: F32, colors: U8, unit: float) -> trimesh.Trimesh:
     """The mesh of `points` (M, 3) with outward `normals` (M, 3) and `colors` (M, 3), `unit` being the diameter. Faces
-    with a corner farther from the cloud than 1% of it are left out. Raises DataError where COLMAP fails."""
+    with a corner farther from the cloud than 1% of it are left out. Raises InputError where COLMAP fails."""
     with tempfile.TemporaryDirectory(prefix="poisson-") as folder:
         cloud, surface = Path(folder, "cloud.ply"), Path(folder, "mesh.ply")
         _write_cloud(cloud, points, normals, colors)

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import adapters
-from adapters.contract import Unsupported
+from adapters.contract import InputError, Unsupported
 from adapters.shared.sfm import Progress, SparseModel
-from data.images import DataError
 
 TAIL = 400  # characters of COLMAP's log quoted when it fails
 
@@ -30,7 +29,7 @@ def solve(
     progress: Progress,
 ) -> SparseModel:
     """`adapters.shared.sfm.sparse_model` on upright image files. Raises Unsupported where no model is found, and
-    DataError when COLMAP dies or takes more than `timeout` seconds."""
+    InputError when COLMAP dies or takes more than `timeout` seconds."""
     with tempfile.TemporaryDirectory(prefix="groundtruth-") as folder:
         job, out, log = (Path(folder, name) for name in ("job.json", "model.npz", "log.txt"))
         spec = {
@@ -70,10 +69,10 @@ def solve(
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
         if late.is_set():
-            raise DataError(f"structure from motion on {len(images)} images took more than {timeout:g} s, the timeout")
+            raise InputError(f"structure from motion on {len(images)} images took more than {timeout:g} s, the timeout")
         if refusal is not None:
             raise Unsupported(refusal)
         if code != 0:
             tail = " ".join(log.read_text(errors="replace")[-TAIL:].split())
-            raise DataError(f"structure from motion ended with code {code}: {tail or 'nothing logged'}")
+            raise InputError(f"structure from motion ended with code {code}: {tail or 'nothing logged'}")
         return SparseModel.load(out)

@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from adapters.contract import InputError
+
 IMPLEMENTATION = {
     "nearest": 2,
     "chamfer": 1,
@@ -37,10 +39,6 @@ STAGES: dict[str, tuple[str, ...]] = {
     "sampling": ("samples", "against", "emd_samples", "seed", "draws", "emd_draws"),
     "formula": ("side", "chamfer", "thresholds", "rank_metric"),
 }
-
-
-class ProtocolError(ValueError):
-    """A protocol file that cannot be used; the message names the file and field."""
 
 
 class Align(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +115,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return msgspec.structs.replace(self, name=f"{self.name} > {other.name}: {', '.join(between)}", **fields)
 
     def check(self, where: str) -> None:
-        """Raise ProtocolError where a field is out of its range."""
+        """Raise InputError where a field is out of its range."""
         for field, low, high in (
             ("confidence_keep", 0.01, 1),
             ("voxel", 0, 0.2),
@@ -127,20 +125,20 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         ):
             value = getattr(self, field)
             if not low <= value <= high:
-                raise ProtocolError(f"{where}: {field} {value} seen, {low} to {high} wanted")
+                raise InputError(f"{where}: {field} {value} seen, {low} to {high} wanted")
         if self.samples < 100 or self.emd_samples < 16:
-            raise ProtocolError(
+            raise InputError(
                 f"{where}: samples {self.samples}, emd_samples {self.emd_samples} seen, 100 and 16 at least"
             )
         if self.emd_draws == 1 or self.emd_draws < 0:
-            raise ProtocolError(f"{where}: emd_draws {self.emd_draws} seen, 0 or at least 2 wanted")
+            raise InputError(f"{where}: emd_draws {self.emd_draws} seen, 0 or at least 2 wanted")
         for share in self.confidence_curve:
             if not 0.01 <= share <= 1:
-                raise ProtocolError(f"{where}: confidence_curve {share} seen, 0.01 to 1 wanted")
+                raise InputError(f"{where}: confidence_curve {share} seen, 0.01 to 1 wanted")
         if not self.chamfer or not self.thresholds or min(self.thresholds) <= 0:
-            raise ProtocolError(f"{where}: chamfer and thresholds: a formula and a positive threshold at least wanted")
+            raise InputError(f"{where}: chamfer and thresholds: a formula and a positive threshold at least wanted")
         if self.rank_metric not in metric_table(self):
-            raise ProtocolError(f"{where}: rank_metric {self.rank_metric!r} is not among its metrics")
+            raise InputError(f"{where}: rank_metric {self.rank_metric!r} is not among its metrics")
 
 
 def differing(one: Protocol, other: Protocol) -> list[str]:
@@ -158,15 +156,15 @@ def protocol_names() -> list[str]:
 
 
 def load_protocol(name: str) -> Protocol:
-    """The protocol called `name`, or in the file `name`; ProtocolError otherwise."""
+    """The protocol called `name`, or in the file `name`; InputError otherwise."""
     path = Path(name) if name.endswith(".toml") else PROTOCOLS / f"{name}.toml"
     try:
         protocol = msgspec.toml.decode(path.read_bytes(), type=Protocol)
     except OSError as error:
         known = ", ".join(protocol_names())
-        raise ProtocolError(f"protocol {name!r} is not known; known: {known}, or the path of a .toml file") from error
+        raise InputError(f"protocol {name!r} is not known; known: {known}, or the path of a .toml file") from error
     except msgspec.DecodeError as error:
-        raise ProtocolError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     protocol.check(str(path))
     return protocol
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.contract import Cameras, Reconstruction, Views
+from adapters.contract import Cameras, InputError, Reconstruction, Views
 from bench.cli import main
 from bench.systems.cards import Adapter, get_adapter
 from bench.trials.capture import (
@@ -20,7 +20,6 @@ from bench.trials.capture import (
     predicted_geometry,
     true_geometry,
 )
-from data.images import DataError
 from data.scene import Scene
 from reports.page.attention import HIDDEN, OUTSIDE, SEEN, UNKNOWN, AttentionPage, View
 
@@ -93,12 +92,12 @@ def test_attention_comes_back_from_a_process_of_its_own(looker: Adapter) -> None
     ],
 )
 def test_what_goes_wrong_is_one_sentence(looker: Adapter, mode: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(InputError, match=message):
         capture(looker, VIEWS, Asked(options={"mode": mode}))
 
 
 def test_an_adapter_without_attention_is_refused() -> None:
-    with pytest.raises(DataError, match=r"no attention\.py"):
+    with pytest.raises(InputError, match=r"no attention\.py"):
         capture(get_adapter("null"), VIEWS, Asked())
 
 
@@ -200,7 +199,7 @@ def test_views_by_name_or_count(scene: Scene) -> None:
     assert chosen_views(scene, "005, 001", 0) == ("005", "001")
     assert chosen_views(scene, "001", 0) == ("001",)  # a name before a count
     for wrong in ("0", "", "001,001", "001,nothing"):
-        with pytest.raises(DataError, match="--views"):
+        with pytest.raises(InputError, match="--views"):
             chosen_views(scene, wrong, 0)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from adapters.contract import InputError
 from bench.systems.cards import find_adapters, get_adapter, read_card
 from bench.systems.process import stage
-from data.images import DataError
 
 FAULTY = Path(__file__).parent.parent / "faulty"
 GOOD = 'name = "x"\ntitle = "X"\nlicence_code = "MIT"\nscope = "scene"\n'
@@ -22,7 +22,7 @@ def test_every_built_in_card_is_valid_and_named_as_its_folder() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(DataError, match="did you mean noisy-oracle"):
+    with pytest.raises(InputError, match="did you mean noisy-oracle"):
         get_adapter("noisy-oracel")
 
 
@@ -50,7 +50,7 @@ BROKEN = [
 @pytest.mark.parametrize(("text", "sentence"), BROKEN)
 def test_a_malformed_card_is_named_with_its_field(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "adapter.toml").write_text(text)
-    with pytest.raises(DataError, match=sentence) as caught:
+    with pytest.raises(InputError, match=sentence) as caught:
         read_card(tmp_path / "adapter.toml")
     assert str(tmp_path / "adapter.toml") in str(caught.value)
 
@@ -64,7 +64,7 @@ def test_the_card_of_the_page_on_adapters_is_a_card(tmp_path: Path) -> None:
 
 def test_a_folder_is_an_adapter() -> None:
     assert get_adapter(str(FAULTY)).name == "faulty"
-    with pytest.raises(DataError, match=r"no adapter.toml seen"):
+    with pytest.raises(InputError, match=r"no adapter.toml seen"):
         get_adapter(str(FAULTY / "nowhere"))
 
 
@@ -106,12 +106,12 @@ def test_a_folder_from_elsewhere_takes_no_module_s_place(folder: str, tmp_path: 
     staged = stage(adapter)
     module = staged / (adapter.module.replace(".", "/") + ".py")
     assert module.read_text() == "theirs = True\n"
-    for path in (p for p in plain.rglob("*") if p.is_file()):
+    for path in (p for p in plain.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
         assert (staged / path.relative_to(plain)).read_bytes() == path.read_bytes(), path
 
 
 def test_an_adapter_that_does_not_parse_is_named(tmp_path: Path) -> None:
     (tmp_path / "adapter.toml").write_text(GOOD)
     (tmp_path / "adapter.py").write_text("def (\n")
-    with pytest.raises(DataError, match=r"adapter.py: not valid Python"):
+    with pytest.raises(InputError, match=r"adapter.py: not valid Python"):
         _ = get_adapter(str(tmp_path) + "/").hash

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from adapters.contract import Unavailable, Views
+from adapters.contract import InputError, Unavailable, Views
 from bench.cli import main
 from bench.engines.local import run_plan
 from bench.systems import environments
@@ -26,7 +26,6 @@ from bench.systems.process import run_adapter
 from bench.trials.plan import plan
 from bench.trials.store import Store
 from bench.trials.suite import Contestant, Suite
-from data.images import DataError
 from data.scene import Scene
 
 VIEWS = Views((np.zeros((8, 8, 3), np.uint8),), ("000",))
@@ -151,7 +150,7 @@ commit = "{remote}"
     sources = [str(tmp_path / "outer"), f"file://{tmp_path}/piped.git"]
     said: list[str] = []
     with pytest.raises(
-        DataError, match=r"system: step 7 of 7, build step 2: test -e .*ended with exit code 1"
+        InputError, match=r"system: step 7 of 7, build step 2: test -e .*ended with exit code 1"
     ) as caught:
         environments.install(adapter, sources, said.append)
     assert str(caught.value).endswith("/mended'") and "log.txt" in str(caught.value)
@@ -310,6 +309,6 @@ def test_equal_specifications_share_an_environment_and_an_impossible_python_is_n
     folders = [environments._folder(adapter.card.environment) for adapter in (one, two, other)]
     assert folders[0] == folders[1] != folders[2]
     future = adapter_in(tmp_path / "future", environment='[environment]\npython = ">=9.9"\nbuild = ["true"]\n')
-    with pytest.raises(DataError, match=r"Python >=9\.9 wanted: this one is 3\.\d+\.\d+, and none on the PATH serves"):
+    with pytest.raises(InputError, match=r"Python >=9\.9 wanted: this one is 3\.\d+\.\d+, and none on the PATH serves"):
         environments.install(future)
     assert msgspec.to_builtins(future.card.environment)["python"] == ">=9.9"

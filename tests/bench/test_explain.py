@@ -9,6 +9,7 @@ import msgspec
 import pandas as pd
 import pytest
 
+from adapters.contract import InputError
 from bench.cli import main
 from bench.scoring.audit import audit, error_bars, orders
 from bench.scoring.collect import keys_of_run, make_tables
@@ -17,9 +18,8 @@ from bench.scoring.sweep import variants
 from bench.systems.cards import get_adapter
 from bench.trials.store import Store
 from bench.trials.suite import Contestant
-from data.images import DataError
 from data.scene import Scene
-from metrics.scoring.protocol import Protocol, ProtocolError, load_protocol
+from metrics.scoring.protocol import Protocol, load_protocol
 
 ONE = msgspec.structs.replace(load_protocol("object-v1"), name="one", samples=2000, emd_draws=0)
 OTHER = msgspec.structs.replace(
@@ -76,9 +76,9 @@ def test_mean_parts_make_up_the_mean(found: list[Difference]) -> None:
 
 
 def test_what_is_alike_or_absent_is_refused(store: Store) -> None:
-    with pytest.raises(ProtocolError, match="nothing to explain"):
+    with pytest.raises(InputError, match="nothing to explain"):
         list(explain(store, store.trials(), "exact", ONE, msgspec.structs.replace(ONE, name="twin")))
-    with pytest.raises(DataError, match="no trial with a prediction and scan truth"):
+    with pytest.raises(InputError, match="no trial with a prediction and scan truth"):
         list(explain(store, store.trials(), "scan", ONE, OTHER))
 
 
@@ -127,7 +127,7 @@ def test_a_swept_report_has_every_variant_and_a_run_can_be_chosen(store: Store) 
     assert len(tables.run.protocols) >= 3
     (run,) = store.runs()
     assert keys_of_run(store, run.started[:10]) == set(run.trials)
-    with pytest.raises(DataError, match="0 runs start with '1999'"):
+    with pytest.raises(InputError, match="0 runs start with '1999'"):
         keys_of_run(store, "1999")
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from adapters.contract import InputError
 from bench.engines.local import run_plan
 from bench.systems.measure import Policy
 from bench.trials.plan import estimate_seconds, plan, view_order
 from bench.trials.store import Store
 from bench.trials.suite import Contestant, Suite
-from data.images import DataError
 from data.scene import Scene
 
 FAULTY = str(Path(__file__).parent.parent / "faulty")
@@ -194,7 +194,7 @@ def test_stores_merge(undisturbed: Store, scene: Scene, tmp_path: Path) -> None:
     assert one.merge(two) == 2
     assert one.merge(two) == 0
     assert scores_of(one) == scores_of(undisturbed)
-    with pytest.raises(DataError, match="a store wanted"):
+    with pytest.raises(InputError, match="a store wanted"):
         one.merge(Store(tmp_path / "nothing"))
 
 

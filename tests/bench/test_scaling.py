@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from adapters.contract import InputError
 from bench.cli import main
 from bench.engines.local import run_plan
 from bench.scoring.costs import cost_series
@@ -16,7 +17,6 @@ from bench.systems.measure import Policy, Steps
 from bench.trials.plan import plan
 from bench.trials.store import Store, TrialRecord
 from bench.trials.suite import SUITES, Contestant, Suite, Timing, load_suite
-from data.images import DataError
 from data.scene import Scene
 from reports.scaling import published_series
 
@@ -45,7 +45,7 @@ def test_the_clock_may_have_scenes_of_its_own_unless_the_user_names_some(
 
 
 def test_a_suite_whose_scenes_are_the_users_says_so() -> None:
-    with pytest.raises(DataError, match="scenes: none named"):
+    with pytest.raises(InputError, match="scenes: none named"):
         plan(load_suite("stanford"))
 
 

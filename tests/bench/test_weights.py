@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.contract import Unavailable, Views
+from adapters.contract import InputError, Unavailable, Views
 from bench.cli import main
 from bench.engines.local import run_plan
 from bench.scoring.collect import make_tables
@@ -26,7 +26,6 @@ from bench.systems.process import run_adapter
 from bench.trials.plan import plan
 from bench.trials.store import Store
 from bench.trials.suite import Contestant, Suite
-from data.images import DataError
 from data.scene import Scene
 from reports.report import write_report
 
@@ -148,7 +147,7 @@ def test_a_file_with_another_hash_is_refused_by_name(tmp_path: Path, hub: Path) 
     sentence = f"{folder / 'a.pt'}: sha256 {sha(b'3.0')} seen, {sha(b'2.0')} wanted"
     with pytest.raises(Unavailable, match=sentence):
         weights.resolve(adapter, "pretrained")
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises(InputError, match=sentence):
         weights.fetch(adapter)
     assert run_adapter(adapter, VIEWS, policy=QUICK)[0].status == "unavailable"
 

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from adapters.contract import Cameras, Unsupported
+from adapters.contract import Cameras, InputError, Unsupported
 from data.groundtruth import QualityCard, build_groundtruth, measure
 from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
@@ -18,7 +18,6 @@ from data.groundtruth.intake import take_in
 from data.groundtruth.measure import exact_error
 from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, judge, predicted_error
 from data.groundtruth.solve import solve
-from data.images import DataError
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
 from metrics.scoring.truth import Truth
 from tests.adapters.test_sfm import corner_views
@@ -90,7 +89,7 @@ def write_photos(folder: Path, count: int = 3, size: tuple[int, int] = (48, 32))
 def refused(source: Path, tmp_path: Path) -> str:
     """The message that `source` is refused with; nothing may be left behind."""
     out = tmp_path / "place" / "scene"
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(InputError) as caught:
         build_groundtruth(source, out)
     assert not out.exists()
     assert not list(out.parent.iterdir()) if out.parent.exists() else True
@@ -130,16 +129,16 @@ def test_as_many_frames_of_a_video_as_were_asked_for(tmp_path: Path) -> None:
     card = build_groundtruth(tmp_path / "clip.mp4", tmp_path / "scene", frames=5, dense=False)
     assert card.verdict == "refused"  # noise: the frames are kept, no truth is
     assert len(Scene.open(tmp_path / "scene").file.views) == 5
-    with pytest.raises(DataError, match="frames: 1 seen, at least 2 wanted"):
+    with pytest.raises(InputError, match="frames: 1 seen, at least 2 wanted"):
         build_groundtruth(tmp_path / "clip.mp4", tmp_path / "other", frames=1)
 
 
 def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos")
     write_photos(tmp_path / "other")
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(InputError, match="exists already"):
         build_groundtruth(tmp_path / "photos", tmp_path / "other")
-    with pytest.raises(DataError, match="another folder"):
+    with pytest.raises(InputError, match="another folder"):
         build_groundtruth(tmp_path / "photos", tmp_path / "photos")
     assert len(list((tmp_path / "photos").iterdir())) == 3
 
@@ -177,9 +176,9 @@ def test_a_deadline_and_a_crash_are_said_and_no_model_is_unsupported(tmp_path: P
     def run(images: Sequence[Path], timeout: float) -> None:
         solve(images, groups=["a"] * len(images), focal={}, seed=0, timeout=timeout, progress=lambda *_: None)
 
-    with pytest.raises(DataError, match="timeout"):
+    with pytest.raises(InputError, match="timeout"):
         run(paths, 0.01)
-    with pytest.raises(DataError, match="ended with code"):
+    with pytest.raises(InputError, match="ended with code"):
         run([tmp_path / "absent.png", *paths], 60)
     with pytest.raises(Unsupported, match="no model"):
         run(paths, 60)
@@ -381,7 +380,7 @@ def test_photos_without_overlap_are_refused_and_unscorable(tmp_path: Path) -> No
     card = build_groundtruth(tmp_path / "noise", tmp_path / "out")
     assert card.verdict == "refused"
     assert card.registered == 0
-    with pytest.raises(DataError, match="no colmap"):
+    with pytest.raises(InputError, match="no colmap"):
         Scene.open(tmp_path / "out").truth("colmap")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pycolmap
 import pytest
 
+from adapters.contract import InputError
 from adapters.shared.stereo import DepthMap
 from data.groundtruth import cuda
 from data.groundtruth.colmap import run_module
@@ -16,7 +17,6 @@ from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.fusion import fused_by_colmap
 from data.groundtruth.measure import across, compare_fusion
 from data.groundtruth.mesh import poisson_mesh
-from data.images import DataError
 from tests.data.rings import ring
 
 
@@ -82,9 +82,9 @@ def test_a_fusion_that_cannot_run_is_null_with_a_note(plane: tuple[Solved, Dense
 
 
 def test_what_of_colmap_fails_says_how() -> None:
-    with pytest.raises(DataError, match=r"ended with code 1: .*no-such"):
+    with pytest.raises(InputError, match=r"ended with code 1: .*no-such"):
         run_module("data.groundtruth.fusion", ["no-such-folder", "no-such.ply"])
-    with pytest.raises(DataError, match=r"more than 0\.05 s"):
+    with pytest.raises(InputError, match=r"more than 0\.05 s"):
         run_module("data.groundtruth.fusion", ["a", "b"], 0.05)
 
 

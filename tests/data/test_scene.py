@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from data.images import DataError
+from adapters.contract import InputError
 from data.scene import Scene, truth_id
 from metrics.scoring.truth import diameter
 
@@ -49,24 +49,24 @@ def test_a_broken_scene_file_is_named_with_its_field(copy: Path, change: object,
     content = json.loads(file.read_text())
     change(content)  # type: ignore[operator]
     file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=sentence) as caught:
+    with pytest.raises(InputError, match=sentence) as caught:
         Scene.open(copy)
     assert "scene.json" in str(caught.value)
 
 
 def test_what_is_missing_is_named(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no scene.json seen"):
+    with pytest.raises(InputError, match=r"no scene.json seen"):
         Scene.open(tmp_path)
     scene = Scene.open(copy)
-    with pytest.raises(DataError, match=r"no colmap ground truth \(present: exact\)"):
+    with pytest.raises(InputError, match=r"no colmap ground truth \(present: exact\)"):
         scene.truth("colmap")
-    with pytest.raises(DataError, match="view 099 seen"):
+    with pytest.raises(InputError, match="view 099 seen"):
         scene.image("099")
     (copy / "masks" / "003.png").unlink()
-    with pytest.raises(DataError, match=r"003.png: no such mask"):
+    with pytest.raises(InputError, match=r"003.png: no such mask"):
         scene.mask("003")
     (copy / "truth" / "exact" / "mesh.ply").unlink()
-    with pytest.raises(DataError, match=r"neither mesh.ply nor points.npz"):
+    with pytest.raises(InputError, match=r"neither mesh.ply nor points.npz"):
         scene.truth("exact")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from data.images import DataError
+from adapters.contract import InputError
 from data.video import sharpest_frames, sharpness
 
 WIDTH, HEIGHT, COUNT, RATE = 96, 64, 24, 12
@@ -76,7 +76,7 @@ def test_sharpness_falls_with_blur() -> None:
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"not a video at all" * 100)
-    with pytest.raises(DataError, match="not a readable video"):
+    with pytest.raises(InputError, match="not a readable video"):
         next(sharpest_frames(tmp_path / "a.mp4", 3))
-    with pytest.raises(DataError):
+    with pytest.raises(InputError):
         next(sharpest_frames(tmp_path / "absent.mp4", 3))

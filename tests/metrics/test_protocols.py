@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from adapters.contract import Reconstruction
+from adapters.contract import InputError, Reconstruction
 from data.scene import Scene
 from metrics.chamfer import chamfer
 from metrics.scoring.prepared import PreparedTruth
@@ -15,7 +15,6 @@ from metrics.scoring.protocol import (
     STAGES,
     Align,
     Protocol,
-    ProtocolError,
     differing,
     load_protocol,
     protocol_names,
@@ -125,5 +124,5 @@ def test_the_whole_truth_counts_where_the_protocol_says_so(truth: Truth) -> None
 
 def test_fields_out_of_range_are_named() -> None:
     for field, wrong in (("emd_draws", 1), ("side", -1.0), ("thresholds", (0.0,)), ("confidence_curve", (0.0, 1.0))):
-        with pytest.raises(ProtocolError, match=field):
+        with pytest.raises(InputError, match=field):
             msgspec.structs.replace(PLAIN, **{field: wrong}).check("p.toml")

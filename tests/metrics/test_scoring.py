@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from adapters.contract import Cameras, Mesh, Reconstruction, Surface, Views
+from adapters.contract import Cameras, InputError, Mesh, Reconstruction, Surface, Views
 from adapters.systems.noisy_oracle.adapter import Adapter as NoisyOracle
 from data.scene import Scene
-from metrics.scoring.protocol import Protocol, ProtocolError, load_protocol, metric_table
+from metrics.scoring.protocol import Protocol, load_protocol, metric_table
 from metrics.scoring.score import PreparedTruth, Score, score
 from metrics.scoring.truth import Box, Truth, sample_mesh
 from metrics.scoring.visibility import seen_surface
@@ -318,7 +318,7 @@ def test_a_protocols_hash_is_that_of_its_meaning() -> None:
 
 
 def test_a_malformed_protocol_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"known: .*object-masked-v1"):
+    with pytest.raises(InputError, match=r"known: .*object-masked-v1"):
         load_protocol("objekt")
     file = tmp_path / "p.toml"
     for text, sentence in (
@@ -327,7 +327,7 @@ def test_a_malformed_protocol_is_named(tmp_path: Path) -> None:
         ('name = "p"\nversion = 1\ndescription = ""\nrank_metric = "beauty"\n', "rank_metric 'beauty'"),
     ):
         file.write_text(text)
-        with pytest.raises(ProtocolError, match=sentence) as caught:
+        with pytest.raises(InputError, match=sentence) as caught:
             load_protocol(str(file))
         assert "p.toml" in str(caught.value)
     assert isinstance(load_protocol("object-v1"), Protocol)
