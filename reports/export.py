@@ -145,7 +145,8 @@ def comparisons_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
     """A row an ordered pair of ranked systems, on each board, at each number of views, under each truth.
 
     `gain`: how much better `system` is than `other` in the ranking metric, over the cells where both have a result;
-    `low` and `high`: 95% interval of the mean difference, failures counted; empty with too few scenes."""
+    `low` and `high`: 95% interval of that mean over scenes, empty with too few; `failed`: cells where `system` failed
+    and `other` has a result, `other_failed` the reverse: they have no size and are in no mean."""
     rows = []
     for group in board.groups:
         for truth, found in group.comparisons.items():
@@ -157,15 +158,15 @@ def comparisons_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
                         (
                             *(group.board.inputs, group.board.scope, group.views, group.board.protocol_hash, truth),
                             *(run.rank_metric, system, other, found.scenes[i, j], found.common[i, j]),
-                            *(found.wins[i, j], found.wins[j, i], found.gain[i, j], found.low[i, j], found.high[i, j]),
-                            bool(found.better[i, j]),
+                            *(found.wins[i, j], found.wins[j, i], found.failed[i, j], found.failed[j, i]),
+                            *(found.gain[i, j], found.low[i, j], found.high[i, j], bool(found.better[i, j])),
                         )
                     )
     return pd.DataFrame(
         rows,
         columns=[
             *("inputs", "scope", "views", "protocol_hash", "truth", "metric", "system", "other", "scenes"),
-            *("common_cells", "wins", "losses", "gain", "low", "high", "better"),
+            *("common_cells", "wins", "losses", "failed", "other_failed", "gain", "low", "high", "better"),
         ],
     )
 
@@ -233,7 +234,7 @@ def scope_of_claim(group: Group, truth: str) -> str:
         return "No row here is ranked."
     scenes = group.scenes[truth]
     if scenes >= ENOUGH_SCENES:
-        return f"Ranks from 95% bootstrap intervals over {scenes} scenes."
+        return f"Ranks from 95% intervals over {scenes} scenes."
     return f"Ranks hold within {'this 1 scene' if scenes == 1 else f'these {scenes} scenes'} only."
 
 

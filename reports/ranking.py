@@ -5,14 +5,14 @@ one metric. A cell is one scene with one choice of views; two systems are compar
 
 Rules (all of them printed on the page):
 
-- A cell where one failed and the other has a result is a clear loss of the one that failed. Where differences are
-  averaged it counts as the largest difference seen between the two in any cell they share (1 where there is none), so
-  that a third system never changes the outcome between two.
-- Where both have a result, a win is clear when the two intervals over draws do not overlap.
-- With at least `ENOUGH_SCENES` scenes, one is significantly better when the 95% percentile bootstrap interval, over
-  scenes, of the mean per-scene difference excludes zero (Efron & Tibshirani 1993, chapter 13; not corrected for the
-  number of pairs). With fewer, no interval is made: it is better when it has more clear wins than clear losses, and
-  the claim is about these scenes only.
+- With at least `ENOUGH_SCENES` scenes, one is significantly better when the 95% interval, over scenes, of the mean
+  per-scene difference excludes zero (`intervals`; not corrected for the number of pairs).
+- A failure has no size, so it is never averaged in. Where one of two failed alone on a scene, Wilcoxon's signed-rank
+  test over scenes decides instead (5%, two-sided, exact), each such failure a loss larger than every difference;
+  Demšar 2006 recommends that test for comparing learners over several data sets.
+- With fewer scenes no interval over scenes is made: one is better when it has more clear wins than clear losses, and
+  the claim is about these scenes only. A win is clear where the two intervals over draws do not overlap, or where the
+  other one failed.
 - Rank = 1 + the number of ranked systems significantly better. Ranks may tie.
 """
 
@@ -24,13 +24,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
+from scipy.stats import t as student
 
 from adapters.contract import F64, Bools
 
 ENOUGH_SCENES = 8
-BOOTSTRAP_DRAWS = 4000
-BOOTSTRAP_SEED = 20260101
 CONFIDENCE = 0.95
 
 Counts = NDArray[np.int64]
@@ -66,10 +65,11 @@ class Comparisons:
     scenes: Counts  # (n, n) scenes with a cell both tried
     common: Counts  # (n, n) cells where both have a result
     wins: Counts  # (n, n) clear wins of i over j, cells
+    failed: Counts  # (n, n) cells where i failed and j has a result; they are among the wins of j
     gain: (
-        F64  # (n, n) mean over scenes of how much better i is, in the metric's unit, > 0 is better; NaN: no common cell
+        F64  # (n, n) mean per-scene difference over common cells, metric's unit, > 0: i is better; NaN: no common cell
     )
-    low: F64  # (n, n) 95% interval of the mean difference, failures counted; NaN with fewer than ENOUGH_SCENES
+    low: F64  # (n, n) 95% interval of `gain`; NaN with fewer than ENOUGH_SCENES that have a common cell
     high: F64
     better: Bools  # (n, n) i is significantly better than j
 
@@ -95,7 +95,7 @@ def compare(cells: Mapping[str, Sequence[Cell]], better: str) -> Comparisons:
         m, len(scene_names)
     )
 
-    scenes, common, wins = np.zeros((3, n, n), np.int64)
+    scenes, common, wins, lost = np.zeros((4, n, n), np.int64)
     gain, low, high = np.full((3, n, n), np.nan)
     superior = np.zeros((n, n), np.bool_)
     ok = ~np.isnan(value)
@@ -107,25 +107,30 @@ def compare(cells: Mapping[str, Sequence[Cell]], better: str) -> Comparisons:
         outlived, failed = shared & ok[i] & ~ok[rest], shared & ~ok[i] & ok[rest]
         forth = ((both & (draw_high[i] < draw_low[rest])) | outlived).sum(axis=1)
         back = ((both & (draw_low[i] > draw_high[rest])) | failed).sum(axis=1)
-        margin = np.abs(difference).max(axis=1, initial=0.0)
-        margin[margin == 0.0] = 1.0
-        judged = difference + margin[:, None] * (outlived.astype(float) - failed)
 
-        per_scene, has_scene = _scene_means(judged, shared, in_scene)
-        means, has_mean = _scene_means(difference, both, in_scene)
-        mean = np.where(has_mean.any(axis=1), means.sum(axis=1) / np.maximum(has_mean.sum(axis=1), 1), np.nan)
-        sure = intervals(per_scene, has_scene)
-        enough = has_scene.sum(axis=1) >= ENOUGH_SCENES
+        means, measured = _scene_means(difference, both, in_scene)
+        survived = np.sign((outlived.astype(float) - failed) @ in_scene)
+        mean = np.where(measured.any(axis=1), means.sum(axis=1) / np.maximum(measured.sum(axis=1), 1), np.nan)
+        sure = intervals(means, measured)
+        sign_rank = np.zeros(n - i - 1)  # +1: i is significantly better, -1: worse
+        alone = survived.any(axis=1)
+        enough = (measured | (survived != 0)).sum(axis=1) >= ENOUGH_SCENES
+        for k in np.flatnonzero(alone & enough):
+            outcome = np.where(survived[k] != 0, np.copysign(np.inf, survived[k]), means[k])
+            sign_rank[k] = signed_rank(outcome[measured[k] | (survived[k] != 0)])
+        by_interval = ~alone & ~np.isnan(sure[:, 0])
+        choices = [by_interval, alone & enough]
 
-        scenes[i, rest] = scenes[rest, i] = has_scene.sum(axis=1)
+        scenes[i, rest] = scenes[rest, i] = (shared @ in_scene > 0).sum(axis=1)
         common[i, rest] = common[rest, i] = both.sum(axis=1)
         wins[i, rest], wins[rest, i] = forth, back
+        lost[i, rest], lost[rest, i] = failed.sum(axis=1), outlived.sum(axis=1)
         gain[i, rest], gain[rest, i] = mean, -mean
         low[i, rest], low[rest, i] = sure[:, 0], -sure[:, 1]
         high[i, rest], high[rest, i] = sure[:, 1], -sure[:, 0]
-        superior[i, rest] = np.where(enough, sure[:, 0] > 0, forth > back)
-        superior[rest, i] = np.where(enough, sure[:, 1] < 0, back > forth)
-    return Comparisons(systems, scenes, common, wins, gain, low, high, superior)
+        superior[i, rest] = np.select(choices, [sure[:, 0] > 0, sign_rank > 0], forth > back)
+        superior[rest, i] = np.select(choices, [sure[:, 1] < 0, sign_rank < 0], back > forth)
+    return Comparisons(systems, scenes, common, wins, lost, gain, low, high, superior)
 
 
 def _scene_means(values: F64, where: Bools, in_scene: F64) -> tuple[F64, Bools]:
@@ -135,28 +140,58 @@ def _scene_means(values: F64, where: Bools, in_scene: F64) -> tuple[F64, Bools]:
 
 
 def interval(values: F64) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the mean of per-scene `values` (S,); NaNs with too few scenes."""
+    """95% interval of the mean of per-scene `values` (S,), see `intervals`; NaNs with too few scenes."""
     low, high = intervals(values[None], np.ones((1, len(values)), np.bool_))[0]
     return float(low), float(high)
 
 
-def intervals(values: F64, has_scene: Bools) -> F64:
-    """`interval` of each row of `values` (k, S) over the scenes it has (k, S): (k, 2) low and high ends."""
-    out = np.full((len(values), 2), np.nan)
-    for pattern in np.unique(has_scene, axis=0):
-        scenes = int(pattern.sum())
-        if scenes >= ENOUGH_SCENES:
-            rows = (has_scene == pattern).all(axis=1)
-            means = values[np.ix_(rows, pattern)] @ _weights(scenes)
-            out[rows] = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1).T
+def intervals(values: F64, measured: Bools) -> F64:
+    """95% interval of the mean of each row of `values` (k, S) over the scenes `measured` (k, S): (k, 2) low, high ends.
+
+    The hull of two: Student's t, and Hall's skewness-corrected t (Hall 1992, "On the removal of skewness by
+    transformation"). Alone, the first is too short for skewed differences and the second for heavy-tailed ones;
+    docs/statistics.md has the coverage of each. NaN with fewer than `ENOUGH_SCENES`."""
+    count = measured.sum(axis=1)
+    n = np.maximum(count, 3)[:, None].astype(float)
+    mean = np.sum(values * measured, axis=1, keepdims=True) / n
+    away = np.where(measured, values - mean, 0.0)
+    variance = np.sum(away**2, axis=1, keepdims=True) / n
+    scale = np.sqrt(variance / (n - 1))
+    third = np.sum(away**3, axis=1, keepdims=True) / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        skewness = np.where(variance > 0, third / variance**1.5, 0.0) * np.sqrt(n * (n - 1)) / (n - 2)
+    reach = student.ppf((1 + CONFIDENCE) / 2, n - 1) * np.array([1.0, -1.0])
+    bend = skewness / np.sqrt(n)
+    straight = np.abs(bend) < 1e-6  # the correction vanishes with the skewness, but divides by it
+    safe = np.where(straight, 1.0, bend)
+    bent = np.where(straight, reach, 3 / safe * (np.cbrt(1 + safe * (reach - safe / 6)) - 1))
+    ends = np.stack([mean - scale * reach, mean - scale * bent])
+    out = np.stack([ends.min(axis=0)[:, 0], ends.max(axis=0)[:, 1]], axis=1)
+    out[count < ENOUGH_SCENES] = np.nan
     return out
 
 
-@lru_cache(maxsize=32)
-def _weights(scenes: int) -> F64:
-    """(scenes, draws) float64: the share of each scene in each resample."""
-    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(scenes, size=(BOOTSTRAP_DRAWS, scenes))
-    return np.stack([(drawn == scene).mean(axis=1) for scene in range(scenes)])
+def signed_rank(differences: F64) -> int:
+    """Wilcoxon's signed-rank test (Wilcoxon 1945), exact with ties: 1 or -1 where `differences` (S,), which may be
+    infinite, tend to that side of zero at the 5% level, two-sided; else 0. Zeros are left out."""
+    moved = differences[differences != 0]
+    # Doubled, mid-ranks are whole numbers, and the distribution of their signed sum is a polynomial product.
+    size = tuple(sorted(np.rint(2 * rankdata(np.abs(moved))).astype(int).tolist()))
+    positive = int(np.rint(2 * rankdata(np.abs(moved)))[moved > 0].sum())
+    chance = _sums_of_signs(size)
+    tail = min(chance[: positive + 1].sum(), chance[positive:].sum())
+    return 0 if 2 * tail > 1 - CONFIDENCE else 1 if 2 * positive > sum(size) else -1
+
+
+@lru_cache(maxsize=256)
+def _sums_of_signs(size: tuple[int, ...]) -> F64:
+    """Chance of each sum 0, 1 ... of those of `size` that fair coins choose: (sum(size) + 1,) float64."""
+    chance = np.zeros(sum(size) + 1)
+    chance[0] = 1.0
+    for step in size:
+        chance[step:] = (chance[step:] + chance[: len(chance) - step]) / 2
+        chance[:step] /= 2
+    return chance
 
 
 def ranks(comparisons: Comparisons, among: Collection[str] | None = None) -> dict[str, int]:

@@ -4,7 +4,8 @@ A variant is one alignment with one kept share. Under each variant that any two 
 drawn with replacement, each value is redrawn from its interval over draws (taken as a normal's 95%), and the means over
 scenes are compared; the share of all these comparisons that a system wins is its stability against the other. A system
 that a choice does not concern (given poses are not aligned, not everyone has confidence) enters with the value it has.
-A failed cell loses by the largest difference seen between the two, as in the ranking; ties count half."""
+Failures and cells that were never run count as in the ranking: where one of two failed alone on a drawn scene, signed
+ranks decide, such a failure being the largest; a cell that one of them never tried tells nothing. Ties count half."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
-from adapters.contract import F64
+from adapters.contract import F64, Bools
 from reports.board import Group, Leaderboard, Row, records
 from reports.schema import RunInfo, Tables
 
@@ -108,9 +110,15 @@ class Sweeps:
         alignments = tuple(dict.fromkeys(alignment for alignment, _ in choices))
         kept = tuple(sorted({share for _, share in choices}, reverse=True))
         shape = (len(alignments) * len(kept), len(ranked), len(places))
-        value, spread = np.full(shape, np.nan), np.zeros(shape)
+        value, spread, tried = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape, np.bool_)
         for i, row in enumerate(ranked):
+            cells = {(cell.scene, cell.view_ids): cell for cell in row.scores[truth, metric].cells}
             for j, place in enumerate(places):
+                cell = cells.get(place)
+                # A result that the sweep does not have was not swept; it did not fail.
+                if cell is None or not cell.tried or (cell.status == "ok" and place not in swept[row.system]):
+                    continue
+                tried[:, i, j] = True
                 for k, choice in enumerate((a, s) for a in alignments for s in kept):
                     mean, half = _at(swept[row.system].get(place, {}), choice, kept[0])
                     value[k, i, j], spread[k, i, j] = sign * mean, half / NORMAL_95
@@ -118,7 +126,7 @@ class Sweeps:
         in_scene = np.array([[scene == name for name in scenes] for scene, _ in places], float)
         return Stability(
             tuple(row.system for row in ranked),
-            _wins(value, spread, in_scene),
+            _wins(value, spread, tried, in_scene),
             alignments,
             kept,
             len(scenes),
@@ -139,26 +147,35 @@ def _at(by_choice: Mapping[Choice, list[Any]], choice: Choice, whole: float) -> 
     return np.nan, 0.0
 
 
-def _wins(value: F64, spread: F64, in_scene: F64) -> F64:
-    """(n, n) share of comparisons won, from values (choices, n, cells), smaller is better, NaN = failed."""
+def _wins(value: F64, spread: F64, tried: Bools, in_scene: F64) -> F64:
+    """(n, n) share of comparisons won, from values (choices, n, cells), smaller is better, NaN = no result."""
     rng = np.random.default_rng(SEED)
     choices, n, cells = value.shape
+    scenes = in_scene.shape[1]
     out = np.full((n, n), np.nan)
     won = np.zeros((n, n))
     for k in range(choices):
         ok = ~np.isnan(value[k])
-        drawn = value[k] + spread[k] * rng.standard_normal((DRAWS, n, cells))
-        scenes = rng.integers(in_scene.shape[1], size=(DRAWS, in_scene.shape[1]))
-        weight = np.stack([(scenes == s).mean(axis=1) for s in range(in_scene.shape[1])], axis=1)
-        weight = weight @ (in_scene / np.maximum(in_scene.sum(axis=0), 1)).T  # (DRAWS, cells)
+        redrawn = value[k] + spread[k] * rng.standard_normal((DRAWS, n, cells))
+        drawn = rng.integers(scenes, size=(DRAWS, scenes))
+        times = np.stack([(drawn == s).sum(axis=1) for s in range(scenes)], axis=1)  # (DRAWS, scenes)
         for i in range(n):
             for j in range(i + 1, n):
-                both = ok[i] & ok[j]
-                difference = np.where(both, drawn[:, j] - drawn[:, i], 0.0)
-                margin = np.abs(np.where(both, value[k, j] - value[k, i], 0.0)).max(initial=0.0) or 1.0
-                difference += margin * (ok[i] & ~ok[j]) - margin * (~ok[i] & ok[j])
-                mean = (difference * weight).sum(axis=1)
-                share = float((mean > 0).mean() + (mean == 0).mean() / 2)
+                shared = tried[k, i] & tried[k, j]
+                both = shared & ok[i] & ok[j]
+                difference = np.where(both, redrawn[:, j] - redrawn[:, i], 0.0)
+                mean = difference @ in_scene / np.maximum(both @ in_scene, 1)  # (DRAWS, scenes); 0: none in common
+                survived = np.sign(
+                    (shared & ok[i] & ~ok[j]).astype(float) @ in_scene - (shared & ~ok[i] & ok[j]) @ in_scene
+                )
+                total = (times * mean).sum(axis=1)
+                if survived.any():
+                    outcome = np.where(survived != 0, np.copysign(np.inf, survived), mean)
+                    ranked = (times * np.sign(outcome) * rankdata(np.abs(outcome), axis=1)).sum(axis=1)
+                    total = np.where((times * survived != 0).any(axis=1), ranked, total)
+                told = (times * ((both @ in_scene > 0) | (survived != 0)) > 0).any(axis=1)
+                total = total[told] if told.any() else np.zeros(1)  # scenes that tell nothing of the two are no coin
+                share = float((total > 0).mean() + (total == 0).mean() / 2)
                 won[i, j] += share
                 won[j, i] += 1 - share
     off = ~np.eye(n, dtype=bool)

@@ -397,6 +397,7 @@ def pair_rows(found: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[
                     "wins": int(found.wins[i, j]),
                     "losses": int(found.wins[j, i]),
                     "common": int(found.common[i, j]),
+                    "failed": (int(found.failed[i, j]), int(found.failed[j, i])),
                     "gain": None if gain != gain else gain,
                     "ends": None if low != low else (low, high),
                     "verdict": "better" if found.better[i, j] else ("worse" if found.better[j, i] else ""),

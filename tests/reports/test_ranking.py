@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 
-from reports.ranking import ENOUGH_SCENES, Agreement, Cell, Comparisons, agreement, compare, interval, ranks
+from reports.ranking import (
+    ENOUGH_SCENES,
+    Agreement,
+    Cell,
+    Comparisons,
+    agreement,
+    compare,
+    interval,
+    intervals,
+    ranks,
+    signed_rank,
+)
 
 
 def cells(*values: float | str, spread: float = 0.0, scenes: list[str] | None = None) -> list[Cell]:
@@ -53,6 +67,32 @@ def test_a_failed_cell_loses() -> None:
     assert ranks(found) == {"a": 2, "b": 1}
     assert at(found, "gain", "a", "b") == pytest.approx(1.0)  # the mean is over the common cell only
     assert at(found, "common", "a", "b") == 1
+
+
+def test_a_failure_has_no_size() -> None:
+    """Nine scenes: the mean and its interval are those of the common ones, whatever the tenth scene's failure."""
+    base, better = [1.0, 1.2, 1.1, 1.3, 1.0, 1.4, 1.2, 1.1, 1.3], [0.9, 1.0, 1.0, 1.1, 0.9, 1.2, 1.1, 0.9, 1.1]
+    whole = compare({"a": cells(*better), "b": cells(*base)}, "lower")
+    lost = compare({"a": cells(*better, 1.0), "b": cells(*base, "crash")}, "lower")
+    for matrix in ("gain", "low", "high", "common"):
+        assert at(lost, matrix, "a", "b") == at(whole, matrix, "a", "b")
+    assert at(lost, "failed", "b", "a") == 1 and at(lost, "failed", "a", "b") == 0
+    assert ranks(lost) == {"a": 1, "b": 2}
+
+
+def test_failing_on_a_scene_helps_nobody() -> None:
+    """Eight scenes, all lost: failing on one leaves seven with two results, too few for an interval; it loses still."""
+    good = [1.0 + 0.01 * i for i in range(8)]
+    for fails in range(1, 9):
+        worse = [*(1.5 for _ in range(8 - fails)), *("oom" for _ in range(fails))]
+        assert ranks(compare({"a": cells(*good), "b": cells(*worse)}, "lower")) == {"a": 1, "b": 2}
+
+
+def test_better_where_it_has_a_result_but_failing_often_is_not_better() -> None:
+    a, b = [*(0.5 for _ in range(10)), *("oom" for _ in range(6))], [1.0 + 0.01 * i for i in range(16)]
+    found = compare({"a": cells(*a), "b": cells(*b)}, "lower")
+    assert at(found, "low", "a", "b") > 0
+    assert ranks(found) == {"a": 1, "b": 1}
 
 
 def test_both_failed_is_a_tie_and_unknown_cells_do_not_count() -> None:
@@ -101,13 +141,52 @@ def test_failures_lose_over_enough_scenes_too() -> None:
     assert at(found, "gain", "a", "b") == 0
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(11)
-    hits = 0
-    for _ in range(300):
-        low, high = interval(rng.normal(1.0, 1.0, size=30))
-        hits += low <= 1.0 <= high
-    assert 0.90 <= hits / 300 <= 0.98
+NORMAL, T3, LOG_NORMAL = "normal", "t3", "log-normal"
+
+
+@pytest.mark.parametrize("scenes", [8, 12, 20, 50])
+@pytest.mark.parametrize(("kind", "least"), [(NORMAL, 0.94), (T3, 0.94), (LOG_NORMAL, 0.92)])
+def test_the_interval_covers_the_mean_as_often_as_it_says(kind: str, least: float, scenes: int) -> None:
+    """Over 60,000 simulated sets of scenes, so that the share's own error (0.001) is far below what is asked."""
+    rng, shape = np.random.default_rng(11), (60_000, scenes)
+    values, mean = {
+        NORMAL: (rng.standard_normal(shape), 0.0),
+        T3: (rng.standard_t(3, shape), 0.0),
+        LOG_NORMAL: (rng.lognormal(0.0, 0.8, shape), np.exp(0.32)),
+    }[kind]
+    ends = intervals(values, np.ones(shape, np.bool_))
+    assert least <= ((ends[:, 0] <= mean) & (mean <= ends[:, 1])).mean() <= 0.98
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=8, max_size=20), st.floats(0.01, 100), st.floats(-50, 50))
+def test_intervals_hold_the_sample_mean_and_follow_its_unit(values: list[float], scale: float, shift: float) -> None:
+    low, high = interval(np.array(values))
+    middle, slack = np.mean(values), 1e-6 * (1 + high - low)
+    assert low - slack <= middle <= high + slack
+    moved = interval(-scale * np.array(values) + shift)
+    assert moved == pytest.approx((shift - scale * high, shift - scale * low), abs=1e-5 * scale, rel=1e-5)
+
+
+def test_rows_that_lack_scenes_are_judged_by_those_they_have() -> None:
+    values = np.random.default_rng(2).normal(size=(2, 12))
+    measured = np.ones((2, 12), np.bool_)
+    measured[0, [1, 4]] = measured[1, 5:] = False
+    found = intervals(np.where(measured, values, 1e9), measured)
+    assert found[0].tolist() == pytest.approx(interval(values[0, measured[0]]))
+    assert np.isnan(found[1]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-6, 6), min_size=1, max_size=12))
+def test_the_signed_rank_test_is_exact_with_ties(values: list[int]) -> None:
+    """Against every assignment of signs, one after the other."""
+    moved = np.array([v for v in values if v], float)
+    sizes = rankdata(np.abs(moved))
+    sums = np.array([sizes @ np.array(signs) for signs in itertools.product((0, 1), repeat=len(moved))])
+    seen = sizes[moved > 0].sum()
+    chance = 2 * min((sums <= seen + 1e-9).mean(), (sums >= seen - 1e-9).mean())
+    assert abs(signed_rank(np.array(values, float))) == (chance <= 0.05)
 
 
 def test_too_few_scenes_have_no_interval() -> None:

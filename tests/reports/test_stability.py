@@ -101,6 +101,19 @@ def test_a_failed_cell_loses(tables: Tables) -> None:
     assert share(judged(lost)[2], A, B) < share(judged(whole)[2], A, B)
 
 
+def test_a_cell_that_was_never_run_is_no_failure(tables: Tables) -> None:
+    """As in the ranking: A, better wherever both were run, must not lose by the scene that it was not run on."""
+    whole = swept(tables, lambda name, *_: 1.0 if name == A else 5.0)
+    absent = set(tables.trials[(tables.trials["adapter"] == A) & (tables.trials["scene"] == "toy")]["key"])
+    parts = {part: getattr(whole, part) for part in ("trials", "scores", "sweeps", "clouds")}
+    fewer = replace(whole, **{part: table[~table["key"].isin(absent)] for part, table in parts.items()})
+    board, _, found = judged(fewer)
+    group = next(g for g in board.groups if g.board.inputs == "images" and g.views == 4)
+    compared = group.comparisons["colmap"]
+    assert share(found, A, B) == 1.0
+    assert compared.failed[compared.systems.index(A), compared.systems.index(B)] == 0
+
+
 def test_the_score_by_share_kept_is_the_mean_over_scenes(tables: Tables) -> None:
     board, sweeps, _ = judged(swept(tables, lambda name, _, __, keep: 2.0 * keep))
     rows = {row.system: row for row in board.rows if row.views == 4}
