@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,11 @@ Bools = NDArray[np.bool_]
 FRAMES = ("first_camera", "world", "object")
 SCALES = ("metric", "arbitrary")
 CONFIDENCE_KINDS = ("probability", "exp_confidence", "inverse_variance", "photo_consistency", "track_length")
+
+# How a trial ends, how its scoring ends, and what it may be scored against: the words of every record and table.
+TrialStatus = Literal["ok", "oom", "timeout", "crash", "invalid_output", "unsupported", "unavailable"]
+ScoreStatus = Literal["ok", "failed", "unsupported"]
+TruthKind = Literal["exact", "colmap", "scan"]
 
 
 class InputError(ValueError):

@@ -18,7 +18,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -26,14 +26,13 @@ import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapters.contract import U8, Bools, Cameras, InputError
+from adapters.contract import U8, Bools, Cameras, InputError, TruthKind
 from data.images import read_image, read_mask
 from metrics.scoring.truth import Box, Truth
 
 FORMAT = 1
 SURFACE_SAMPLES = 200_000  # points drawn from a mesh truth, area-uniform
 T = TypeVar("T")
-TruthKind = Literal["exact", "colmap", "scan"]
 
 
 class ViewFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,7 +139,7 @@ class Scene:
     @cached_property
     def truth_kinds(self) -> tuple[str, ...]:
         """The kinds of truth present, in the order exact, colmap, scan."""
-        return tuple(k for k in ("exact", "colmap", "scan") if (self.path / "truth" / k / "truth.json").is_file())
+        return tuple(k for k in get_args(TruthKind) if (self.path / "truth" / k / "truth.json").is_file())
 
     def truth(self, kind: str) -> Truth:
         """Read one ground truth whole; raises InputError where it is absent or broken."""

@@ -11,6 +11,7 @@ import trimesh
 from PIL import Image
 
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
+from data.synthetic.rig import look_at
 from metrics.scoring.truth import diameter
 
 SIZE, FOCAL, VIEWS = 96, 110.0, 8
@@ -31,17 +32,6 @@ def bumpy_mesh() -> trimesh.Trimesh:
         1 + 0.15 * np.sin(3 * v[:, 0] + 1) * np.cos(2 * v[:, 1]) + 0.2 * np.maximum(v[:, 2], 0) ** 3 * (v[:, 0] > -2)
     )
     return trimesh.Trimesh(v * radius[:, None] * [1.0, 0.8, 1.1] + [0, 0, 1.3], mesh.faces, process=False)
-
-
-def look_at(centre: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(4, 4) camera_from_world, OpenCV axes, z up in the world."""
-    z = (target - centre) / np.linalg.norm(target - centre)
-    x = np.cross(z, [0, 0, 1.0])
-    x /= np.linalg.norm(x)
-    pose = np.eye(4)
-    pose[:3, :3] = np.stack([x, np.cross(z, x), z])
-    pose[:3, 3] = -pose[:3, :3] @ centre
-    return pose
 
 
 def make_scene(path: Path, name: str = "bumpy") -> Path:

@@ -31,7 +31,7 @@ def attention(
     """Write a page that shows, for a clicked pixel, where its global attention falls in every view."""
     from bench.cli.show import progress_bar
     from bench.systems.cards import get_adapter
-    from bench.trials.capture import Asked, chosen_views, make_page
+    from bench.trials.capture import CaptureRequest, chosen_views, make_page
     from bench.trials.scenes import get_scene, scene_of_images
     from reports.page.attention import agreement, write_attention
 
@@ -41,14 +41,14 @@ def attention(
         return refuse(f"--pixels {pixels} --rollout {rollout} seen; 0 or more, and a share from 0 to below 1 wanted")
     opened = scene_of_images(images) if images is not None else get_scene(str(scene))
     names = opened.view_names if images is not None else chosen_views(opened, views, seed)
-    asked = Asked(weights, options_of(option), device, seed, layers, pixels, heads, rollout)
+    request = CaptureRequest(weights, options_of(option), device, seed, layers, pixels, heads, rollout)
     with progress_bar(console) as bar:
         task = bar.add_task("starting", total=100)
         page = make_page(
             get_adapter(adapter),
             opened,
             names,
-            asked,
+            request,
             lambda share, what: bar.update(task, description=what, completed=round(100 * share)),
         )
         bar.update(task, description="writing the page", completed=100)

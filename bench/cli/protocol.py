@@ -112,7 +112,6 @@ def _print_differences(found: list[Difference], a: Protocol, b: Protocol) -> Non
     """A table a metric: what each protocol reads, and every stage's part."""
     from rich.table import Table
 
-    from bench.scoring.collect import label
     from bench.scoring.explain import mean_parts
     from metrics.scoring.protocol import differing
 
@@ -136,7 +135,7 @@ def _print_differences(found: list[Difference], a: Protocol, b: Protocol) -> Non
             record = difference.record
             numbers = [f"{value.value:.4g}" for value in (difference.one, difference.other)]
             parts = [_part(p.mean, (p.forward, p.backward), difference.by_factor) for p in difference.parts]
-            table.add_row(label(record).replace("[", "\\["), record.scene, str(len(record.views)), *numbers, *parts)
+            table.add_row(record.system.replace("[", "\\["), record.scene, str(len(record.views)), *numbers, *parts)
         if len(whole) > 1:
             parts = [_part(mean, (mean, mean), first.by_factor) for mean in mean_parts(whole).values()]
             table.add_row("mean", "", "", "", "", *parts)
@@ -145,7 +144,7 @@ def _print_differences(found: list[Difference], a: Protocol, b: Protocol) -> Non
         for difference in mine:
             if not difference.parts:
                 record = difference.record
-                who = f"{label(record)} on {record.scene}, {len(record.views)} views"
+                who = f"{record.system} on {record.scene}, {len(record.views)} views"
                 output.print(f"  {who}: not compared, {difference.note}", markup=False)
 
 

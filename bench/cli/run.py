@@ -13,13 +13,14 @@ from bench.cli.common import STORE, Truth, Weights, console, integers, options_o
 
 if TYPE_CHECKING:
     from bench.trials.plan import Trial
-    from bench.trials.store import ScoreRecord, Store, TrialRecord
+    from bench.trials.records import ScoreRecord, TrialRecord
+    from bench.trials.store import Store
     from bench.trials.suite import Suite
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Asked:
+class RunFlags:
     """What to run; a flag that is given overrides the suite."""
 
     suite: Annotated[str | None, Parameter(help="a suite's name or .toml file; default: embedded")] = None
@@ -40,7 +41,7 @@ class Asked:
 
 
 def run(
-    asked: Asked | None = None,
+    flags: RunFlags | None = None,
     *,
     images: Annotated[Path | None, Parameter(help="a folder of your own photos: run and timed, not scored")] = None,
     store: Annotated[Path, Parameter(help="where finished trials are kept")] = STORE,
@@ -57,10 +58,10 @@ def run(
     from bench.trials.store import Store
     from metrics.scoring.protocol import load_protocol
 
-    asked = asked or Asked()
-    if images is not None and asked.scenes is not None:
+    flags = flags or RunFlags()
+    if images is not None and flags.scenes is not None:
         return refuse("--images and --scenes: give one of them")
-    chosen = _suite(asked)
+    chosen = _suite(flags)
     for protocol in (chosen.protocol, *chosen.protocols):
         load_protocol(protocol)
     scenes = [scene_of_images(images)] if images is not None else None
@@ -88,7 +89,7 @@ def run(
     if result.left_out:
         console.print(f"{len(result.left_out)} trials left out:")
         for left in result.left_out:
-            console.print(f"  {left.adapter} on {left.scene}, {left.views} views: {left.reason}", markup=False)
+            console.print(f"  {left.system} on {left.scene}, {left.views} views: {left.reason}", markup=False)
     if images is not None:
         console.print("No ground truth, so nothing is scored: `reconbench groundtruth` makes one from the photos.")
     return 0
@@ -140,7 +141,9 @@ def _score_again(
         if record.timed_only:
             continue
         if not Path(record.scene_path, "scene.json").is_file():
-            console.print(f"{record.adapter} on {record.scene}: the scene is gone or has no truth, not scored")
+            console.print(
+                f"{record.system} on {record.scene}: the scene is gone or has no truth, not scored", markup=False
+            )
             continue
         opened = Scene.open(Path(record.scene_path))
         for kind in opened.truth_kinds:
@@ -220,44 +223,44 @@ def _check_view_counts(trials: list[Trial]) -> None:
             )
 
 
-def _suite(asked: Asked) -> Suite:
+def _suite(flags: RunFlags) -> Suite:
     """The suite asked for, or one made of the flags; flags that were given override the suite's fields."""
     import msgspec
 
     from adapters.contract import InputError
     from bench.trials.suite import Contestant, Suite, load_suite
 
-    if asked.suite is None and asked.adapters is not None:
+    if flags.suite is None and flags.adapters is not None:
         base = Suite(name="command line", adapters=[Contestant(name="null")], views=(10**6,))
     else:
-        base = load_suite(asked.suite or "embedded")
+        base = load_suite(flags.suite or "embedded")
     changes: dict[str, object] = {}
-    given = split(asked.give or "")
+    given = split(flags.give or "")
     if unknown := [word for word in given if word not in ("masks", "cameras", "targets", "truth")]:
         raise InputError(f"--give: {unknown[0]!r} seen, masks, cameras, targets or truth wanted")
-    if asked.adapters is not None:
-        options = options_of(asked.option)
-        weights = asked.weights or "pretrained"
+    if flags.adapters is not None:
+        options = options_of(flags.option)
+        weights = flags.weights or "pretrained"
         changes["adapters"] = [
-            {"name": name, "options": options, "give": given, "weights": weights} for name in split(asked.adapters)
+            {"name": name, "options": options, "give": given, "weights": weights} for name in split(flags.adapters)
         ]
-    elif given or asked.option or asked.weights:
+    elif given or flags.option or flags.weights:
         raise InputError("--give, --option and --weights: --adapters is wanted with them")
-    for flag, text in (("views", asked.views), ("seeds", asked.seeds)):
+    for flag, text in (("views", flags.views), ("seeds", flags.seeds)):
         if text is not None:
             changes[flag] = integers(f"--{flag}", text)
-    plain = {"protocol": asked.protocol, "truth": asked.truth, "device": asked.device, "budget_seconds": asked.budget}
+    plain = {"protocol": flags.protocol, "truth": flags.truth, "device": flags.device, "budget_seconds": flags.budget}
     changes |= {field: value for field, value in plain.items() if value is not None}
-    policy = {"deadline": asked.deadline, "memory_gib": asked.memory, "repeats": asked.repeats}
+    policy = {"deadline": flags.deadline, "memory_gib": flags.memory, "repeats": flags.repeats}
     stated = {field: value for field, value in policy.items() if value is not None}
     if stated:
         changes["policy"] = {**msgspec.to_builtins(base.policy), **stated}
     if base.timing is not None:
         timing = msgspec.to_builtins(base.timing)
-        scenes = () if asked.scenes is not None else timing["scenes"]
+        scenes = () if flags.scenes is not None else timing["scenes"]
         changes["timing"] = {**timing, "scenes": scenes, "policy": {**timing["policy"], **stated}}
-    if asked.scenes is not None:
-        changes["scenes"] = split(asked.scenes)
+    if flags.scenes is not None:
+        changes["scenes"] = split(flags.scenes)
     merged = msgspec.convert({**msgspec.to_builtins(base), **changes}, Suite)
-    merged.check("the command line" if asked.suite is None else asked.suite)
+    merged.check("the command line" if flags.suite is None else flags.suite)
     return merged

@@ -10,7 +10,8 @@ from rich.table import Table
 from bench.engines.local import Progress
 from bench.systems.measure import hardware
 from bench.trials.plan import Trial, estimate_seconds
-from bench.trials.store import KEPT_POINTS, ScoreRecord, Store, TrialRecord
+from bench.trials.records import ScoreRecord, TrialRecord
+from bench.trials.store import KEPT_POINTS, Store
 
 BYTES_A_POINT = 24  # of a stored cloud, compressed: position, colour, confidence, pixel
 
@@ -86,7 +87,7 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
 
 def print_score(output: Console, record: TrialRecord, score: ScoreRecord) -> None:
     """One score as a small table."""
-    title = f"{record.adapter} on {record.scene}, {len(record.views)} views, {score.truth} truth, {score.protocol}"
+    title = f"{record.system} on {record.scene}, {len(record.views)} views, {score.truth} truth, {score.protocol}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("metric", "value", "interval", "floor", "before ICP", "note"):
         table.add_column(column, justify="left" if column in ("metric", "note") else "right")

@@ -14,12 +14,13 @@ import numpy as np
 from adapters.contract import Views
 from bench.scoring.score import score_trial
 from bench.systems.cards import get_adapter
-from bench.systems.measure import Policy, hardware, median_and_iqr, now, version
-from bench.systems.process import Outcome, run_adapter
+from bench.systems.measure import Outcome, Policy, hardware, median_and_iqr, now, version
+from bench.systems.process import run_adapter
 from bench.systems.weights import RANDOM
 from bench.trials.plan import Trial, estimate_seconds, hash_views
+from bench.trials.records import LeftOut, RunRecord, TrialRecord
 from bench.trials.scenes import EMBEDDED
-from bench.trials.store import LeftOut, RunRecord, Store, TrialRecord
+from bench.trials.store import Store
 
 
 @dataclass
@@ -61,7 +62,8 @@ def run_plan(
 
     def leave(trial: Trial, reason: str) -> None:
         scene, views = trial.scene.name, len(trial.views)
-        left_out.append(LeftOut(trial.adapter.name, trial.inputs, scene, views, trial.seed, reason))
+        options, weights = trial.contestant.options, trial.weights
+        left_out.append(LeftOut(trial.adapter.name, trial.inputs, scene, views, trial.seed, reason, options, weights))
         progress.left_out(trial, reason)
 
     try:

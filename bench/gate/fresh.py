@@ -19,7 +19,8 @@ from adapters.contract import F64, Reconstruction
 from bench.gate.baseline import Baseline, Fresh, thaw
 from bench.gate.verdict import Finding, Mismatch, Verdict
 from bench.scoring.score import prepare
-from bench.systems.process import Outcome, run_adapter
+from bench.systems.measure import Outcome
+from bench.systems.process import run_adapter
 from bench.trials.plan import Trial, plan
 from bench.trials.suite import Suite
 from metrics.nearest import nearest

@@ -12,7 +12,8 @@ from bench.scoring.collect import make_tables
 from bench.systems.cards import Card
 from bench.systems.measure import Hardware, Policy, Steps
 from bench.trials.plan import read_truth
-from bench.trials.store import ScoredValue, ScoreRecord, Store, TrialRecord
+from bench.trials.records import ScoredValue, ScoreRecord, TrialRecord
+from bench.trials.store import Store
 from data.scene import Scene
 from metrics.scoring.protocol import load_protocol, metric_table
 from metrics.scoring.truth import Truth

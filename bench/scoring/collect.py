@@ -14,7 +14,8 @@ from adapters.contract import InputError
 from bench.scoring.score import score_trial
 from bench.scoring.sweep import Variant, sweep
 from bench.systems.measure import BUSY_SHARE, median_and_iqr, now, version
-from bench.trials.store import ScoreRecord, Store, TrialRecord
+from bench.trials.records import ScoreRecord, TrialRecord
+from bench.trials.store import Store
 from data.scene import Scene, truth_id
 from metrics.scoring.protocol import Protocol, geometry_table, load_protocol
 from metrics.similarity import scale_of
@@ -65,7 +66,7 @@ def make_tables(
             scores += [(record, score_trial(store, record, scene, kind, meant)) for kind in scene.truth_kinds]
             if sweeps and truth in scene.truth_kinds:
                 swept += sweep(store, record, scene, truth, meant)
-        advance(f"{record.adapter} on {record.scene}")
+        advance(f"{record.system} on {record.scene}")
     runs = store.runs()
     kinds = {score.truth for _, score in scores}
     return checked(
@@ -85,8 +86,8 @@ def make_tables(
             left_out=frame(
                 LEFT_OUT,
                 {
-                    (left.adapter, left.scene, left.views, left.reason): {
-                        "adapter": left.adapter,
+                    (left.system, left.scene, left.views, left.reason): {
+                        "adapter": left.system,
                         "scene": left.scene,
                         "views": left.views,
                         "reason": left.reason,
@@ -125,17 +126,9 @@ def newest(records: list[TrialRecord]) -> list[TrialRecord]:
     """Of records that answer the same question, the one that finished last."""
     latest: dict[tuple[Any, ...], TrialRecord] = {}
     for record in sorted(records, key=lambda r: r.finished):
-        question = (label(record), record.inputs, record.scene, tuple(record.views), record.seed, record.device)
+        question = (record.system, record.inputs, record.scene, tuple(record.views), record.seed, record.device)
         latest[question] = record
-    return sorted(latest.values(), key=lambda r: (r.scene, len(r.views), r.seed, label(r), r.key))
-
-
-def label(record: TrialRecord) -> str:
-    """The adapter's name, with its options and its own weights where it has any: two settings are two rows."""
-    settings = [f"{name}={value}" for name, value in sorted(record.options.items())]
-    if record.weights == "random" or record.weights.startswith("path:"):
-        settings.append(f"weights={record.weights.removeprefix('path:')[:8]}")
-    return f"{record.adapter} ({', '.join(settings)})" if settings else record.adapter
+    return sorted(latest.values(), key=lambda r: (r.scene, len(r.views), r.seed, r.system, r.key))
 
 
 def _open_scenes(records: list[TrialRecord]) -> dict[str, Scene]:
@@ -150,7 +143,7 @@ def _trial_row(store: Store, record: TrialRecord) -> dict[str, Any]:
     card = record.card
     return {
         "key": record.key,
-        "adapter": label(record),
+        "adapter": record.system,
         "title": card.title,
         "inputs": record.inputs,
         "scope": card.scope,
@@ -194,7 +187,7 @@ def _trial_row(store: Store, record: TrialRecord) -> dict[str, Any]:
 def _score_rows(record: TrialRecord, score: ScoreRecord) -> list[dict[str, Any]]:
     shared = {
         "key": record.key,
-        "adapter": label(record),
+        "adapter": record.system,
         "inputs": record.inputs,
         "scope": record.card.scope,
         "scene": record.scene,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.scoring.collect import label, newest
+from bench.scoring.collect import newest
 from bench.systems.measure import BUSY_SHARE
-from bench.trials.store import TrialRecord
+from bench.trials.records import TrialRecord
 from reports.laws import LEAST, gather
 from reports.scaling import Series
 
@@ -43,7 +43,7 @@ def cost_series(records: list[TrialRecord], limit_bytes: float | None = None) ->
     for record in (*timing, *quality):
         if record.status == "ok" and not record.external:
             hardware = str(record.hardware)
-            place = _Place(label(record), record.inputs, record.card.scope, record.scene, record.device, hardware)
+            place = _Place(record.system, record.inputs, record.card.scope, record.scene, record.device, hardware)
             places[place].append(record)
     return [series for place in sorted(places) for series in _of_place(place, places[place], limit_bytes)]
 

@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 from adapters.contract import InputError
-from bench.scoring.collect import label
 from bench.scoring.score import score_trial
-from bench.trials.store import ScoredValue, ScoreRecord, Store, TrialRecord
+from bench.trials.records import ScoredValue, ScoreRecord, TrialRecord
+from bench.trials.store import Store
 from data.scene import Scene
 from metrics.scoring.protocol import Protocol, completeness, differing
 
@@ -70,7 +70,7 @@ def explain(
         for order in (stages, stages[::-1]):
             walk = [one.swapped(other, order[:i]) for i in range(len(order) + 1)]
             walks.append([_scored(store, record, scene, truth, step, (one, other)) for step in walk])
-            advance(f"{label(record)} on {record.scene}, {len(record.views)} views")
+            advance(f"{record.system} on {record.scene}, {len(record.views)} views")
         for family in families(one):
             if family in families(other):
                 yield _difference(record, family, stages, walks)
@@ -150,7 +150,7 @@ def differences_csv(differences: Sequence[Difference], one: Protocol, other: Pro
     for found in differences:
         record = found.record
         shared = {
-            "adapter": label(record),
+            "adapter": record.system,
             "inputs": record.inputs,
             "scene": record.scene,
             "views": len(record.views),

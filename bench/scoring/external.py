@@ -13,8 +13,9 @@ import numpy as np
 from adapters.contract import Cameras, InputError, Reconstruction
 from bench.systems.cards import Card
 from bench.systems.measure import Policy, hardware, now
+from bench.trials.records import TrialRecord
 from bench.trials.scenes import EMBEDDED
-from bench.trials.store import Store, TrialRecord
+from bench.trials.store import Store
 from data.exchange import read_cloud
 from data.scene import Scene
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from adapters.contract import U8, InputError
+from adapters.contract import U8, InputError, ScoreStatus
 from bench.trials.plan import read_truth
-from bench.trials.store import ScoredStage, ScoredValue, ScoreRecord, Store, TrialRecord
+from bench.trials.records import ScoredStage, ScoredValue, ScoreRecord, TrialRecord
+from bench.trials.store import Store
 from data.scene import Scene
 from metrics.scoring.protocol import Align, Protocol, load_protocol, metric_table
-from metrics.scoring.score import ErrorCloud, PreparedTruth, Score, ScoringError, Status, Value, score
+from metrics.scoring.score import ErrorCloud, PreparedTruth, Score, ScoringError, Value, score
 
 UNSEEN = 200  # the grey of truth points that no image shows
 
@@ -57,7 +58,7 @@ def score_trial(
     if record.status != "ok" or record.prediction is None:
         reason = f"{record.status}: {record.message}" if record.status != "ok" else "no prediction was stored"
         # What is not installed has not failed; whatever was asked and gave nothing has.
-        status: Status = "unsupported" if record.status == "unavailable" else "failed"
+        status: ScoreStatus = "unsupported" if record.status == "unavailable" else "failed"
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
         result = _score(store, record, scene, kind, protocol, brief)

@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from bench.scoring.score import score_trial
-from bench.trials.store import ScoreRecord, Store, TrialRecord
+from bench.trials.records import ScoreRecord, TrialRecord
+from bench.trials.store import Store
 from data.scene import Scene
 from metrics.scoring.protocol import Align, Protocol
 

@@ -24,7 +24,8 @@ from adapters.contract import InputError
 ENTRY_POINT_GROUP = "reconbench.adapters"
 ADAPTERS = Path(adapters.__file__).parent  # the room: contract, worker, shared modules, systems
 SYSTEMS = ADAPTERS / "systems"
-Given = Literal["masks", "cameras", "targets", "truth"]
+Given = Literal["masks", "cameras", "targets", "truth"]  # what a trial may give beside images
+Options = dict[str, str | int | float | bool]  # of an adapter, by name
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

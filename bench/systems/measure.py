@@ -19,6 +19,8 @@ import msgspec
 import numpy as np
 import psutil
 
+from adapters.contract import TrialStatus
+
 BUSY_SHARE = 0.15  # of the machine's cores used by others while a trial ran
 POLL_SECONDS = 0.02
 
@@ -55,6 +57,21 @@ class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     infer: float
     finish: float
     total: float
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one run of a worker."""
+
+    status: TrialStatus
+    message: str = ""
+    load_seconds: float | None = None
+    cold: Steps | None = None
+    warm: list[Steps] = []
+    peak_rss: int = 0  # bytes, the process tree
+    device_allocator: int | None = None  # bytes
+    device_driver: int | None = None  # bytes
+    others_share: float = 0.0  # of the machine's cores, used by others meanwhile
+    log_tail: str = ""
 
 
 class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,36 +14,20 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import psutil
 
-from adapters.contract import ContractError, Reconstruction, Unavailable, Views
+from adapters.contract import ContractError, Reconstruction, TrialStatus, Unavailable, Views
 from bench.files import cache_dir
 from bench.systems import environments
 from bench.systems.cards import ADAPTERS, Adapter
-from bench.systems.measure import Policy, Steps, TreeUsage, TreeWatch, memory_limit_bytes
+from bench.systems.measure import Outcome, Policy, Steps, TreeUsage, TreeWatch, memory_limit_bytes
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 
-Status = Literal["ok", "oom", "timeout", "crash", "invalid_output", "unsupported", "unavailable"]
 LOG_TAIL_LINES = 20
 _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker import main; main({}, {})"
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one run of a worker."""
-
-    status: Status
-    message: str = ""
-    load_seconds: float | None = None
-    cold: Steps | None = None
-    warm: list[Steps] = []
-    peak_rss: int = 0  # bytes, the process tree
-    device_allocator: int | None = None  # bytes
-    device_driver: int | None = None  # bytes
-    others_share: float = 0.0
-    log_tail: str = ""
 
 
 def stage(adapter: Adapter) -> Path:
@@ -233,7 +217,7 @@ class _Worker:
         done, failed = by_kind.get("done"), by_kind.get("failed")
         peak = max(usage.peak_rss, int((done or {}).get("peak_rss", 0)))
         limit = memory_limit_bytes(self._policy)
-        status: Status
+        status: TrialStatus
         if usage.over_limit or peak > limit:  # the watch may miss a short peak, which the worker itself remembers
             status, message = "oom", f"more than the limit of {limit / 2**20:.0f} MiB: {peak / 2**20:.0f} MiB seen"
         elif self._timed_out.is_set():

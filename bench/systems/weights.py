@@ -35,14 +35,14 @@ class Licences(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Given:
+class ResolvedWeights:
     """The weights of one trial."""
 
     load: str  # what the adapter's `load` receives: "none", "random", or an absolute path
     id: str  # for keys and records: "none", "random", "pretrained:HASH" or "path:HASH"
 
 
-def resolve(adapter: Adapter, asked: str) -> Given:
+def resolve(adapter: Adapter, asked: str) -> ResolvedWeights:
     """What "pretrained", "random" or a path means for `adapter`; an adapter without weights is given none.
 
     Raises Unavailable, naming the one command that mends it, where pretrained weights are absent, spoilt or under a
@@ -54,11 +54,11 @@ def resolve(adapter: Adapter, asked: str) -> Given:
         path = Path(asked).expanduser().absolute()
         if not path.exists():
             raise InputError(f"--weights: {asked}: no such file; pretrained, random or a checkpoint wanted")
-        return Given(str(path), f"path:{_digest(path)[:16]}")
+        return ResolvedWeights(str(path), f"path:{_digest(path)[:16]}")
     if card.weights is None:
-        return Given(NONE, NONE)
+        return ResolvedWeights(NONE, NONE)
     if asked == RANDOM:
-        return Given(RANDOM, RANDOM)
+        return ResolvedWeights(RANDOM, RANDOM)
     command = f"`reconbench adapters fetch {adapter.argument} --accept-licence`"
     folder = _folder(card.weights)
     if folder is None:
@@ -71,13 +71,13 @@ def resolve(adapter: Adapter, asked: str) -> Given:
         raise Unavailable(f"{error}; delete it, and {command} fetches it again") from error
 
 
-def fetch(adapter: Adapter, advance: Callable[[int, int], None] = lambda done, total: None) -> Given:
+def fetch(adapter: Adapter, advance: Callable[[int, int], None] = lambda done, total: None) -> ResolvedWeights:
     """Fetch the weights of `adapter`'s card unless they are here, and check them. `advance` is told of bytes.
 
     InputError naming the file: where it cannot be had, and where its hash is not the card's."""
     weights = adapter.card.weights
     if weights is None:
-        return Given(NONE, NONE)
+        return ResolvedWeights(NONE, NONE)
     folder = _folder(weights)
     if folder is None:
         (_fetch_hub if weights.hub else _fetch_url)(weights, advance)
@@ -132,14 +132,16 @@ def _url_folder(weights: Weights) -> Path:
     return cache_dir() / "weights" / hashlib.sha256(weights.url.encode()).hexdigest()[:16]
 
 
-def _checked(folder: Path, weights: Weights) -> Given:
+def _checked(folder: Path, weights: Weights) -> ResolvedWeights:
     """The files in `folder`, if their hashes are the card's; InputError otherwise."""
     seen = {name: _digest(folder / name) for name in weights.files}
     for name, wanted in weights.files.items():
         _check(folder / name, seen[name], wanted)
     names = list(seen)
     where = folder / names[0] if len(names) == 1 else folder
-    return Given(str(where.absolute()), f"pretrained:{hashlib.sha256(msgspec.json.encode(seen)).hexdigest()[:16]}")
+    return ResolvedWeights(
+        str(where.absolute()), f"pretrained:{hashlib.sha256(msgspec.json.encode(seen)).hexdigest()[:16]}"
+    )
 
 
 def _check(path: Path, seen: str, wanted: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from adapters.contract import F32, F64, I32, Cameras, InputError, Reconstruction, Unavailable, Views
 from adapters.systems.vggt.attention import PROGRESS
 from bench.systems import environments
-from bench.systems.cards import Adapter
+from bench.systems.cards import Adapter, Options
 from bench.systems.process import log_tail, stage
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 from bench.trials.plan import read_truth, view_order
@@ -29,11 +29,11 @@ Progress = Callable[[float, str], None]  # share done, what is being done
 
 
 @dataclass(frozen=True)
-class Asked:
+class CaptureRequest:
     """What to capture, and how the network is run."""
 
     weights: str = PRETRAINED  # or RANDOM, or a path
-    options: dict[str, str | int | float | bool] | None = None
+    options: Options | None = None
     device: str = "cpu"
     seed: int = 0
     layers: str = ""  # "0-5,6-11": ranges of layers, averaged; "" = four even ones
@@ -70,8 +70,10 @@ class Captured:
             raise ValueError("maps or sources: negative numbers, or patches beyond their view")
 
 
-def capture(adapter: Adapter, views: Views, asked: Asked, progress: Progress = lambda share, what: None) -> Captured:
-    """Run `adapter` once on `views` in its own environment and read back the attention asked for.
+def capture(
+    adapter: Adapter, views: Views, request: CaptureRequest, progress: Progress = lambda share, what: None
+) -> Captured:
+    """Run `adapter` once on `views` in its own environment and read back the attention that `request` names.
 
     InputError where the adapter has no attention to show, its environment or weights are absent, or the run fails."""
     if not (adapter.folder / "attention.py").is_file():
@@ -79,23 +81,23 @@ def capture(adapter: Adapter, views: Views, asked: Asked, progress: Progress = l
             f"adapter {adapter.name}: no attention.py seen in {adapter.folder}, so it has no attention to show"
         )
     try:
-        python, given = environments.find(adapter).python, resolve(adapter, asked.weights)
+        python, given = environments.find(adapter).python, resolve(adapter, request.weights)
     except Unavailable as error:
         raise InputError(f"adapter {adapter.name}: {error}") from error
-    request = {
-        "options": asked.options or {},
-        "device": asked.device,
+    message = {
+        "options": request.options or {},
+        "device": request.device,
         "weights": given.load,
-        "seed": asked.seed,
-        "layers": asked.layers,
-        "pixels": asked.pixels,
-        "heads": asked.heads,
-        "discard": asked.rollout,
+        "seed": request.seed,
+        "layers": request.layers,
+        "pixels": request.pixels,
+        "heads": request.heads,
+        "discard": request.rollout,
     }
     with tempfile.TemporaryDirectory(prefix="reconbench-") as name:
         work = Path(name)
         views.save(work / "views.npz")
-        (work / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        (work / "request.json").write_text(json.dumps(message), encoding="utf-8")
         command = [str(python), "-I", "-c", _STUB.format(adapter.module.rpartition(".")[0]), str(stage(adapter)), name]
         _run(command, work / "log.txt", progress)
         try:
@@ -196,27 +198,29 @@ def chosen_views(scene: Scene, views: str, seed: int) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def make_page(adapter: Adapter, scene: Scene, names: Sequence[str], asked: Asked, progress: Progress) -> AttentionPage:
+def make_page(
+    adapter: Adapter, scene: Scene, names: Sequence[str], request: CaptureRequest, progress: Progress
+) -> AttentionPage:
     """Capture the attention of `adapter` on the views `names` of `scene`, and put beside it what is known of them."""
     views = Views(tuple(scene.image(name) for name in names), tuple(f"{i:03d}" for i in range(len(names))))
-    seen = capture(adapter, views, asked, progress)
+    seen = capture(adapter, views, request, progress)
     rows, columns = seen.maps.shape[3:]
     facts = {
         "Model": adapter.card.title,
-        "Weights": "random: an untrained network" if asked.weights == RANDOM else asked.weights,
+        "Weights": "random: an untrained network" if request.weights == RANDOM else request.weights,
         "Scene": f"{scene.name}, {len(names)} views",
         "Patches": f"{columns} x {rows} a view; {len(seen.sources)} are sources, a click takes the nearest",
-        "Attention": f"of the global blocks, layers averaged, {asked.heads} over heads",
+        "Attention": f"of the global blocks, layers averaged, {request.heads} over heads",
     }
-    if asked.rollout is not None:
+    if request.rollout is not None:
         facts["Rollout"] = (
-            f"max over heads, the lowest {100 * asked.rollout:g}% of each row left out, (A + I) / 2, each row divided "
-            "by its sum, the product over all global blocks; frame blocks are left out"
+            f"max over heads, the lowest {100 * request.rollout:g}% of each row left out, (A + I) / 2, each row "
+            "divided by its sum, the product over all global blocks; frame blocks are left out"
         )
     page = AttentionPage(
         title=f"Attention of {adapter.card.title}",
         facts=tuple(facts.items()),
-        footer=f"Reconbench · {scene.file.title} · seed {asked.seed} · {asked.device}",
+        footer=f"Reconbench · {scene.file.title} · seed {request.seed} · {request.device}",
         views=tuple(
             View(name, image, (float(a[0]), float(a[1]), float(a[2]), float(a[3])))
             for name, image, a in zip(names, views.images, seen.area, strict=True)

@@ -15,8 +15,8 @@ from adapters.contract import CONTRACT_VERSION, Cameras, InputError, Surface, Un
 from bench.systems import environments, weights
 from bench.systems.cards import Adapter, get_adapter
 from bench.systems.measure import Policy
+from bench.trials.records import TrialRecord, system_label
 from bench.trials.scenes import get_scenes
-from bench.trials.store import TrialRecord
 from bench.trials.suite import Contestant, Suite
 from data.scene import Scene
 from data.subsets import even_order, nested_order
@@ -81,7 +81,8 @@ class Trial:
     @property
     def label(self) -> str:
         """For people."""
-        return f"{self.adapter.name} on {self.scene.name}, {len(self.views)} views"
+        system = system_label(self.adapter.name, self.contestant.options, self.weights)
+        return f"{system} on {self.scene.name}, {len(self.views)} views"
 
     def make_views(self) -> Views:
         """The arrays to give: images and what the trial gives, nothing else. InputError where the scene lacks it."""

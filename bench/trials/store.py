@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -28,130 +28,12 @@ from numpy.typing import NDArray
 
 from adapters.contract import InputError, Reconstruction
 from bench.files import replacing, write
-from bench.systems.cards import Card
-from bench.systems.measure import Hardware, Policy, Steps
-from bench.systems.process import Status
+from bench.trials.records import RunRecord, ScoreRecord, TrialRecord
 from metrics.scoring.equalise import bounded_subset
 from metrics.scoring.score import ErrorCloud
 
-FORMAT = 1
 KEPT_POINTS = 400_000  # points kept of a prediction unless the whole cloud is asked for
 T = TypeVar("T")
-
-
-class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One finished trial: what was asked, what happened, how long it took, where the prediction is."""
-
-    format: int = FORMAT
-    key: str
-    adapter: str
-    adapter_hash: str
-    card: Card
-    environment: str  # hash of the interpreter and its packages; "absent" where there is none
-    weights: str  # "none", "random", "pretrained:HASH", "path:HASH"; "pretrained" where they are not here
-    options: dict[str, str | int | float | bool]
-    inputs: str  # "images", "images+masks+cameras", ...
-    scene: str
-    scene_path: str
-    inputs_hash: str  # of the very arrays the worker was given
-    views: list[str]
-    targets: list[str] = []  # views held back, whose cameras were given to be rendered
-    seed: int
-    device: str
-    policy: Policy
-    external: bool = False  # a cloud made elsewhere
-    posed: bool = False  # the prediction is in the truth's own frame
-    status: Status
-    message: str = ""
-    log_tail: str = ""
-    load_seconds: float | None = None
-    cold: Steps | None = None
-    warm: list[Steps] = []
-    peak_rss: int = 0  # bytes, the process tree
-    device_allocator: int | None = None  # bytes
-    device_driver: int | None = None  # bytes
-    others_share: float = 0.0  # of the machine's cores, used by others meanwhile
-    hardware: Hardware
-    prediction: str | None = None  # id
-    points: int = 0  # of the prediction as it was made
-    points_kept: int = 0
-    finished: str  # UTC, ISO 8601
-    command: str  # reproduces the trial
-
-    @property
-    def timed_only(self) -> bool:
-        """Whether there is nothing to score: it was run for the clock alone, or with random weights."""
-        return self.policy.timing_only or self.weights == "random"
-
-
-class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One metric of one score; see `metrics.scoring.score.Value`."""
-
-    metric: str
-    unit: str
-    better: Literal["lower", "higher"]
-    status: Literal["ok", "failed", "unsupported"]
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    floor: float | None = None
-    before_icp: float | None = None
-    note: str = ""
-
-
-class ScoredStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One stage of an alignment; lengths in percent of the diameter."""
-
-    name: str
-    truth_from_pred: list[list[float]]
-    residual: float
-    gain: float
-
-
-class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one protocol says of one trial's prediction under one truth."""
-
-    format: int = FORMAT
-    trial: str
-    truth: str  # kind
-    truth_id: str
-    truth_made_by: list[str]
-    protocol: str
-    protocol_version: int
-    protocol_hash: str
-    values: list[ScoredValue]
-    stages: list[ScoredStage]
-    points: int
-    unobserved: int
-    kept: float = 1.0  # share of the prediction's points that the confidence policy kept
-    notes: list[str]
-
-
-class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A planned trial that a run did not start."""
-
-    adapter: str
-    inputs: str
-    scene: str
-    views: int
-    seed: int
-    reason: str
-
-
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One call of `reconbench run`."""
-
-    format: int = FORMAT
-    version: str
-    command: str
-    started: str
-    seconds: float
-    hardware: Hardware
-    overhead_seconds: float | None  # what the harness adds to a timed call, measured with the null adapter
-    trials: list[str]  # keys, finished or found finished
-    left_out: list[LeftOut]
-    protocol: str
-    truth: str
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from adapters.contract import InputError
-from bench.systems.cards import Given
+from bench.systems.cards import Given, Options
 from bench.systems.measure import Policy
 
 SUITES = Path(__file__).parent / "suites"
@@ -17,7 +17,7 @@ class Contestant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """One adapter of a suite, with its options and what it is given beside images."""
 
     name: str
-    options: dict[str, str | int | float | bool] = {}
+    options: Options = {}
     give: list[Given] = []  # beyond what its card requires
     weights: str = "pretrained"  # or "random", which is timed only, or a checkpoint's path
     views: tuple[int, ...] = ()  # its own view counts, instead of the suite's

@@ -12,7 +12,7 @@ FOCAL = {"a": 620.0, "b": 440.0}  # pixels, of each group of views
 FRAMING = {"a": 0.94, "b": 0.94}  # the longer side of the object's outline, share of the frame
 
 
-def look_at(centre: F64, target: F64, roll: float) -> F64:
+def look_at(centre: F64, target: F64, roll: float = 0.0) -> F64:
     """camera_from_world (4, 4), OpenCV axes, world z up; `roll` in radians about the line of sight."""
     z = (target - centre) / np.linalg.norm(target - centre)
     x = np.cross(z, [0, 0, 1.0])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.contract import F32, F64, Bools
+from adapters.contract import F32, F64, Bools, ScoreStatus
 from metrics.nearest import nearest, surface_distance
 from metrics.scoring.equalise import voxel_subset
 from metrics.scoring.protocol import Protocol
@@ -17,15 +16,13 @@ from metrics.scoring.visibility import DepthBuffer, depth_buffers, seen_surface
 
 FEWEST_POINTS = 16  # a cloud of fewer points after cropping is a failure, not a score
 
-Status = Literal["ok", "failed", "unsupported"]
-
 
 class ScoringError(Exception):
     """Geometry that cannot be scored: `failed` when the prediction is at fault, `unsupported` when its kind is."""
 
-    def __init__(self, status: Status, note: str) -> None:
+    def __init__(self, status: ScoreStatus, note: str) -> None:
         super().__init__(note)
-        self.status: Status = status
+        self.status: ScoreStatus = status
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, Unavailable
+from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, ScoreStatus, Unavailable
 from metrics import similarity
 from metrics.cameras import pose_errors
 from metrics.chamfer import chamfer_of
@@ -21,12 +21,12 @@ from metrics.image import lpips, psnr, ssim
 from metrics.nearest import Distances, nearest
 from metrics.scoring.align import AlignmentStage, Kept, align, kept_points
 from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
-from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError, Status
+from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError
 from metrics.scoring.protocol import completeness, geometry_table
 from metrics.scoring.truth import Truth, sample_mesh
 from metrics.scoring.visibility import observed_space
 
-__all__ = ["ErrorCloud", "PreparedTruth", "Score", "ScoringError", "Status", "Value", "score"]
+__all__ = ["ErrorCloud", "PreparedTruth", "Score", "ScoringError", "Value", "score"]
 
 SHOWN_POINTS = 40_000  # of the clouds kept for looking at
 SHOWN_VIEWS = 4  # whose cameras are kept with them
@@ -38,7 +38,7 @@ IMAGE_METRICS = {"psnr": psnr, "ssim": ssim, "lpips": lpips}
 class Value:
     """One metric's reading. `value` is null unless status is ok; lengths in the protocol's unit."""
 
-    status: Status
+    status: ScoreStatus
     value: float | None = None
     low: float | None = None  # 95% interval over draws
     high: float | None = None

@@ -26,6 +26,7 @@ from adapters.shared.stereo import (
 )
 from adapters.shared.stereo.patchmatch import _finer, _prepare, _quads
 from adapters.shared.stereo.views import centres, project
+from data.synthetic.rig import look_at
 
 SIZE, FOCAL, DISTANCE = 112, 150.0, 4.0
 
@@ -44,17 +45,6 @@ class Rig:
         return [(image.shape[1], image.shape[0]) for image in self.images]
 
 
-def look_at_origin(centre: np.ndarray) -> np.ndarray:
-    """(4, 4) camera_from_world, OpenCV axes."""
-    z = -centre / np.linalg.norm(centre)
-    x = np.cross(z, [0.0, 0.0, 1.0])
-    x /= np.linalg.norm(x)
-    pose = np.eye(4)
-    pose[:3, :3] = np.stack([x, np.cross(z, x), z])
-    pose[:3, 3] = -pose[:3, :3] @ centre
-    return pose
-
-
 def texture(points: np.ndarray, contrast: float) -> np.ndarray:
     """(M, 3) uint8: a solid texture of incommensurate waves about grey 120."""
     rng = np.random.default_rng(5)
@@ -71,7 +61,7 @@ def rig(
     K = np.array([[FOCAL * size / SIZE, 0, size / 2], [0, FOCAL * size / SIZE, size / 2], [0, 0, 1]])
     for number, angle in enumerate(np.radians(angles)):
         centre = DISTANCE * np.array([np.cos(angle), np.sin(angle), 0.25])
-        pose = look_at_origin(centre)
+        pose = look_at(centre, np.zeros(3))
         v, u = np.mgrid[:size, :size] + 0.5
         rays = np.stack([(u.ravel() - K[0, 2]) / K[0, 0], (v.ravel() - K[1, 2]) / K[1, 1], np.ones(size * size)], 1)
         world = rays @ pose[:3, :3]

@@ -12,7 +12,7 @@ from adapters.contract import Cameras, InputError, Reconstruction, Views
 from bench.cli import main
 from bench.systems.cards import Adapter, get_adapter
 from bench.trials.capture import (
-    Asked,
+    CaptureRequest,
     capture,
     chosen_views,
     correspondences,
@@ -72,7 +72,7 @@ VIEWS = Views(tuple(np.zeros((30, 40, 3), np.uint8) for _ in range(2)), ("000", 
 
 def test_attention_comes_back_from_a_process_of_its_own(looker: Adapter) -> None:
     told: list[tuple[float, str]] = []
-    found = capture(looker, VIEWS, Asked(rollout=0.9), lambda share, what: told.append((share, what)))
+    found = capture(looker, VIEWS, CaptureRequest(rollout=0.9), lambda share, what: told.append((share, what)))
     assert told == [(0.5, "half way")]
     assert found.names == ("layers 0-1", "layers 2-3", "rollout")
     assert found.maps.shape == (3, 24, 2, 3, 4)
@@ -93,12 +93,12 @@ def test_attention_comes_back_from_a_process_of_its_own(looker: Adapter) -> None
 )
 def test_what_goes_wrong_is_one_sentence(looker: Adapter, mode: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        capture(looker, VIEWS, Asked(options={"mode": mode}))
+        capture(looker, VIEWS, CaptureRequest(options={"mode": mode}))
 
 
 def test_an_adapter_without_attention_is_refused() -> None:
     with pytest.raises(InputError, match=r"no attention\.py"):
-        capture(get_adapter("null"), VIEWS, Asked())
+        capture(get_adapter("null"), VIEWS, CaptureRequest())
 
 
 def page_of(scene: Scene, names: tuple[str, ...], side: int = 32) -> AttentionPage:
@@ -184,7 +184,7 @@ def test_a_point_outside_what_the_network_saw_is_not_judged(scene: Scene) -> Non
 
 def test_the_page_says_what_it_is_made_of(looker: Adapter, scene: Scene) -> None:
     page = make_page(
-        looker, scene, scene.view_names[:2], Asked(weights="random", rollout=0.5), lambda share, what: None
+        looker, scene, scene.view_names[:2], CaptureRequest(weights="random", rollout=0.5), lambda share, what: None
     )
     said = dict(page.facts)
     assert said["Weights"].startswith("random")

@@ -15,7 +15,8 @@ from bench.engines.local import run_plan
 from bench.scoring.costs import cost_series
 from bench.systems.measure import Policy, Steps
 from bench.trials.plan import plan
-from bench.trials.store import Store, TrialRecord
+from bench.trials.records import TrialRecord
+from bench.trials.store import Store
 from bench.trials.suite import SUITES, Contestant, Suite, Timing, load_suite
 from data.scene import Scene
 from reports.scaling import published_series

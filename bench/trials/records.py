@@ -1,0 +1,150 @@
+"""What is kept of a trial, of its scores and of a run: typed records, one JSON file each in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from adapters.contract import ScoreStatus, TrialStatus
+from bench.systems.cards import Card, Options
+from bench.systems.measure import Hardware, Policy, Steps
+
+FORMAT = 1
+
+
+def system_label(adapter: str, options: Mapping[str, object], weights: str) -> str:
+    """A system's name: the adapter's, with its options and its own weights where it has any. Two settings of one
+    adapter are two systems, in every table and message; `weights` is their id, as in `TrialRecord`."""
+    settings = [f"{name}={value}" for name, value in sorted(options.items())]
+    if weights == "random" or weights.startswith("path:"):
+        settings.append(f"weights={weights.removeprefix('path:')[:8]}")
+    return f"{adapter} ({', '.join(settings)})" if settings else adapter
+
+
+class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One finished trial: what was asked, what happened, how long it took, where the prediction is."""
+
+    format: int = FORMAT
+    key: str
+    adapter: str
+    adapter_hash: str
+    card: Card
+    environment: str  # hash of the interpreter and its packages; "absent" where there is none
+    weights: str  # "none", "random", "pretrained:HASH", "path:HASH"; "pretrained" where they are not here
+    options: Options
+    inputs: str  # "images", "images+masks+cameras", ...
+    scene: str
+    scene_path: str
+    inputs_hash: str  # of the very arrays the worker was given
+    views: list[str]
+    targets: list[str] = []  # views held back, whose cameras were given to be rendered
+    seed: int
+    device: str
+    policy: Policy
+    external: bool = False  # a cloud made elsewhere
+    posed: bool = False  # the prediction is in the truth's own frame
+    status: TrialStatus
+    message: str = ""
+    log_tail: str = ""
+    load_seconds: float | None = None
+    cold: Steps | None = None
+    warm: list[Steps] = []
+    peak_rss: int = 0  # bytes, the process tree
+    device_allocator: int | None = None  # bytes
+    device_driver: int | None = None  # bytes
+    others_share: float = 0.0  # of the machine's cores, used by others meanwhile
+    hardware: Hardware
+    prediction: str | None = None  # id
+    points: int = 0  # of the prediction as it was made
+    points_kept: int = 0
+    finished: str  # UTC, ISO 8601
+    command: str  # reproduces the trial
+
+    @property
+    def system(self) -> str:
+        """What tables call it: see `system_label`."""
+        return system_label(self.adapter, self.options, self.weights)
+
+    @property
+    def timed_only(self) -> bool:
+        """Whether there is nothing to score: it was run for the clock alone, or with random weights."""
+        return self.policy.timing_only or self.weights == "random"
+
+
+class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One metric of one score; see `metrics.scoring.score.Value`."""
+
+    metric: str
+    unit: str
+    better: Literal["lower", "higher"]
+    status: ScoreStatus
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    floor: float | None = None
+    before_icp: float | None = None
+    note: str = ""
+
+
+class ScoredStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One stage of an alignment; lengths in percent of the diameter."""
+
+    name: str
+    truth_from_pred: list[list[float]]
+    residual: float
+    gain: float
+
+
+class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one protocol says of one trial's prediction under one truth."""
+
+    format: int = FORMAT
+    trial: str
+    truth: str  # kind
+    truth_id: str
+    truth_made_by: list[str]
+    protocol: str
+    protocol_version: int
+    protocol_hash: str
+    values: list[ScoredValue]
+    stages: list[ScoredStage]
+    points: int
+    unobserved: int
+    kept: float = 1.0  # share of the prediction's points that the confidence policy kept
+    notes: list[str]
+
+
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A planned trial that a run did not start."""
+
+    adapter: str
+    inputs: str
+    scene: str
+    views: int
+    seed: int
+    reason: str
+    options: Options = {}
+    weights: str = "none"  # as in `TrialRecord`
+
+    @property
+    def system(self) -> str:
+        """What tables call it: see `system_label`."""
+        return system_label(self.adapter, self.options, self.weights)
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One call of `reconbench run`."""
+
+    format: int = FORMAT
+    version: str
+    command: str
+    started: str
+    seconds: float
+    hardware: Hardware
+    overhead_seconds: float | None  # what the harness adds to a timed call, measured with the null adapter
+    trials: list[str]  # keys, finished or found finished
+    left_out: list[LeftOut]
+    protocol: str
+    truth: str
