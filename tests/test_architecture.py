@@ -43,9 +43,9 @@ FLOORS = {
 # Third-party packages of shared modules that run in a system's own, perhaps old, environment.
 NEEDS_OF_SHARED = {
     "checkpoint": {"torch", "safetensors"},
+    "network": {"torch"},
     "pairs": {"torch"},
     "pointmaps": set[str](),
-    "precision": {"torch"},
     "resize": {"PIL"},
     "torchvision": {"torch"},
 }

@@ -6,24 +6,39 @@ Runs inside the environments of the systems under test: torch (safetensors for i
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from adapters.contract import Unavailable
 
+FILES = ("config.json", "model.safetensors")  # of a checkpoint that is a folder
 
-def load_parameters(network: Any, weights: str) -> Any:
-    """`network` with the parameters of the file `weights` (.safetensors or a torch file); "random" changes nothing.
 
-    Raises Unavailable where there is no such file or its parameters are not this network's."""
+def find_checkpoint(weights: str) -> tuple[Path | None, dict[str, Any] | None]:
+    """The file of parameters and what its config.json says: `weights` is a file (which has none), a folder of both, or
+    "random" (neither). Raises Unavailable where they are not there."""
+    path = Path(weights)
     if weights == "random":
-        return network
-    if not Path(weights).is_file():
-        raise Unavailable(f"weights: {weights} seen, a checkpoint file or 'random' wanted")
-    wrong = network.load_state_dict(read_parameters(Path(weights)), strict=False)
+        return None, None
+    if path.is_file():
+        return path, None
+    if not all((path / name).is_file() for name in FILES):
+        raise Unavailable(f"weights: {weights} seen, a file, a folder of {' and '.join(FILES)} or 'random' wanted")
+    try:
+        return path / "model.safetensors", dict(json.loads((path / "config.json").read_text()))
+    except ValueError as error:
+        raise Unavailable(f"{path / 'config.json'}: not a network's configuration ({error})") from error
+
+
+def load_parameters(network: Any, path: Path) -> Any:
+    """`network` with the parameters of a file (.safetensors or a torch file).
+
+    Raises Unavailable where they are not this network's."""
+    wrong = network.load_state_dict(read_parameters(path), strict=False)
     for what, keys in (("missing", wrong.missing_keys), ("unknown", wrong.unexpected_keys)):
         if keys:
-            raise Unavailable(f"{weights}: not a checkpoint of this network: {len(keys)} {what} keys, as {keys[0]}")
+            raise Unavailable(f"{path}: not a checkpoint of this network: {len(keys)} {what} keys, as {keys[0]}")
     return network
 
 

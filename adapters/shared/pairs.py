@@ -1,15 +1,18 @@
-"""What DUSt3R and MASt3R share: the shape of their networks, and the images that their pairs are made of.
+"""What DUSt3R and MASt3R share: the shape of their networks, their options, and the pairs of images.
 
 Runs inside the environments of the systems under test: numpy and torch, Python 3.9 syntax.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from adapters.shared.resize import Inputs
+from adapters.contract import Views
+from adapters.shared.network import NetworkAdapter
+from adapters.shared.resize import Inputs, place_longest
 
 SIDE = 512  # pixels, the longer side of a network image
 NETWORK: dict[str, Any] = {  # ViT-L encoder, base decoder; what upstream's classes are called with
@@ -28,7 +31,23 @@ NETWORK: dict[str, Any] = {  # ViT-L encoder, base decoder; what upstream's clas
 }
 
 
-def listed(inputs: Inputs) -> list[dict[str, Any]]:
+@dataclasses.dataclass(eq=False)
+class PairAdapter(NetworkAdapter):
+    """`scene_graph`: the pairs: "complete", "swin-N", "logwin-N", "oneref-I" (append -noncyclic to a window);
+    `iterations` of the alignment; `clean` doubts points that stand before another view's surface; `square_ok` keeps
+    square photos square, which upstream crops to 4:3. Defaults are those of upstream's demo."""
+
+    scene_graph: str = "complete"
+    iterations: int = 300
+    clean: bool = True
+    square_ok: bool = False
+
+    def prepare(self, views: Views) -> Inputs:
+        """Each photo at its own size, levels in [-1, 1]; a single one is there once."""
+        return Inputs.of((place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images), 0.5, 0.5)
+
+
+def image_records(inputs: Inputs) -> list[dict[str, Any]]:
     """Upstream's records of the images, in order; a single one is there twice, to be paired with itself."""
     import torch
 

@@ -77,10 +77,8 @@ class PosedDepth:
     def pointmaps(self) -> Pointmaps:
         """The depth unprojected by the cameras; a view whose camera is no camera is not registered."""
         poses, K = homogeneous(self.camera_from_world), self.intrinsics.astype(np.float64)
-        registered = np.isfinite(poses).all(axis=(1, 2)) & np.isfinite(K).all(axis=(1, 2))
-        registered = np.asarray(registered & (K[:, [0, 1], [0, 1]] > 0).all(axis=1))
         points = tuple(unprojected(depth, K[i], poses[i]) for i, depth in enumerate(self.depth))
-        return Pointmaps(self.placements, points, tuple(self.confidence), K, poses, registered)
+        return Pointmaps(self.placements, points, tuple(self.confidence), K, poses, are_cameras(K, poses))
 
 
 def colours(views: Views, index: int, pixels: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -103,3 +101,18 @@ def homogeneous(rigid: NDArray[np.floating]) -> F64:
     square = np.tile(np.eye(4), (len(rigid), 1, 1))
     square[:, :3] = rigid[:, :3, :4]
     return square
+
+
+def inverse(rigid: NDArray[np.floating]) -> F64:
+    """(N, 4, 4) float64: the inverses of (N, 3, 4) or (N, 4, 4); NaN where a matrix is not finite."""
+    square = homogeneous(rigid)
+    finite = np.isfinite(square).all(axis=(1, 2))
+    inverted = np.full(square.shape, np.nan)
+    inverted[finite] = np.linalg.inv(square[finite])
+    return inverted
+
+
+def are_cameras(K: F64, camera_from_world: F64) -> Bools:
+    """(N,): where intrinsics (N, 3, 3) and poses (N, 4, 4) are finite and the focal lengths positive."""
+    finite = np.isfinite(K).all(axis=(1, 2)) & np.isfinite(camera_from_world).all(axis=(1, 2))
+    return np.asarray(finite & (K[:, [0, 1], [0, 1]] > 0).all(axis=1))

@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from adapters.systems.dust3r import adapter as module
+from adapters.shared import pairs
 from adapters.systems.dust3r.adapter import Adapter, Outputs
 from tests.adapters.recorded import CASES, check_recorded, load
 
 
 @pytest.fixture(autouse=True)
 def _as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SIDE", CASES["dust3r"].side)
+    monkeypatch.setattr(pairs, "SIDE", CASES["dust3r"].side)
 
 
 def test_a_recorded_run_is_prepared_as_upstream_did_and_comes_back_as_the_known_geometry() -> None:

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from adapters.shared import pairs
 from adapters.shared.pointmaps import Pointmaps
-from adapters.systems.mast3r import adapter as module
 from adapters.systems.mast3r.adapter import Adapter
 from tests.adapters.recorded import CASES, check_recorded, load
 from tests.adapters.upstream.oracle import MUTATIONS
@@ -16,7 +16,7 @@ from tests.adapters.upstream.oracle import MUTATIONS
 
 @pytest.fixture(autouse=True)
 def _as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SIDE", CASES["mast3r"].side)
+    monkeypatch.setattr(pairs, "SIDE", CASES["mast3r"].side)
 
 
 def test_a_recorded_run_comes_back_as_the_known_geometry() -> None:

@@ -6,52 +6,36 @@ from typing import Any
 
 import numpy as np
 
-from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
-from adapters.shared.checkpoint import load_parameters
+from adapters.contract import U8, Reconstruction, Views
+from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD, NetworkAdapter, to_numpy
 from adapters.shared.pointmaps import PosedDepth
-from adapters.shared.precision import half_precision
 from adapters.shared.resize import Inputs, Placement, Size
 
 SIDE, PATCH = 504, 14
-MEAN, SPREAD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32).reshape(2, 3, 1, 1)  # ImageNet's
 
 
-class Adapter(Reconstructor):
-    def __init__(self) -> None:
-        self.network: Any = None
-        self.device = "cpu"
-
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """The large network, as upstream's configuration has it. Raises Unavailable where the weights are not there."""
+class Adapter(NetworkAdapter):
+    def build(self, config: dict[str, Any] | None) -> Any:
+        """The large network, as upstream's configuration has it."""
         import torch
         from depth_anything_3.cfg import create_object, load_config
         from depth_anything_3.registry import MODEL_REGISTRY
 
-        torch.manual_seed(seed)
         # Checkpoints are of a class that holds the network under this name.
-        network = torch.nn.ModuleDict({"model": create_object(load_config(MODEL_REGISTRY["da3-large"]))})
-        self.device = device
-        self.network = load_parameters(network, weights).eval().to(device)
+        return torch.nn.ModuleDict({"model": create_object(load_config(MODEL_REGISTRY["da3-large"]))})
 
     def prepare(self, views: Views) -> Inputs:
         placements = placed([(image.shape[1], image.shape[0]) for image in views.images])
         fitted = (fit(image, place) for image, place in zip(views.images, placements))  # noqa: B905 - Python 3.9
-        return Inputs.of(zip(fitted, placements), MEAN, SPREAD)  # noqa: B905 - Python 3.9
+        return Inputs.of(zip(fitted, placements), IMAGENET_MEAN, IMAGENET_STD)  # noqa: B905 - Python 3.9
 
     def infer(self, inputs: Inputs) -> PosedDepth:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream has it, else in float32."""
-        import torch
-
-        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
-        with torch.no_grad(), half_precision(self.device):
-            said = self.network["model"](images[None])
-
-        def array(name: str) -> F32:
-            return np.asarray(said[name][0].float().cpu().numpy())
-
-        return PosedDepth(
-            array("extrinsics"), array("intrinsics"), array("depth"), array("depth_conf"), inputs.placements
-        )
+        with self.inference():
+            predicted = self.network["model"](self.batch(inputs)[None])
+        names = ("extrinsics", "intrinsics", "depth", "depth_conf")
+        poses, K, depth, confidence = (to_numpy(predicted[name][0]) for name in names)
+        return PosedDepth(poses, K, depth, confidence, inputs.placements)
 
     def finish(self, outputs: PosedDepth, views: Views) -> Reconstruction:
         """The confidence is 1 + exp of the network's."""

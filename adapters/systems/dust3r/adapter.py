@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
-from adapters.shared.checkpoint import load_parameters
-from adapters.shared.pairs import NETWORK, SIDE, listed
-from adapters.shared.pointmaps import Pointmaps, homogeneous
-from adapters.shared.resize import Inputs, Placement, place_longest
+from adapters.contract import F32, Bools, Reconstruction, Views
+from adapters.shared.network import to_numpy
+from adapters.shared.pairs import NETWORK, PairAdapter, image_records
+from adapters.shared.pointmaps import Pointmaps, inverse
+from adapters.shared.resize import Inputs, Placement
 from adapters.shared.torchvision import import_torchvision
 
 
@@ -27,42 +27,19 @@ class Outputs:
     placements: tuple[Placement, ...]
 
 
-class Adapter(Reconstructor):
-    """Defaults are those of upstream's demo. One view is paired with itself; two are taken from their pair, without
-    alignment; more are aligned.
+@dataclasses.dataclass(eq=False)
+class Adapter(PairAdapter):
+    """Options are those of every network of pairs, and the alignment's `schedule`. One view is paired with itself; two
+    are taken from their pair, without alignment; more are aligned."""
 
-    `scene_graph`: "complete", "swin-N", "logwin-N", "oneref-I" (append -noncyclic to a window); `iterations` and
-    `schedule` ("linear" or "cosine") of the alignment; `clean` doubts points that stand before another view's surface;
-    `square_ok` keeps square photos square, which upstream crops to 4:3."""
+    schedule: Literal["linear", "cosine"] = "linear"
 
-    def __init__(
-        self,
-        scene_graph: str = "complete",
-        iterations: int = 300,
-        schedule: str = "linear",
-        clean: bool = True,
-        square_ok: bool = False,
-    ) -> None:
-        self.scene_graph, self.iterations, self.schedule = scene_graph, iterations, schedule
-        self.clean, self.square_ok = clean, square_ok
-        self.network: Any = None
-        self.device = "cpu"
-
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """ViT-L encoder, base decoder, DPT heads, 512 px. Raises Unavailable where the weights are not there."""
-        import torch
-
+    def build(self, config: dict[str, Any] | None) -> Any:
+        """ViT-L encoder, base decoder, DPT heads, 512 px."""
         import_torchvision()
         from dust3r.model import AsymmetricCroCo3DStereo
 
-        torch.manual_seed(seed)
-        network = AsymmetricCroCo3DStereo(output_mode="pts3d", head_type="dpt", **NETWORK)
-        self.device = device
-        self.network = load_parameters(network, weights).eval().to(device)
-
-    def prepare(self, views: Views) -> Inputs:
-        """Each photo at its own size, levels in [-1, 1]; a single one is there once."""
-        return Inputs.of((place_longest(image, SIDE, square_ok=self.square_ok) for image in views.images), 0.5, 0.5)
+        return AsymmetricCroCo3DStereo(output_mode="pts3d", head_type="dpt", **NETWORK)
 
     def infer(self, inputs: Inputs) -> Outputs:
         """All pairs through the network, then the alignment."""
@@ -72,12 +49,12 @@ class Adapter(Reconstructor):
         from dust3r.inference import inference
 
         count = len(inputs.images)
-        images = listed(inputs)
+        images = image_records(inputs)
         pairs = make_pairs(images, scene_graph=self.scene_graph, prefilter=None, symmetrize=True)
-        said = inference(pairs, self.network, self.device, batch_size=1, verbose=False)
+        predicted = inference(pairs, self.network, self.device, batch_size=1, verbose=False)
         few = len(images) == 2
         mode = GlobalAlignerMode.PairViewer if few else GlobalAlignerMode.PointCloudOptimizer
-        scene = global_aligner(said, device=self.device, mode=mode, verbose=False)
+        scene = global_aligner(predicted, device=self.device, mode=mode, verbose=False)
         registered = np.ones(count, np.bool_)
         if not few:
             registered = initialised(scene)
@@ -85,19 +62,16 @@ class Adapter(Reconstructor):
         if self.clean:
             scene.clean_pointcloud()
 
-        def array(tensor: Any) -> F32:
-            return np.asarray(tensor.detach().float().cpu().numpy())
-
-        poses = array(scene.get_im_poses())[:count]
+        poses = to_numpy(scene.get_im_poses())[:count]
         if few and count == 2 and (poses == np.eye(4)).all():
             # One of a pair is the reference, its depth as the network said it; the other stays there if PnP fails.
             reference = 0 if torch.equal(scene.get_depthmaps()[0], scene.pred_i["0_1"][..., 2]) else 1
             registered[1 - reference] = False
         return Outputs(
-            tuple(map(array, scene.get_pts3d()[:count])),
-            tuple(map(array, list(scene.im_conf)[:count])),
+            tuple(map(to_numpy, scene.get_pts3d()[:count])),
+            tuple(map(to_numpy, list(scene.im_conf)[:count])),
             poses,
-            array(scene.get_intrinsics())[:count],
+            to_numpy(scene.get_intrinsics())[:count],
             registered,
             inputs.placements,
         )
@@ -109,8 +83,7 @@ class Adapter(Reconstructor):
         points = tuple(
             points if outputs.registered[i] else np.full_like(points, np.nan) for i, points in enumerate(outputs.points)
         )
-        poses = np.asarray(np.linalg.inv(homogeneous(outputs.world_from_camera)), np.float64)
-        K = outputs.intrinsics.astype(np.float64)
+        K, poses = outputs.intrinsics.astype(np.float64), inverse(outputs.world_from_camera)
         maps = Pointmaps(outputs.placements, points, outputs.confidence, K, poses, outputs.registered)
         return maps.reconstruction(views, "exp_confidence")
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from adapters.contract import F32, Bools, Reconstruction, Reconstructor, Views
-from adapters.shared.checkpoint import load_parameters
-from adapters.shared.pointmaps import Pointmaps, homogeneous
+from adapters.contract import F32, Bools, Reconstruction, Views
+from adapters.shared.network import NetworkAdapter, to_numpy
+from adapters.shared.pointmaps import Pointmaps, inverse
 from adapters.shared.resize import Inputs, Placement, place_longest
 from adapters.shared.torchvision import import_torchvision
 
@@ -50,34 +48,20 @@ class Outputs:
     placements: tuple[Placement, ...]
 
 
-class Adapter(Reconstructor):
+@dataclasses.dataclass(eq=False)
+class Adapter(NetworkAdapter):
     """`points`: "local" moves each view's own points to the common frame by the similarity that fits the surest of
     them, as upstream's demo does; "global" takes the points that the network says in the common frame."""
 
-    def __init__(self, points: str = "local") -> None:
-        if points not in ("local", "global"):
-            raise ValueError(f"points: {points!r} seen, 'local' or 'global' wanted")
-        self.points = points
-        self.network: Any = None
-        self.device, self.seed = "cpu", 0
+    points: Literal["local", "global"] = "local"
 
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """ViT-L encoder and decoder, 512 px; a checkpoint's folder says its own shape in config.json.
-
-        Raises Unavailable where the weights are not there."""
-        import torch
-
+    def build(self, config: dict[str, Any] | None) -> Any:
+        """ViT-L encoder and decoder, 512 px, or what the checkpoint's config.json says."""
         import_torchvision()
         from fast3r.models.fast3r import Fast3R
 
-        torch.manual_seed(seed)
-        shape, folder = SHAPE, Path(weights)
-        if folder.is_dir():
-            shape = json.loads((folder / "config.json").read_text())
-            weights = str(folder / "model.safetensors")
-        network = Fast3R(**{part: copy.deepcopy(shape[part]) for part in SHAPE})
-        self.device, self.seed = device, seed
-        self.network = load_parameters(network, weights).eval().to(device)
+        shape = config or SHAPE
+        return Fast3R(**{part: copy.deepcopy(shape[part]) for part in SHAPE})
 
     def prepare(self, views: Views) -> Inputs:
         """Each photo at its own size, levels in [-1, 1]. Squares are cropped to 4:3, upstream's default."""
@@ -111,8 +95,8 @@ class Adapter(Reconstructor):
         points = [aligned(view) if self.points == "local" else view["pts3d_in_other_view"] for view in said]
         name = "conf_local" if self.points == "local" else "conf"
         return Outputs(
-            tuple(p.cpu().numpy() for p in points),
-            tuple(view[name].cpu().numpy() for view in said),
+            tuple(map(to_numpy, points)),
+            tuple(to_numpy(view[name]) for view in said),
             poses,
             intrinsics,
             registered,
@@ -121,8 +105,7 @@ class Adapter(Reconstructor):
 
     def finish(self, outputs: Outputs, views: Views) -> Reconstruction:
         """All points are kept, those of views without a camera too: they do not hang on it."""
-        poses = np.asarray(np.linalg.inv(homogeneous(outputs.world_from_camera)), np.float64)
-        K = outputs.intrinsics.astype(np.float64)
+        K, poses = outputs.intrinsics.astype(np.float64), inverse(outputs.world_from_camera)
         maps = Pointmaps(outputs.placements, outputs.points, outputs.confidence, K, poses, outputs.registered)
         return maps.reconstruction(views, "exp_confidence")
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from adapters.contract import F32, U8, Bools, Reconstruction, Reconstructor, Unavailable, Views
-from adapters.shared.pointmaps import Pointmaps, homogeneous
+from adapters.contract import F32, U8, Bools, Reconstruction, Views
+from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD, NetworkAdapter, to_numpy
+from adapters.shared.pointmaps import Pointmaps, are_cameras, inverse
 from adapters.shared.resize import Inputs, Placement, Size, place
 from adapters.shared.torchvision import import_torchvision
 
@@ -27,8 +27,6 @@ SHAPES = {  # upstream's network images, in patches, by the width over the heigh
     2.056: (37, 18),
     3.083: (37, 12),
 }
-MEAN, SPREAD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32).reshape(2, 3, 1, 1)  # ImageNet's
-FILES = ("config.json", "model.safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,50 +41,31 @@ class Outputs:
     placements: tuple[Placement, ...]
 
 
-class Adapter(Reconstructor):
+class Adapter(NetworkAdapter):
     """Images alone, with what upstream's demo of that asks for: the dense head a view at a time, the mask of what is
     ambiguous, and edges (where both normals and depth leap) left out. The confidence filters nothing."""
 
-    def __init__(self) -> None:
-        self.network: Any = None
-        self.device = "cpu"
-
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """The network of a checkpoint's folder; "random": of upstream's own configuration. Nothing is fetched.
-
-        Raises Unavailable where the folder's files are absent or are not a checkpoint."""
-        if weights != "random" and not all((Path(weights) / name).is_file() for name in FILES):
-            raise Unavailable(f"weights: {weights} seen, a folder with {' and '.join(FILES)} or 'random' wanted")
+    def build(self, config: dict[str, Any] | None) -> Any:
+        """What the checkpoint's config.json says, or upstream's own configuration. Nothing is fetched."""
         import torch
 
         import_torchvision()
         from mapanything.models import MapAnything, init_model_from_config
 
-        torch.manual_seed(seed)
         with mock.patch.object(torch.hub, "load", backbone):
-            if weights == "random":
-                network = init_model_from_config("mapanything", device="cpu")
-            else:
-                try:
-                    network = MapAnything.from_pretrained(weights, strict=True)
-                except RuntimeError as error:
-                    wrong = " ".join(str(error).split())[:200]
-                    raise Unavailable(f"{weights}: not a checkpoint of this network: {wrong}") from error
-        self.device = device
-        self.network = network.eval().to(device)
+            return MapAnything(**config) if config else init_model_from_config("mapanything", device="cpu")
 
     def prepare(self, views: Views) -> Inputs:
         """All photos cropped to one shape, that of upstream's ten which is nearest to their mean."""
         size = network_size(views.images)
-        return Inputs.of(covering(image, size) for image in views.images)
+        return Inputs.of((covering(image, size) for image in views.images), IMAGENET_MEAN, IMAGENET_STD)
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass; on CUDA the trunk in bfloat16 (float16 where upstream finds none), its default, else in float32."""
         import torch
 
-        images = torch.from_numpy((np.stack(inputs.images) - MEAN) / SPREAD)
-        said = self.network.infer(
-            [{"img": image[None], "data_norm_type": ["dinov2"]} for image in images],
+        predicted = self.network.infer(
+            [{"img": torch.from_numpy(image)[None], "data_norm_type": ["dinov2"]} for image in inputs.images],
             memory_efficient_inference=True,
             minibatch_size=1,
             use_amp=self.device.startswith("cuda"),
@@ -95,27 +74,17 @@ class Adapter(Reconstructor):
             mask_edges=True,
         )
 
-        def array(name: str) -> Any:
-            return torch.cat([view[name] for view in said]).cpu().numpy()
-
-        return Outputs(
-            array("pts3d"),
-            array("mask")[..., 0],
-            array("conf"),
-            array("intrinsics"),
-            array("camera_poses"),
-            inputs.placements,
+        points, shown, confidence, K, poses = (
+            to_numpy(torch.cat([view[name] for view in predicted]))
+            for name in ("pts3d", "mask", "conf", "intrinsics", "camera_poses")
         )
+        return Outputs(points, shown[..., 0] > 0, confidence, K, poses, inputs.placements)
 
     def finish(self, outputs: Outputs, views: Views) -> Reconstruction:
         """Masked pixels give no point. A view whose camera is no camera is not registered."""
         points = np.where(outputs.shown[..., None], outputs.points, np.float32(np.nan))
-        K, world_from_camera = outputs.intrinsics.astype(np.float64), homogeneous(outputs.world_from_camera)
-        registered = np.isfinite(K).all(axis=(1, 2)) & np.isfinite(world_from_camera).all(axis=(1, 2))
-        registered = np.asarray(registered & (K[:, [0, 1], [0, 1]] > 0).all(axis=1))
-        poses = np.full(world_from_camera.shape, np.nan)
-        poses[registered] = np.linalg.inv(world_from_camera[registered])
-        maps = Pointmaps(outputs.placements, tuple(points), tuple(outputs.confidence), K, poses, registered)
+        K, poses = outputs.intrinsics.astype(np.float64), inverse(outputs.world_from_camera)
+        maps = Pointmaps(outputs.placements, tuple(points), tuple(outputs.confidence), K, poses, are_cameras(K, poses))
         return maps.reconstruction(views, "exp_confidence", "metric")
 
 

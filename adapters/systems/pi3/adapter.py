@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.contract import F32, F64, U8, Reconstruction, Reconstructor, Views
-from adapters.shared.checkpoint import load_parameters
-from adapters.shared.pointmaps import Pointmaps, homogeneous
-from adapters.shared.precision import half_precision
+from adapters.contract import F32, F64, U8, Reconstruction, Views
+from adapters.shared.network import NetworkAdapter, to_numpy
+from adapters.shared.pointmaps import Pointmaps, inverse
 from adapters.shared.resize import Inputs, Placement, Size, place
 
 PIXELS, PATCH = 255_000, 14
@@ -29,19 +28,11 @@ class Outputs:
     placements: tuple[Placement, ...]
 
 
-class Adapter(Reconstructor):
-    def __init__(self) -> None:
-        self.network: Any = None
-        self.device = "cpu"
-
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """The network at full size. Raises Unavailable where the weights are not there."""
-        import torch
+class Adapter(NetworkAdapter):
+    def build(self, config: dict[str, Any] | None) -> Any:
         from pi3.models.pi3 import Pi3
 
-        torch.manual_seed(seed)
-        self.device = device
-        self.network = load_parameters(Pi3(), weights).eval().to(device)
+        return Pi3()
 
     def prepare(self, views: Views) -> Inputs:
         """All photos whole at the first one's size, whatever their own shape, as upstream does."""
@@ -52,17 +43,13 @@ class Adapter(Reconstructor):
         """One pass; on CUDA in bfloat16 (float16 before Ampere), as upstream's example has it, else in float32."""
         import torch
 
-        with torch.no_grad(), half_precision(self.device):
-            said = self.network(torch.from_numpy(np.stack(inputs.images)).to(self.device)[None])
-
-        def array(tensor: Any) -> F32:
-            return np.asarray(tensor[0].float().cpu().numpy())
-
+        with self.inference():
+            predicted = self.network(self.batch(inputs)[None])
         return Outputs(
-            array(said["local_points"]),
-            array(said["points"]),
-            array(torch.sigmoid(said["conf"].float()))[..., 0],
-            array(said["camera_poses"]),
+            to_numpy(predicted["local_points"][0]),
+            to_numpy(predicted["points"][0]),
+            to_numpy(torch.sigmoid(predicted["conf"][0, ..., 0].float())),
+            to_numpy(predicted["camera_poses"][0]),
             inputs.placements,
         )
 
@@ -73,7 +60,7 @@ class Adapter(Reconstructor):
         sure = zip(outputs.local_points, outputs.confidence)  # noqa: B905 - Python 3.9
         K = np.stack([fitted_intrinsics(points, weights) for points, weights in sure])
         seeing = np.asarray((K[:, [0, 1], [0, 1]] > 0).all(axis=1))
-        poses = np.asarray(np.linalg.inv(homogeneous(outputs.world_from_camera)), np.float64)
+        poses = inverse(outputs.world_from_camera)
         maps = Pointmaps(outputs.placements, tuple(outputs.points), tuple(outputs.confidence), K, poses, seeing)
         return maps.reconstruction(views, "probability")
 

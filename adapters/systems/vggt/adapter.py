@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
-from adapters.shared.checkpoint import load_parameters
+from adapters.contract import F32, U8, Reconstruction, Views
+from adapters.shared.network import NetworkAdapter, to_numpy
 from adapters.shared.pointmaps import Pointmaps, homogeneous, unprojected
-from adapters.shared.precision import half_precision
 from adapters.shared.resize import Inputs, Placement, Size, place
 
 SIDE, PATCH = 518, 14
@@ -29,29 +28,20 @@ class Outputs:
     placements: tuple[Placement, ...]
 
 
-class Adapter(Reconstructor):
+@dataclasses.dataclass(eq=False)
+class Adapter(NetworkAdapter):
     """`points`: "depth" unprojects the depth by the cameras, as upstream advises; "head" takes the point head's.
 
     `fit`: "crop" makes each photo 518 wide and crops what is higher than 518, upstream's default; "pad" keeps all of
     it on a white square."""
 
-    def __init__(self, points: str = "depth", fit: str = "crop") -> None:
-        if points not in ("depth", "head"):
-            raise ValueError(f"points: {points!r} seen, 'depth' or 'head' wanted")
-        if fit not in ("crop", "pad"):
-            raise ValueError(f"fit: {fit!r} seen, 'crop' or 'pad' wanted")
-        self.points, self.fit = points, fit
-        self.network: Any = None
-        self.device = "cpu"
+    points: Literal["depth", "head"] = "depth"
+    fit: Literal["crop", "pad"] = "crop"
 
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """The network at full size. Raises Unavailable where the weights are not there."""
-        import torch
+    def build(self, config: dict[str, Any] | None) -> Any:
         from vggt.models.vggt import VGGT
 
-        torch.manual_seed(seed)
-        self.device = device
-        self.network = load_parameters(VGGT(), weights).eval().to(device)
+        return VGGT()
 
     def prepare(self, views: Views) -> Inputs:
         """All photos at one size: where crops differ in height, white above and below, as upstream does."""
@@ -61,24 +51,19 @@ class Adapter(Reconstructor):
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream advises, else in float32."""
-        import torch
         from vggt.utils.pose_enc import pose_encoding_to_extri_intri
 
-        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
-        with torch.no_grad(), half_precision(self.device):
-            said = self.network(images)
-        poses, intrinsics = pose_encoding_to_extri_intri(said["pose_enc"].float(), images.shape[-2:])
-
-        def array(tensor: Any) -> F32:
-            return np.asarray(tensor[0].float().cpu().numpy())
-
+        images = self.batch(inputs)
+        with self.inference():
+            predicted = self.network(images)
+        poses, intrinsics = pose_encoding_to_extri_intri(predicted["pose_enc"].float(), images.shape[-2:])
         return Outputs(
-            array(poses),
-            array(intrinsics),
-            array(said["depth"])[..., 0],
-            array(said["depth_conf"]),
-            array(said["world_points"]),
-            array(said["world_points_conf"]),
+            to_numpy(poses[0]),
+            to_numpy(intrinsics[0]),
+            to_numpy(predicted["depth"][0, ..., 0]),
+            to_numpy(predicted["depth_conf"][0]),
+            to_numpy(predicted["world_points"][0]),
+            to_numpy(predicted["world_points_conf"][0]),
             inputs.placements,
         )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from adapters.contract import F32, U8, Reconstruction, Reconstructor, Views
-from adapters.shared.checkpoint import load_parameters
+from adapters.contract import U8, Reconstruction, Views
+from adapters.shared.network import NetworkAdapter, to_numpy
 from adapters.shared.pointmaps import PosedDepth
 from adapters.shared.resize import Inputs, Size, place
 
@@ -16,25 +16,18 @@ SIDE, PATCH = 512, 16
 STEEPEST = 2.0  # of the longer side to the shorter; what is longer is cropped
 
 
-class Adapter(Reconstructor):
+@dataclasses.dataclass(eq=False)
+class Adapter(NetworkAdapter):
     """`fit`: "balanced" gives every photo about 512 x 512 pixels in its own shape, upstream's default; "max_size"
     makes its longer side 512."""
 
-    def __init__(self, fit: str = "balanced") -> None:
-        if fit not in ("balanced", "max_size"):
-            raise ValueError(f"fit: {fit!r} seen, 'balanced' or 'max_size' wanted")
-        self.fit = fit
-        self.network: Any = None
-        self.device = "cpu"
+    fit: Literal["balanced", "max_size"] = "balanced"
 
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """The network at full size, without text alignment. Raises Unavailable where the weights are not there."""
-        import torch
+    def build(self, config: dict[str, Any] | None) -> Any:
+        """Without text alignment."""
         from vggt_omega.models import VGGTOmega
 
-        torch.manual_seed(seed)
-        self.device = device
-        self.network = load_parameters(VGGTOmega(), weights).eval().to(device)
+        return VGGTOmega()
 
     def prepare(self, views: Views) -> Inputs:
         """All photos at one size: where shapes differ, white about the smaller ones, as upstream does."""
@@ -55,16 +48,17 @@ class Adapter(Reconstructor):
         import torch
         from vggt_omega.utils.pose_enc import encoding_to_camera
 
-        images = torch.from_numpy(np.stack(inputs.images)).to(self.device)
+        images = self.batch(inputs)
         with torch.no_grad():
-            said = self.network(images)
-            poses, intrinsics = encoding_to_camera(said["pose_enc"], images.shape[-2:])
-
-        def array(tensor: Any) -> F32:
-            return np.asarray(tensor[0].float().cpu().numpy())
-
-        depth, confidence = array(said["depth"])[..., 0], array(said["depth_conf"])
-        return PosedDepth(array(poses), array(intrinsics), depth, confidence, inputs.placements)
+            predicted = self.network(images)
+            poses, intrinsics = encoding_to_camera(predicted["pose_enc"], images.shape[-2:])
+        return PosedDepth(
+            to_numpy(poses[0]),
+            to_numpy(intrinsics[0]),
+            to_numpy(predicted["depth"][0, ..., 0]),
+            to_numpy(predicted["depth_conf"][0]),
+            inputs.placements,
+        )
 
     def finish(self, outputs: PosedDepth, views: Views) -> Reconstruction:
         """The confidence is 1 + exp of the network's."""

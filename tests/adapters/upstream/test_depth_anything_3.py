@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.systems.depth_anything_3.adapter import MEAN, SPREAD, Adapter
+from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
+from adapters.systems.depth_anything_3.adapter import Adapter
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")
@@ -28,7 +29,7 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
     class Trunk(torch.nn.Module):
         def forward(self, images: Any, **options: Any) -> Any:
             height, width = images.shape[-2:]
-            seen = [oracle.look(image) for image in images[0].numpy() * SPREAD + MEAN]
+            seen = [oracle.look(image) for image in images[0].numpy() * IMAGENET_STD + IMAGENET_MEAN]
             poses = np.stack([oracle.poses[s.index] for s in seen])  # its camera head says world_from_camera
             poses[:, :3, 3] /= 2
             K = np.tile(oracle.network_intrinsics(height, width), (len(seen), 1, 1))

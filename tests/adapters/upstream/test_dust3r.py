@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters.systems.dust3r import adapter as module
+from adapters.shared import pairs
 from adapters.systems.dust3r.adapter import Adapter
 from tests.adapters.upstream.oracle import DIAMETER, MUTATIONS, PixelOracle, by_exif
 
@@ -61,13 +61,13 @@ def test_known_geometry_of_a_pair_comes_back_through_the_pixels(sizes: list[tupl
 def test_known_geometry_survives_global_alignment(
     sizes: list[tuple[int, int]], graph: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SIDE", 160)
+    monkeypatch.setattr(pairs, "SIDE", 160)
     oracle = PixelOracle(*sizes, focal=(140.0, 140.0))
     oracle.check(run(oracle, scene_graph=graph, iterations=0, clean=False))
 
 
 def test_alignment_finds_the_scales_of_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SIDE", 160)
+    monkeypatch.setattr(pairs, "SIDE", 160)
     oracle = PixelOracle(*[SMALL] * 3, focal=(140.0, 140.0))
     result = run(oracle, jitter=True, iterations=300)
     oracle.check(result, cleaned=True, points=2e-3, centres=2e-3, depth=3e-3, degrees=0.2, intrinsics=1.0)
@@ -125,7 +125,7 @@ def test_a_pair_whose_pose_is_not_found_has_the_reference_registered_alone(refer
 def test_a_view_that_the_alignment_s_start_could_not_place_is_not_registered(
     lost: int, iterations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SIDE", 160)
+    monkeypatch.setattr(pairs, "SIDE", 160)
     oracle = PixelOracle(*[SMALL] * 3, focal=(140.0, 140.0))
     true = Stub(oracle)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapters.contract import Unavailable
-from adapters.systems.mapanything.adapter import MEAN, SPREAD, Adapter, backbone, network_size
+from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
+from adapters.systems.mapanything.adapter import Adapter, backbone, network_size
 from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
 
 torch = pytest.importorskip("torch")
@@ -66,7 +67,7 @@ def Stub(  # noqa: N802 - made as the other systems' stubs are
     class Encoder(torch.nn.Module):
         def forward(self, given: Any) -> Any:
             assert given.data_norm_type == "dinov2"
-            seen = [oracle.look(image) for image in given.image.numpy() * SPREAD + MEAN]
+            seen = [oracle.look(image) for image in given.image.numpy() * IMAGENET_STD + IMAGENET_MEAN]
             points = np.stack([oracle.points(s, frame=s.index) for s in seen]) / 4
             reach = np.linalg.norm(points, axis=-1, keepdims=True)
             confidence = np.stack([oracle.confidence(s) for s in seen])[..., None]
@@ -175,7 +176,7 @@ def test_prepares_what_upstream_s_loaders_would(sizes: list[tuple[int, int]], tm
     paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
     for path, image in zip(paths, oracle.views.images, strict=True):
         Image.fromarray(image).save(path)
-    mine = (np.stack(Adapter().prepare(oracle.views).images) - MEAN) / SPREAD
+    mine = np.stack(Adapter().prepare(oracle.views).images)
     inputs = [{"img": image} for image in oracle.views.images]
     for wanted in (loader.load_images(paths), loader.preprocess_inputs(inputs)):
         assert np.array_equal(mine, torch.cat([view["img"] for view in wanted]).numpy())
@@ -185,7 +186,7 @@ def test_prepares_what_upstream_s_loader_would_of_turned_photos(tmp_path: Path) 
     oracle = PixelOracle(PORTRAIT, LANDSCAPE, ODD)
     upright = by_exif(tmp_path, oracle.views)
     wanted = loader.load_images(str(tmp_path))
-    mine = (np.stack(Adapter().prepare(upright).images) - MEAN) / SPREAD
+    mine = np.stack(Adapter().prepare(upright).images)
     assert np.array_equal(mine, torch.cat([view["img"] for view in wanted]).numpy())
 
 

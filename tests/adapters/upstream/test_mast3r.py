@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapters.systems.mast3r import adapter as module
+from adapters.shared import pairs
 from adapters.systems.mast3r.adapter import Adapter
 from tests.adapters.upstream.oracle import AXES, MIDDLE, MUTATIONS, PixelOracle, Seen, by_exif
 
@@ -96,7 +96,7 @@ def run(oracle: PixelOracle, jitter: bool = False, **options: Any) -> Any:
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small network images, and a working folder of the test's own, as a worker has one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "SIDE", 160)
+    monkeypatch.setattr(pairs, "SIDE", 160)
 
 
 @pytest.mark.parametrize("square_ok", [False, True])
@@ -169,7 +169,7 @@ def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.M
 def test_prepares_what_upstream_s_loader_would(
     size: tuple[int, int], square_ok: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SIDE", 512)
+    monkeypatch.setattr(pairs, "SIDE", 512)
     oracle = PixelOracle(size)
     Image.fromarray(oracle.views.images[0]).save(tmp_path / "a.png")
     wanted = load_images([str(tmp_path / "a.png")], size=512, square_ok=square_ok, verbose=False)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapters.shared.precision import half_precision
+from adapters.shared.network import half_precision
 
 
 def test_off_cuda_nothing_is_cast() -> None:
