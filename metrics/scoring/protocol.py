@@ -1,7 +1,7 @@
 """Protocols: how predictions are compared with ground truth, as small versioned TOML files with a hash.
 
-A protocol is the same for every row that is ranked together. `Protocol.hash` covers the protocol's meaning and the
-versions of the metric implementations, so a score made by another protocol or another code is never reused."""
+A protocol is the same for every row that is ranked together. `Protocol.hash` covers the protocol's meaning and the code
+that scores, so a score made by another protocol or by other code is never reused."""
 
 from __future__ import annotations
 
@@ -13,18 +13,8 @@ from typing import Literal
 import msgspec
 
 from adapters.contract import InputError
+from metrics.scoring.identity import CPU, scoring_code
 
-IMPLEMENTATION = {
-    "nearest": 2,
-    "chamfer": 1,
-    "fscore": 1,
-    "emd": 1,
-    "cameras": 1,
-    "depth": 1,
-    "align": 2,
-    "visibility": 1,
-    "confidence": 1,
-}
 PROTOCOLS = Path(__file__).parent / "protocols"
 Route = Literal["none", "cameras", "correspondences", "search", "boxes"]
 Formula = Literal["l1-sum", "l1-mean", "l2sq-sum", "l2sq-mean"]
@@ -91,9 +81,15 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def hash(self) -> str:
-        """12 hex digits over the meaning (not the prose) and the metric implementations."""
+        """12 hex digits over the meaning (not the prose) and the code that scores, on the CPU."""
+        return self.hash_on(CPU)
+
+    def hash_on(self, backend: str) -> str:
+        """The same for a backend of `metrics.kernels` by name: its digits are its own."""
         meaning = {name: value for name, value in msgspec.to_builtins(self).items() if name not in PROSE}
-        return hashlib.sha256(msgspec.json.encode([meaning, IMPLEMENTATION], order="sorted")).hexdigest()[:12]
+        return hashlib.sha256(
+            msgspec.json.encode([meaning, backend, scoring_code(backend)], order="sorted")
+        ).hexdigest()[:12]
 
     @property
     def unit(self) -> str:

@@ -48,7 +48,7 @@ def percentile(values: F64, rng: np.random.Generator, draws: int = 999) -> F64:
     """The percentile bootstrap's interval of each row, for comparison."""
     scenes = values.shape[1]
     weights = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=draws) / scenes
-    return np.quantile(values @ weights.T, [0.025, 0.975], axis=1).T
+    return np.asarray(np.quantile(values @ weights.T, [0.025, 0.975], axis=1).T, np.float64)
 
 
 def covers(ends: F64, mean: float) -> float:
