@@ -8,6 +8,7 @@ import numpy as np
 import point_cloud_utils as pcu
 import pytest
 import trimesh
+from hypothesis import settings
 from PIL import Image
 
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
@@ -15,6 +16,27 @@ from data.synthetic.rig import look_at
 from metrics.scoring.truth import diameter
 
 SIZE, FOCAL, VIEWS = 96, 110.0, 8
+
+# `pytest --hypothesis-profile thorough`: every property test with 100 times the examples that it asks for, without a time
+# limit. A decorator's count overrides a profile's, so the multiplication happens at collection.
+THOROUGH = 100
+settings.register_profile("thorough", print_blob=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Multiply the examples of every property test under the profile `thorough`."""
+    if config.getoption("--hypothesis-profile") != "thorough":
+        return
+    multiplied = set()
+    for item in items:
+        test = item.obj if isinstance(item, pytest.Function) else None
+        if test is None or not getattr(test, "is_hypothesis_test", False):
+            continue
+        item.add_marker(pytest.mark.timeout(0))
+        if test not in multiplied:
+            own = test._hypothesis_internal_use_settings or settings()
+            test._hypothesis_internal_use_settings = settings(own, max_examples=THOROUGH * own.max_examples)
+            multiplied.add(test)
 
 
 @pytest.fixture(autouse=True)
