@@ -15,9 +15,7 @@ from scipy.ndimage import laplace
 from adapters.contract import U8, InputError
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
-JUDGED_SIDE = (
-    480  # pixels: sharpness is measured on frames brought down to this, so that noise does not count as detail
-)
+SHARPNESS_SIDE = 480  # pixels: frames are brought down to this for sharpness, so that noise does not count as detail
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Frame:
 def sharpness(grey: U8) -> float:
     """Variance of the Laplacian of (H, W) uint8 `grey`, grey levels squared (Pech-Pacheco et al., ICPR 2000)."""
     shrunk = Image.fromarray(grey)
-    shrunk.thumbnail((JUDGED_SIDE, JUDGED_SIDE), Image.Resampling.BOX)
+    shrunk.thumbnail((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BOX)
     return float(laplace(np.asarray(shrunk, np.float32)).var())
 
 

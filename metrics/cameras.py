@@ -134,18 +134,18 @@ def pose_errors(pred: Cameras, truth: Cameras, registered: Bools | None = None) 
     translation[both] = _line_angle(pred_t, true_t)
     centre_rmse = rotation_rmse = None
     if mask.any():
-        found, known = pred.take(np.flatnonzero(mask)), truth.take(np.flatnonzero(mask))
-        turns = np.einsum("nji,njk->nik", known.camera_from_world[:, :3, :3], found.camera_from_world[:, :3, :3])
+        predicted, true = pred.take(np.flatnonzero(mask)), truth.take(np.flatnonzero(mask))
+        turns = np.einsum("nji,njk->nik", true.camera_from_world[:, :3, :3], predicted.camera_from_world[:, :3, :3])
         common = nearest_rotation(turns.mean(axis=0))
         rotation_rmse = float(np.sqrt((rotation_angle(np.einsum("ji,njk->nik", common, turns)) ** 2).mean()))
         try:
-            _determined("pred", found.centres)
-            _determined("truth", known.centres)
+            _determined("pred", predicted.centres)
+            _determined("truth", true.centres)
         except AlignmentError:
             pass
         else:
-            moved = apply(umeyama(found.centres, known.centres), found.centres)
-            centre_rmse = float(np.sqrt(((moved - known.centres) ** 2).sum(axis=1).mean()))
+            moved = apply(umeyama(predicted.centres, true.centres), predicted.centres)
+            centre_rmse = float(np.sqrt(((moved - true.centres) ** 2).sum(axis=1).mean()))
     worst = np.maximum(rotation, translation)
     return PoseErrors(
         rotation=rotation,

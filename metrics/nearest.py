@@ -38,8 +38,8 @@ def nearest(queries: ArrayLike, points: ArrayLike) -> Nearest:
     than (., 3), an empty cloud or numbers that are not finite."""
     from metrics.kernels.cpu.boxtree import BoxTree, sort
 
-    wanted, cloud = checked_points("queries", queries), checked_points("points", points)
-    return Nearest(*BoxTree(cloud).search(*sort(wanted)))
+    query_points, cloud = checked_points("queries", queries), checked_points("points", points)
+    return Nearest(*BoxTree(cloud).search(*sort(query_points)))
 
 
 def distances(
@@ -58,8 +58,11 @@ def distances(
     if vertices is not None and faces is not None:
         to_truth = surface_distance(cloud, vertices, faces)
         return Distances(to_truth, BoxTree(cloud).search(*sort(samples))[0])
-    one, other = in_threads(BoxTree, (cloud, samples)) if len(cloud) > SMALL else (BoxTree(cloud), BoxTree(samples))
-    return Distances(other.search(one.points, one.order)[0], one.search(other.points, other.order)[0])
+    pair = (cloud, samples)
+    pred_tree, truth_tree = in_threads(BoxTree, pair) if len(cloud) > SMALL else map(BoxTree, pair)
+    to_truth, _ = truth_tree.search(pred_tree.points, pred_tree.order)
+    to_pred, _ = pred_tree.search(truth_tree.points, truth_tree.order)
+    return Distances(to_truth, to_pred)
 
 
 def surface_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> F64:

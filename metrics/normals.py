@@ -34,11 +34,11 @@ def normal_consistency(
     """
     x, y = checked_points("pred", pred), checked_points("truth", truth)
     n, m = _unit("pred_normals", pred_normals, len(x)), _unit("truth_normals", truth_normals, len(y))
-    ahead = (n * m[nearest(x, y).index]).sum(axis=1)
-    back = (m * n[nearest(y, x).index]).sum(axis=1)
+    to_truth = (n * m[nearest(x, y).index]).sum(axis=1)
+    to_pred = (m * n[nearest(y, x).index]).sum(axis=1)
     if not oriented:
-        ahead, back = np.abs(ahead), np.abs(back)
-    accuracy, completeness = float(ahead.mean()), float(back.mean())
+        to_truth, to_pred = np.abs(to_truth), np.abs(to_pred)
+    accuracy, completeness = float(to_truth.mean()), float(to_pred.mean())
     return NormalConsistency(accuracy, completeness, (accuracy + completeness) / 2)
 
 

@@ -88,9 +88,9 @@ def _pytorch3d(queries: Cloud, points: Cloud) -> tuple[Any, Any]:
     import torch
     from pytorch3d.ops import knn_points
 
-    one, other = (torch.from_numpy(np.ascontiguousarray(cloud, np.float32))[None] for cloud in (queries, points))
-    found = knn_points(one, other, K=1)
-    return np.sqrt(found.dists.numpy()[0, :, 0]), found.idx.numpy()[0, :, 0]  # its distances are squared
+    x, y = (torch.from_numpy(np.ascontiguousarray(cloud, np.float32))[None] for cloud in (queries, points))
+    result = knn_points(x, y, K=1)
+    return np.sqrt(result.dists.numpy()[0, :, 0]), result.idx.numpy()[0, :, 0]  # its distances are squared
 
 
 def _pot(pred: Cloud, truth: Cloud) -> float:

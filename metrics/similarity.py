@@ -165,10 +165,10 @@ def robust_umeyama(
             raise AlignmentError(f"{name}: the points lie on a line, at least 3 non-collinear points wanted")
     rng = np.random.default_rng(seed)
     triples = np.array([rng.choice(len(x), 3, replace=False) for _ in range(trials)])
-    judges = np.sort(rng.permutation(len(x))[:2000])
+    sample = np.sort(rng.permutation(len(x))[:2000])
     candidates = _umeyama(x[triples], y[triples], np.ones(triples.shape), with_scale)
-    mapped = np.einsum("bij,mj->bmi", candidates[:, :3, :3], x[judges]) + candidates[:, None, :3, 3]
-    squared = ((mapped - y[judges]) ** 2).sum(axis=2)
+    mapped = np.einsum("bij,mj->bmi", candidates[:, :3, :3], x[sample]) + candidates[:, None, :3, 3]
+    squared = ((mapped - y[sample]) ** 2).sum(axis=2)
     floor = 1e-12 * spread(y)[0]
     if tolerance is None:
         cost = np.median(squared, axis=1)

@@ -17,8 +17,8 @@ from metrics.scoring.truth import diameter
 
 SIZE, FOCAL, VIEWS = 96, 110.0, 8
 
-# `pytest --hypothesis-profile thorough`: every property test with 100 times the examples that it asks for, without a time
-# limit. A decorator's count overrides a profile's, so the multiplication happens at collection.
+# `pytest --hypothesis-profile thorough`: every property test with 100 times the examples that it asks for, and without
+# a time limit. A decorator's count overrides a profile's, so the multiplication happens at collection.
 THOROUGH = 100
 settings.register_profile("thorough", print_blob=True)
 

@@ -1,4 +1,4 @@
-"""From photos to a frozen ground truth: take in, solve, judge, register, write."""
+"""From photos to a frozen ground truth: ingest, solve, assess, register, write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, undistor
 from data.groundtruth.covariance import centre_error
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
-from data.groundtruth.intake import Intake, save_image, save_mask, take_in
+from data.groundtruth.ingest import Photos, ingest, save_image, save_mask
 from data.groundtruth.measure import compare_fusion, compare_halves, exact_error
 from data.groundtruth.mesh import poisson_mesh
 from data.groundtruth.quality import (
@@ -39,8 +39,8 @@ from metrics.scoring.equalise import bounded_subset
 from metrics.scoring.truth import Box, Truth, diameter
 from metrics.similarity import AlignmentError, apply, scale_of
 
-MOST_POINTS = 55_000
-FEWEST_POINTS = 50  # below this there is nothing to score against
+MAX_POINTS = 55_000
+MIN_POINTS = 50  # below this there is nothing to score against
 MESH = "colmap-mesh.ply"  # beside truth/colmap, whose files are what is scored
 GRID = 2e-4  # points are rounded to a grid of about this share of the diameter: far below their error, a third smaller
 Progress = Callable[[str, float], None]
@@ -86,8 +86,8 @@ def build_groundtruth(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         stage = Path(folder, "scene")
         stage.mkdir()
-        intake = take_in(source, stage, name, frames, in_place)
-        job = _Job(intake, stage, seed, timeout, progress or (lambda what, share: None))
+        photos = ingest(source, stage, name, frames, in_place)
+        job = _Job(photos, stage, seed, timeout, progress or (lambda what, share: None))
         card = _run(job, dense, halves, mesh)
         card.write(stage / "quality.json")
         if in_place:
@@ -123,7 +123,7 @@ class _Clock:
 
 
 def _cpu_seconds() -> float:
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    usage = [resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
@@ -131,7 +131,7 @@ def _cpu_seconds() -> float:
 class _Job:
     """One run of `build_groundtruth`: what its steps share."""
 
-    intake: Intake
+    photos: Photos
     stage: Path
     seed: int
     timeout: float
@@ -149,9 +149,9 @@ class _Job:
             self.progress(f"structure from motion: {stage}", low + (high - low) * (start + (end - start) * share))
 
         return solve(
-            [self.intake.paths[i] for i in views],
-            groups=[self.intake.groups[i] for i in views],
-            focal=self.intake.focal,
+            [self.photos.paths[i] for i in views],
+            groups=[self.photos.groups[i] for i in views],
+            focal=self.photos.focal,
             seed=self.seed,
             timeout=self.timeout,
             progress=report,
@@ -159,8 +159,8 @@ class _Job:
 
 
 def _run(job: _Job, dense: bool, halves: bool, mesh: bool) -> QualityCard:
-    """Solve, judge, register, densify, measure; the truth is written into the stage unless it is refused."""
-    count = len(job.intake.paths)
+    """Solve, assess, register, densify, measure; the truth is written into the stage unless it is refused."""
+    count = len(job.photos.paths)
     try:
         with job.clock.stage("sparse"):
             model = job.solve(range(count), 0.0, 0.4)
@@ -168,13 +168,13 @@ def _run(job: _Job, dense: bool, halves: bool, mesh: bool) -> QualityCard:
         job.notes.append(str(error))
         return _card(job, _Measured(), count)
     bent = float(model.distortion[model.registered].max())
-    measured = _Measured(model, bent, straightened=job.intake.ours and bent > DISTORTION_GATE)
-    if _judged(measured, count)[0] == "refused":
+    measured = _Measured(model, bent, straightened=job.photos.ours and bent > DISTORTION_GATE)
+    if _verdict(measured, count)[0] == "refused":
         return _card(job, replace(measured, straightened=False), count)
-    doubt = centre_error(model)  # while the model still has the lens that its pixels were taken with
+    centre_std = centre_error(model)  # while the model still has the lens that its pixels were taken with
     if measured.straightened:
         model = _straightened(job, model)
-    return _card(job, _measure(job, measured, model, doubt, dense, halves, mesh), count)
+    return _card(job, _measure(job, measured, model, centre_std, dense, halves, mesh), count)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class _Measured:
         return predicted_error(self.camera_error, self.halves.apart_percent, _rounded(self.dense.coverage))
 
 
-def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
+def _verdict(measured: _Measured, count: int) -> tuple[str, list[str]]:
     model = measured.model
     return judge(
         images=count,
@@ -217,7 +217,7 @@ def _judged(measured: _Measured, count: int) -> tuple[str, list[str]]:
 def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
     model, dense = measured.model, measured.dense
     registered = int(model.registered.sum()) if model else 0
-    verdict, reasons = _judged(measured, count)
+    verdict, reasons = _verdict(measured, count)
     return QualityCard(
         verdict=verdict,
         reasons=reasons,
@@ -254,13 +254,13 @@ def _rounded(value: float) -> float:
 def _straightened(job: _Job, model: SparseModel) -> SparseModel:
     """Take the lens distortion out of the staged images and masks; the model's cameras are then exact pinholes."""
     intrinsics = model.cameras.intrinsics.copy()
-    for index, view in enumerate(job.intake.scene.file.views):
+    for index, view in enumerate(job.photos.scene.file.views):
         K, radial = model.cameras.intrinsics[index], float(model.radial[index])
         focal = pinhole_focal(float(K[0, 0]), radial, (int(model.sizes[index, 0]), int(model.sizes[index, 1])))
-        image = undistorted(job.intake.scene.image(view.name), K, radial, focal)
+        image = undistorted(job.photos.scene.image(view.name), K, radial, focal)
         save_image(job.stage, view.name, image, Path(view.image).suffix)
         if view.mask is not None:
-            mask = job.intake.scene.mask(view.name).astype(np.uint8) * 255
+            mask = job.photos.scene.mask(view.name).astype(np.uint8) * 255
             save_mask(job.stage, view.name, undistorted(mask, K, radial, focal) > 127)
         intrinsics[index, 0, 0] = intrinsics[index, 1, 1] = focal
         job.progress("taking lens distortion out", 0.4)
@@ -269,10 +269,10 @@ def _straightened(job: _Job, model: SparseModel) -> SparseModel:
 
 
 def _measure(
-    job: _Job, measured: _Measured, model: SparseModel, doubt: float, dense: bool, halves: bool, mesh: bool
+    job: _Job, measured: _Measured, model: SparseModel, centre_std: float, dense: bool, halves: bool, mesh: bool
 ) -> _Measured:
-    """Register, densify, compare, and write the truth; `doubt` is the standard error of the model's centres."""
-    scene = job.intake.scene
+    """Register, densify, compare, and write the truth; `centre_std` is the standard error of the model's centres."""
+    scene = job.photos.scene
     views = np.flatnonzero(model.registered)
     names = [scene.view_names[i] for i in views]
     masks = [scene.mask(name) for name in names] if scene.has_masks else None
@@ -293,29 +293,29 @@ def _measure(
             surface = dense_surface(
                 solved, seed=job.seed, progress=lambda share: job.progress("dense surface", 0.4 + 0.4 * share)
             )
-    about, normals = (surface.points, surface.normals) if surface else (solved.points, towards_cameras(solved))
-    kept = photographed(about, solved.cameras, solved.sizes, masks)
-    if kept.sum() < FEWEST_POINTS:
-        raise InputError(f"{scene.path}: {int(kept.sum())} points on what was photographed, {FEWEST_POINTS} wanted")
-    crop = exact.crop if exact is not None else robust_box(about[kept])
+    cloud, normals = (surface.points, surface.normals) if surface else (solved.points, towards_cameras(solved))
+    kept = photographed(cloud, solved.cameras, solved.sizes, masks)
+    if kept.sum() < MIN_POINTS:
+        raise InputError(f"{scene.path}: {int(kept.sum())} points on what was photographed, {MIN_POINTS} wanted")
+    crop = exact.crop if exact is not None else robust_box(cloud[kept])
     if crop is not None:
-        kept &= crop.contains(about)
-    unit = exact.diameter if exact is not None else diameter(about[kept])
-    chosen = np.flatnonzero(kept)[bounded_subset(about[kept], MOST_POINTS)]
+        kept &= crop.contains(cloud)
+    unit = exact.diameter if exact is not None else diameter(cloud[kept])
+    chosen = np.flatnonzero(kept)[bounded_subset(cloud[kept], MAX_POINTS)]
     fusion = mesh_faces = agreement = None
     if surface is not None:
         with job.clock.stage("dense"):
             fusion = compare_fusion(surface, solved, crop, unit, job.seed, job.notes)
     if surface is not None and mesh:
         (job.stage / "truth").mkdir(exist_ok=True)
-        shape = poisson_mesh(about[kept], normals[kept], surface.colors[kept], unit)
+        shape = poisson_mesh(cloud[kept], normals[kept], surface.colors[kept], unit)
         shape.export(job.stage / "truth" / MESH)
         mesh_faces = len(shape.faces)
     if halves and dense:
         with job.clock.stage("halves"):
             agreement = compare_halves(solved, crop, unit, job.seed, job.notes, job.progress)
-    points, normals = about[chosen], normals[chosen]
-    against = exact_error(points, solved.cameras, exact_cameras, exact) if exact and exact_cameras else None
+    points, normals = cloud[chosen], normals[chosen]
+    own_error = exact_error(points, solved.cameras, exact_cameras, exact) if exact and exact_cameras else None
     _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap")
     return replace(
         measured,
@@ -324,8 +324,8 @@ def _measure(
         fusion=fusion,
         mesh_faces=mesh_faces,
         halves=agreement,
-        camera_error=_rounded(100 * doubt * scale_of(target_from_model) / unit),
-        exact=against,
+        camera_error=_rounded(100 * centre_std * scale_of(target_from_model) / unit),
+        exact=own_error,
         diameter=unit,
     )
 
@@ -334,7 +334,7 @@ def _solved(job: _Job, model: SparseModel, masks: Sequence[Bools] | None) -> Sol
     """The registered views of `model`."""
     views = np.flatnonzero(model.registered)
     return Solved(
-        ImageFiles([job.intake.paths[i] for i in views]),
+        ImageFiles([job.photos.paths[i] for i in views]),
         masks,
         model.cameras.take(views),
         model.sizes[views],
@@ -346,8 +346,8 @@ def _solved(job: _Job, model: SparseModel, masks: Sequence[Bools] | None) -> Sol
 def _registration(solved: Solved, names: Sequence[str], exact: Truth | None) -> tuple[F64, Cameras | None]:
     """The similarity from the model's frame into the truth's, and the exact cameras of the registered views."""
     if exact is None:
-        about = photographed(solved.points, solved.cameras, solved.sizes, solved.masks)
-        return upright(solved.points[about], solved.cameras), None
+        kept = photographed(solved.points, solved.cameras, solved.sizes, solved.masks)
+        return upright(solved.points[kept], solved.cameras), None
     cameras = exact.cameras.take([exact.view_names.index(name) for name in names])
     return align_cameras(solved.cameras, cameras).truth_from_pred, cameras
 
@@ -394,9 +394,9 @@ def _write(
         "normals": (np.round(normals[order] * 64) / 64).astype(np.float16),
     }
     depth, depth_unit = None, 1e-4 * unit
-    if surface is not None and job.intake.ours:
+    if surface is not None and job.photos.ours:
         full = zip(names, surface.maps, solved.sizes, strict=True)
-        depth = {name: enlarge(found.depth, (int(w), int(h))) for name, found, (w, h) in full}
+        depth = {name: enlarge(depth_map.depth, (int(w), int(h))) for name, depth_map, (w, h) in full}
         depth_unit = max(depth_unit, max(float(d.max()) for d in depth.values()) / 65000)
     truth = TruthFile(
         kind="colmap",

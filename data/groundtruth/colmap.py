@@ -87,8 +87,8 @@ def map_files(workspace: Path, index: int) -> tuple[Path, Path]:
     return workspace / "stereo" / "depth_maps" / file, workspace / "stereo" / "normal_maps" / file
 
 
-def write_map(workspace: Path, index: int, found: DepthMap) -> None:
+def write_map(workspace: Path, index: int, depth_map: DepthMap) -> None:
     """Write depth and normals of one view; 0 is none in both."""
     depth, normal = map_files(workspace, index)
-    pycolmap.DepthMap.from_array(found.depth, 0.0, float(found.depth.max())).write(depth)
-    pycolmap.NormalMap.from_array(found.normal).write(normal)
+    pycolmap.DepthMap.from_array(depth_map.depth, 0.0, float(depth_map.depth.max())).write(depth)
+    pycolmap.NormalMap.from_array(depth_map.normal).write(normal)

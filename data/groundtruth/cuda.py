@@ -54,8 +54,8 @@ def _read(workspace: Path, index: int, where: Bools) -> DepthMap:
         depths.read(depth_file)
         normals.read(normal_file)
         depth, normal = depths.to_array(), normals.to_array()
-    found = where & (depth > 0)
-    return DepthMap(depth, normal, np.where(found, np.float32(0), np.float32(2))).keep(found)
+    measured = where & (depth > 0)
+    return DepthMap(depth, normal, np.where(measured, np.float32(0), np.float32(2))).keep(measured)
 
 
 def main(workspace: Path, nearest: float, farthest: float) -> None:

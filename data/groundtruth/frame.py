@@ -27,16 +27,16 @@ def move_cameras(cameras: Cameras, target_from_source: F64) -> Cameras:
 
 def photographed(points: NDArray[np.floating], cameras: Cameras, sizes: I32, masks: Sequence[Bools] | None) -> Bools:
     """(M,) bool: which `points` (M, 3) the photos are about: on the masked object, or else in sight of many views."""
-    seen, masked = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
+    observations, masked = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
     for view in range(len(cameras)):
         pixel, depth = cameras.project(view, points)
         inside = (depth > 0) & (pixel >= 0).all(axis=1) & (pixel < sizes[view]).all(axis=1)
-        seen += inside
+        observations += inside
         if masks is not None:
             column, row = np.floor(pixel[inside]).astype(np.int64).T
             masked[inside] += masks[view][row, column]
-    often = seen >= max(2, COMMON * int(seen.max(initial=0)))
-    return np.asarray(often & (masked >= ON_OBJECT * seen) if masks is not None else often)
+    common = observations >= max(2, COMMON * int(observations.max(initial=0)))
+    return np.asarray(common & (masked >= ON_OBJECT * observations) if masks is not None else common)
 
 
 def robust_box(points: NDArray[np.floating]) -> Box:
@@ -60,8 +60,8 @@ def upright(points: NDArray[np.floating], cameras: Cameras) -> F64:
         right = cameras.camera_from_world[0, 0, :3]
     right = right - up * (right @ up)
     right /= np.linalg.norm(right)
-    turned = similarity(1.0, np.stack([right, np.cross(up, right), up]), np.zeros(3))
-    box = robust_box(apply(turned, points))
+    rotated = similarity(1.0, np.stack([right, np.cross(up, right), up]), np.zeros(3))
+    box = robust_box(apply(rotated, points))
     low, high = np.array(box.low), np.array(box.high)
     scale = 1.0 / float(np.linalg.norm(high - low))
-    return similarity(scale, np.eye(3), -scale * (low + high) / 2) @ turned
+    return similarity(scale, np.eye(3), -scale * (low + high) / 2) @ rotated

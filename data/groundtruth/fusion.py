@@ -31,8 +31,8 @@ def fused_by_colmap(dense: Dense, solved: Solved, seed: int) -> F32:
         write_workspace(
             workspace, dense.images, dense.cameras, unmatched, solved.points[chosen], solved.visible[:, chosen]
         )
-        for index, found in enumerate(dense.maps):
-            write_map(workspace, index, found)
+        for index, depth_map in enumerate(dense.maps):
+            write_map(workspace, index, depth_map)
         run_module("data.groundtruth.fusion", [str(workspace), str(cloud)], TIMEOUT)
         fused = trimesh.load(cloud, process=False)
     if not isinstance(fused, trimesh.PointCloud):

@@ -18,8 +18,8 @@ from metrics.scoring.visibility import depth_buffers, seen_surface
 from metrics.similarity import rotation_angle
 
 HALVES_SIDE = 320  # pixels: halves are compared on coarser maps, at a quarter of the cost
-FEWEST_VIEWS = 6  # in a half, below which it is not compared
-FEWEST_POINTS = 100
+MIN_VIEWS = 6  # in a half, below which it is not compared
+MIN_POINTS = 100
 NEAR = 0.01  # share of the diameter within which surfaces count as one
 Progress = Callable[[str, float], None]
 
@@ -32,25 +32,25 @@ def compare_halves(
     clouds, used = [], []
     for half, name in enumerate(("even", "odd")):
         rows = range(half, len(solved.cameras), 2)
-        if len(rows) < FEWEST_VIEWS:
-            notes.append(f"halves not compared: {len(rows)} {name} views, at least {FEWEST_VIEWS} wanted")
+        if len(rows) < MIN_VIEWS:
+            notes.append(f"halves not compared: {len(rows)} {name} views, at least {MIN_VIEWS} wanted")
             return None
         report = partial(_advance, progress, 0.8 + 0.1 * half)
         surface = dense_surface(solved.take(rows), seed=seed, side=HALVES_SIDE, progress=report)
-        keep = _judged(surface.points, solved, crop)
-        if keep.sum() < FEWEST_POINTS:
+        keep = _evaluated(surface.points, solved, crop)
+        if keep.sum() < MIN_POINTS:
             notes.append(f"halves not compared: {int(keep.sum())} points from the {name} views")
             return None
         clouds.append((surface.points[keep], surface.normals[keep]))
         used.append(len(rows))
     (even, even_normals), (odd, odd_normals) = clouds
     pairs = across(even, odd, odd_normals), across(odd, even, even_normals)
-    near = [distance <= NEAR * unit for distance, _ in pairs]
-    off = np.concatenate([height[where] for (_, height), where in zip(pairs, near, strict=True)])
+    within = [distance <= NEAR * unit for distance, _ in pairs]
+    offsets = np.concatenate([height[where] for (_, height), where in zip(pairs, within, strict=True)])
     return Halves(
         (used[0], used[1]),
-        round(min(float(where.mean()) for where in near), 4),
-        _percent(off.mean() / unit) if len(off) else None,
+        round(min(float(where.mean()) for where in within), 4),
+        _percent(offsets.mean() / unit) if len(offsets) else None,
     )
 
 
@@ -64,8 +64,8 @@ def compare_fusion(
     except InputError as error:
         notes.append(f"fusion not compared: {error}")
         return None
-    points = points[_judged(points, solved, crop)]
-    if len(points) < FEWEST_POINTS:
+    points = points[_evaluated(points, solved, crop)]
+    if len(points) < MIN_POINTS:
         notes.append(f"fusion not compared: {len(points)} points from COLMAP")
         return None
     return _percent(np.median(across(points, dense.points, dense.normals)[1]) / unit)
@@ -74,12 +74,12 @@ def compare_fusion(
 def across(queries: F32, points: F32, normals: F32) -> tuple[F64, F64]:
     """(Q,) distances from `queries` (Q, 3) to the nearest of `points` (M, 3), and (Q,) to its tangent plane across unit
     `normals` (M, 3): how far apart two surfaces lie, which the spacing of their points does not enter."""
-    found = nearest(queries, points)
-    offset = queries.astype(np.float64) - points[found.index]
-    return found.distance, np.abs(np.einsum("qi,qi->q", offset, normals[found.index]))
+    match = nearest(queries, points)
+    offset = queries.astype(np.float64) - points[match.index]
+    return match.distance, np.abs(np.einsum("qi,qi->q", offset, normals[match.index]))
 
 
-def _judged(points: F32, solved: Solved, crop: Box | None) -> Bools:
+def _evaluated(points: F32, solved: Solved, crop: Box | None) -> Bools:
     """(M,) which of `points` are judged: those photographed and in the crop."""
     keep = photographed(points, solved.cameras, solved.sizes, solved.masks)
     return keep & crop.contains(points) if crop is not None else keep
@@ -97,14 +97,14 @@ def exact_error(points: F32, cameras: Cameras, exact_cameras: Cameras, exact: Tr
     keep &= seen_surface(samples, exact, depth_buffers(exact), NEAR * unit).any(axis=0)
     both = distances(points, samples[keep], vertices=exact.vertices, faces=exact.faces)
     accuracy, completeness = both.to_truth / unit, both.to_pred / unit
-    apart = np.linalg.norm(cameras.centres - exact_cameras.centres, axis=1)
-    turned = rotation_angle(
+    distance = np.linalg.norm(cameras.centres - exact_cameras.centres, axis=1)
+    rotation = rotation_angle(
         np.einsum("nij,nkj->nik", cameras.camera_from_world[:, :3, :3], exact_cameras.camera_from_world[:, :3, :3])
     )
     focal = cameras.intrinsics[:, 0, 0] / exact_cameras.intrinsics[:, 0, 0] - 1
     return ExactError(
-        centre_rmse_percent=_percent(np.sqrt((apart**2).mean()) / unit),
-        rotation_rmse_degrees=round(float(np.sqrt((turned**2).mean())), 4),
+        centre_rmse_percent=_percent(np.sqrt((distance**2).mean()) / unit),
+        rotation_rmse_degrees=round(float(np.sqrt((rotation**2).mean())), 4),
         focal_percent=_percent(np.abs(focal).max()),
         accuracy_percent=_percent(accuracy.mean()),
         accuracy_median_percent=_percent(np.median(accuracy)),

@@ -10,13 +10,13 @@ import msgspec
 FORMAT = 2
 REGISTERED_GATE = 0.9  # share of the images in the one model
 REPROJECTION_GATE = 1.0  # pixels
-STRAY_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
+SPLIT_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
 TRUSTED_REGISTERED = 0.95
 TRUSTED_HALVES = 0.5  # share of each half's surface within 1% of the other's
 TRUSTED_ERROR = 0.5  # % of the diameter, at most which the points may be expected to lie off the surface on average
 TRUSTED_COVERAGE = 0.3  # share of the pixels with a confirmed depth
 TRUSTED_DISTORTION = 1.0  # pixels, as below
-# The points' mean distance from the exact surface over what foretells it, and how much that varies: fitted by
+# The points' mean distance from the exact surface over `error_predictor`, and how much that ratio varies: fitted by
 # `python -m tests.benchmarks.bench_groundtruth` (docs/groundtruth.md has the scenes).
 FACTOR, SPREAD = 0.94, 1.64
 CONFIDENCE = 0.9  # of the interval FACTOR / SPREAD to FACTOR x SPREAD
@@ -32,23 +32,23 @@ class Halves(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Predicted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far the points of the truth lie off the real surface on average, in % of the diameter, foretold from what the
-    photos alone give: an interval that should hold the mean distance in 90 of 100 scenes like those calibrated on."""
+    """How far the points of the truth lie off the real surface on average, in % of the diameter, predicted from what
+    the photos alone give: an interval that should hold the mean distance in 90 of 100 scenes like the calibration's."""
 
     low_percent: float
     high_percent: float
 
 
-def foretold(camera_error_percent: float, halves_apart_percent: float, coverage: float) -> float:
-    """What the error of the points goes with: that of the cameras, which halves share, and the distance of halves; more
-    so the less of the surface could be matched, since what little was is matched badly in both halves alike. The form,
-    the square root included, was chosen by the scenes of the calibration."""
+def error_predictor(camera_error_percent: float, halves_apart_percent: float, coverage: float) -> float:
+    """What the error of the points is proportional to: the cameras' error, which both halves share, and the distance
+    between halves, divided by the root of the coverage, since a surface that is hard to match is matched badly in both
+    halves alike. The form, the square root included, was chosen on the calibration scenes."""
     return math.hypot(camera_error_percent, halves_apart_percent) / math.sqrt(max(coverage, 1e-3))
 
 
 def predicted_error(camera_error_percent: float, halves_apart_percent: float, coverage: float) -> Predicted:
     """The interval for the error of the points."""
-    expected = FACTOR * foretold(camera_error_percent, halves_apart_percent, coverage)
+    expected = FACTOR * error_predictor(camera_error_percent, halves_apart_percent, coverage)
     return Predicted(round(expected / SPREAD, 4), round(expected * SPREAD, 4))
 
 
@@ -65,7 +65,7 @@ class ExactError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accuracy_median_percent: float
     precision_1_percent: float  # share of the cloud within 1% of the mesh
     completeness_percent: float  # mean distance
-    completeness_1_percent: float  # share of the seen surface within 1% of the cloud
+    completeness_1_percent: float  # share of the visible surface within 1% of the cloud
 
 
 class Seconds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +77,7 @@ class Seconds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`quality.json`. Null is what was not measured; `notes` says why."""
+    """`quality.json`. Null where a quantity was not measured; `notes` gives the reason."""
 
     format: int = FORMAT
     verdict: str  # trusted | usable | refused
@@ -91,7 +91,7 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     track_length: float | None  # mean views a point
     sparse_points: int
     camera_error_percent: float | None  # standard error of camera centres by bundle adjustment, RMS, % of the diameter
-    distortion_px: float | None  # lens distortion found, at the worst corner
+    distortion_px: float | None  # estimated lens distortion, at the worst corner
     undistorted: bool  # whether the scene's images were freed of it
     dense_by: str | None  # "stereo" (ours, CPU) or "patch_match_stereo" (COLMAP's, CUDA)
     dense_points: int | None
@@ -140,8 +140,8 @@ def judge(
     else:
         if share < REGISTERED_GATE:
             refused.append(f"{registered} of {images} images registered, at least {REGISTERED_GATE:.0%} wanted")
-        if strays := [size for size in models[1:] if size >= max(3, STRAY_MODEL * images)]:
-            refused.append(f"the scene split into models of {', '.join(map(str, [models[0], *strays]))} images")
+        if further := [size for size in models[1:] if size >= max(3, SPLIT_MODEL * images)]:
+            refused.append(f"the scene split into models of {', '.join(map(str, [models[0], *further]))} images")
         if reprojection_px is None or not reprojection_px < REPROJECTION_GATE:
             refused.append(f"reprojection error {reprojection_px:.2f} px, less than {REPROJECTION_GATE:g} px wanted")
     if share < TRUSTED_REGISTERED:

@@ -64,7 +64,7 @@ def terrazzo(
         seeds = (cells.reshape(-1, 2) + rng.uniform(0, 1, (count**2, 2))) * size
         kept, tone = rng.uniform(size=len(seeds)) < share, rng.integers(len(chips), size=len(seeds))
         warped = p + size * 0.25 * np.stack([value_noise(p, 2 / size, seed + 7 + k) - 0.5 for k in (0, 1)], axis=1)
-        distance, index = (np.asarray(found) for found in cKDTree(seeds).query(warped, k=2))
+        distance, index = (np.asarray(part) for part in cKDTree(seeds).query(warped, k=2))
         inside = smoothstep(0.10, 0.16, (distance[:, 1] - distance[:, 0]) / size) * kept[index[:, 0]]
         colour = mix(colour, chips[tone[index[:, 0]]], 0.85 * inside)
     return np.clip(colour, 0.015, 0.92).reshape(texels, texels, 3).astype(np.float32)
@@ -169,7 +169,7 @@ def fabrics(points: F64, normals: F64, anchors: F64, facing: F64, palette: F64, 
     """Patchwork: (M, 3) linear colour. Every point takes the print of its nearest anchor (K, 3), laid in the anchor's
     tangent plane (`facing` (K, 3) its unit normal); seams are dark with light stitches. Lengths follow `scale`, the
     width of a print's repeat."""
-    distance, index = (np.asarray(found) for found in cKDTree(anchors).query(points, k=2))
+    distance, index = (np.asarray(part) for part in cKDTree(anchors).query(points, k=2))
     own, joint = index[:, 0], (distance[:, 1] - distance[:, 0]) / scale
     rng = np.random.default_rng([seed, 5])
     up = np.cross(facing, rng.normal(size=facing.shape))

@@ -51,8 +51,8 @@ def register(
     else:
         from metrics.register.search import search  # compiled code: not at import
 
-        found = search(x, y, seed)
-        name, transform, margin, ambiguous = "search", found.target_from_source, found.margin, found.ambiguous
+        result = search(x, y, seed)
+        name, transform, margin, ambiguous = "search", result.target_from_source, result.margin, result.ambiguous
     matcher = Matcher(x, y, truth_normals, seed)
     before = matcher.residual(matcher.pairs(matcher.unit_from_truth))
     pairs = matcher.pairs(matcher.unit_from_truth @ transform)

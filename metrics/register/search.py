@@ -1,20 +1,20 @@
 """Global search for the similarity between two clouds, from any start.
 
-One score guides the climb: the mean Geman-McClure weight t^2 / (t^2 + d^2) of nearest-neighbour distances, averaged
+One score guides the search: the mean Geman-McClure weight t^2 / (t^2 + d^2) of nearest-neighbour distances, averaged
 over both directions. (Pred to truth alone rewards shrinking onto a dense spot, truth to pred alone swelling.) Both
-clouds are brought to radius 1, then many starts climb through ever finer, ever costlier refinement while only the
+clouds are brought to radius 1, then many starts pass through ever finer, ever costlier refinement while only the
 best and distinct ones survive:
 
 1. Starts: rotations spread over SO(3) times scales, refined point to point with a wide kernel, then point to plane.
 2. Variants: the leaders rescaled about their centre and the corners of their box, and shifted along the axes. Partial
-   overlap hides in valleys of joint scale and translation that no descent leaves.
-3. Twins: the winner turned about truth's centre by many rotations: finds the poses that a symmetry makes as good.
+   overlap hides in local minima of joint scale and translation that no descent leaves.
+3. Symmetric poses: the best one turned about truth's centre by many rotations, as a symmetric shape would allow.
 4. Where the winner leaves more than a tenth of either cloud unexplained, all of it again with more starts, among them
    ones whose centre is off: the centroid of half an object is some .6 radii from that of the whole.
-5. The leaders are judged at a kernel width fitted to the noise, with three quarters of the vote for pred to truth:
+5. The leaders are ranked at a kernel width fitted to the noise, with three quarters of the weight on pred to truth:
    what pred lacks is no evidence against a pose, and a wrong one that happens to cover the missing half must not win.
 
-Everything from the seed; single-threaded.
+Deterministic for a seed; single-threaded.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from scipy.spatial.transform import Rotation
 
 from adapters.contract import F64, I32
 from metrics.kernels.cpu.icp import Grid, fill_cells, pair_up, refine
-from metrics.register.stages import LEAST_POINTS, cloud, surface_normals
+from metrics.register.stages import MIN_POINTS, cloud, surface_normals
 from metrics.similarity import apply, invert, rotation_angle, similarity, spread
 
-MOST = 10_000  # points of either cloud the search works on
-STRAY = 2.5  # points whose neighbours are farther than this many medians are dropped from pred
+MAX_POINTS = 10_000  # points of either cloud the search works on
+OUTLIER_RATIO = 2.5  # points whose neighbours are farther than this many medians are removed from pred
 VOXELS = 56
 NEIGHBOURS = 8
 EXPLAINED = 0.9  # share of either cloud below which the search goes on
-FEW_SCALES = (0.72, 0.92, 1.18)  # relative to the ratio of the radii
-MANY_SCALES = (0.62, 0.78, 0.98, 1.23)
+COARSE_SCALES = (0.72, 0.92, 1.18)  # relative to the ratio of the radii
+FINE_SCALES = (0.62, 0.78, 0.98, 1.23)
 OFF_CENTRE_SCALES = (0.7, 0.88)
 OFF_CENTRE = 0.6  # radii
-AHEAD = 0.75  # share of pred to truth in the last judgement
+PRED_SHARE = 0.75  # weight of pred to truth in the final ranking
 AMBIGUOUS_MARGIN = 0.012
 AMBIGUOUS_Z = 2.0  # standard errors by which the winner must lead the runner-up
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The outcome of a search."""
 
     target_from_source: F64  # (4, 4), truth from pred
@@ -88,24 +88,24 @@ class Pool:
         return Pool(np.concatenate([self.cost, other.cost]), np.concatenate([self.pose, other.pose]))
 
 
-def search(pred: F64, truth: F64, seed: int = 0) -> Found:
+def search(pred: F64, truth: F64, seed: int = 0) -> SearchResult:
     """The similarity that best brings `pred` (M, 3) onto `truth` (K, 3); see this module's docstring.
 
     Raises AlignmentError where a cloud has fewer than 50 distinct points or lies on a line."""
     rng = np.random.default_rng(seed)
     source, target = _usable("pred", pred, rng), _usable("truth", truth, rng)
-    near = np.asarray(cKDTree(source).query(source, k=min(9, len(source)))[0])[:, 1:].mean(axis=1)
-    kept = source[near <= STRAY * np.median(near)]
-    source = kept if len(kept) >= LEAST_POINTS else source
+    spacing = np.asarray(cKDTree(source).query(source, k=min(9, len(source)))[0])[:, 1:].mean(axis=1)
+    inliers = source[spacing <= OUTLIER_RATIO * np.median(spacing)]
+    source = inliers if len(inliers) >= MIN_POINTS else source
     unit_pred, unit_truth = _to_unit(source), _to_unit(target)
-    climb = _Climb(apply(unit_pred, source), apply(unit_truth, target), rng)
-    pool = climb.climb(climb.starts(300, FEW_SCALES), 60, 5)
-    if min(climb.explained(pool)) < EXPLAINED:
-        more = climb.starts(700, MANY_SCALES) + climb.off_centre_starts(450, 1500)
-        pool = pool + climb.climb(more, 90, 8)
-    final = climb.finish(pool + climb.twins(pool))
+    searcher = _PoseSearch(apply(unit_pred, source), apply(unit_truth, target), rng)
+    pool = searcher.sharpen(searcher.starts(300, COARSE_SCALES), 60, 5)
+    if min(searcher.explained(pool)) < EXPLAINED:
+        more = searcher.starts(700, FINE_SCALES) + searcher.off_centre_starts(450, 1500)
+        pool = pool + searcher.sharpen(more, 90, 8)
+    final = searcher.finish(pool + searcher.symmetric_poses(pool))
     margin, z = final.lead()
-    return Found(
+    return SearchResult(
         target_from_source=invert(unit_truth) @ final.pose[0] @ unit_pred,
         margin=margin,
         ambiguous=margin < AMBIGUOUS_MARGIN or z < AMBIGUOUS_Z,
@@ -114,11 +114,11 @@ def search(pred: F64, truth: F64, seed: int = 0) -> Found:
 
 @dataclass(frozen=True)
 class _Final:
-    """The sharpened leaders, best first, and the weights by which they were judged."""
+    """The sharpened leaders, best first, and the weights that they are ranked by."""
 
     pose: F64  # (K, 4, 4)
-    ahead: F64  # (K, A) kernel weights of pred's samples
-    back: F64  # (K, B) of truth's
+    to_truth: F64  # (K, A) kernel weights of pred's samples
+    to_pred: F64  # (K, B) of truth's
 
     def lead(self) -> tuple[float, float]:
         """How far the winner leads the best pose more than 15 degrees or a quarter radius from it: the margin relative
@@ -130,18 +130,21 @@ class _Final:
         if not other.any():
             return 1.0, np.inf
         rival = int(np.argmax(other))
-        ahead, back = self.ahead[0] - self.ahead[rival], self.back[0] - self.back[rival]
-        lead = _judged(ahead.mean(), back.mean())
-        error = np.hypot(AHEAD * ahead.std() / np.sqrt(len(ahead)), (1 - AHEAD) * back.std() / np.sqrt(len(back)))
-        return lead / _judged(self.ahead[0].mean(), self.back[0].mean()), lead / (float(error) + 1e-12)
+        to_truth, to_pred = self.to_truth[0] - self.to_truth[rival], self.to_pred[0] - self.to_pred[rival]
+        lead = _balanced(to_truth.mean(), to_pred.mean())
+        error = np.hypot(
+            PRED_SHARE * to_truth.std() / np.sqrt(len(to_truth)),
+            (1 - PRED_SHARE) * to_pred.std() / np.sqrt(len(to_pred)),
+        )
+        return lead / _balanced(self.to_truth[0].mean(), self.to_pred[0].mean()), lead / (float(error) + 1e-12)
 
 
-def _judged(ahead: float, back: float) -> float:
+def _balanced(to_truth: float, to_pred: float) -> float:
     """The score from the mean weights of either direction."""
-    return float(AHEAD * ahead + (1 - AHEAD) * back)
+    return float(PRED_SHARE * to_truth + (1 - PRED_SHARE) * to_pred)
 
 
-class _Climb:
+class _PoseSearch:
     """The search's steps on two clouds of radius 1 about their centroids."""
 
     def __init__(self, pred: F64, truth: F64, rng: np.random.Generator) -> None:
@@ -174,25 +177,25 @@ class _Climb:
         return Pool(np.zeros(len(pose)), pose)
 
     def off_centre_starts(self, rotations: int, keep: int) -> Pool:
-        """Starts with pred's centroid moved towards the faces and corners of a cube, screened with few points."""
+        """Starts with pred's centroid moved towards the faces and corners of a cube, screened with a small sample."""
         base = self.starts(rotations, OFF_CENTRE_SCALES).pose
         grid = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-        ways = grid[np.isin(np.abs(grid).sum(axis=1), (1, 3))].astype(np.float64)
-        ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-        ways = OFF_CENTRE * ways @ Rotation.random(random_state=int(self.rng.integers(1 << 30))).as_matrix()
-        pose = np.repeat(base, len(ways), axis=0)
-        pose[:, :3, 3] = np.tile(ways, (len(base), 1))
+        directions = grid[np.isin(np.abs(grid).sum(axis=1), (1, 3))].astype(np.float64)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        directions = OFF_CENTRE * directions @ Rotation.random(random_state=int(self.rng.integers(1 << 30))).as_matrix()
+        pose = np.repeat(base, len(directions), axis=0)
+        pose[:, :3, 3] = np.tile(directions, (len(base), 1))
         return self._refine(Pool(np.zeros(len(pose)), pose), 60, 3, 0.5, 0.35, share=1).best(keep)
 
-    def climb(self, pool: Pool, basins: int, leaders: int) -> Pool:
+    def sharpen(self, pool: Pool, basins: int, leaders: int) -> Pool:
         """From raw starts to sharp, distinct poses."""
         pool = self._refine(pool, 100, 3, 0.5, 0.4, share=1).half()
         pool = self._refine(pool, 150, 4, 0.4, 0.28, share=1).half()
         pool = self._refine(pool, 200, 8, 0.28, 0.15, share=1)
         pool = self._refine(pool.distinct(basins, 0.17), 500, 15, 0.2, 0.07)
         poses = np.concatenate([self._variants(pose) for pose in pool.distinct(leaders, 0.12).pose])
-        varied = self._refine(Pool(np.zeros(len(poses)), poses), 250, 8, 0.15, 0.07)
-        pool = pool.distinct(32, 0.06) + varied.distinct(32, 0.06)
+        variants = self._refine(Pool(np.zeros(len(poses)), poses), 250, 8, 0.15, 0.07)
+        pool = pool.distinct(32, 0.06) + variants.distinct(32, 0.06)
         return self._refine(pool.distinct(40, 0.06), 800, 6, 0.1, 0.05, 3)
 
     def _variants(self, pose: F64) -> F64:
@@ -204,10 +207,10 @@ class _Climb:
             for anchor in (np.zeros(3), *corners)
             for factor in (0.8, 0.9, 1.1, 1.25)
         ]
-        out += [pose @ similarity(1, np.eye(3), 0.3 * way) for way in np.concatenate([np.eye(3), -np.eye(3)])]
+        out += [pose @ similarity(1, np.eye(3), 0.3 * axis) for axis in np.concatenate([np.eye(3), -np.eye(3)])]
         return np.stack(out)
 
-    def twins(self, pool: Pool) -> Pool:
+    def symmetric_poses(self, pool: Pool) -> Pool:
         """The winner of `pool` turned about truth's centroid, refined: the poses a symmetry would make as good."""
         pose = np.tile(pool.best(1).pose, (300, 1, 1))
         turn = np.tile(np.eye(4), (300, 1, 1))
@@ -226,22 +229,24 @@ class _Climb:
         leaders = np.concatenate([near, far])
         _, pose = refine(leaders, pred, truth_rows, *clouds, 10, max(0.08, width), width, 6, 0.1)
         weights = [[1 / (1 + (d / width) ** 2) for d in self._distances(p, pred, truth_rows)] for p in pose]
-        ahead, back = (np.stack([pair[way] for pair in weights]) for way in (0, 1))
-        order = np.argsort(-(AHEAD * ahead.mean(axis=1) + (1 - AHEAD) * back.mean(axis=1)), kind="stable")
-        return _Final(pose[order], ahead[order], back[order])
+        to_truth, to_pred = (np.stack([pair[side] for pair in weights]) for side in (0, 1))
+        order = np.argsort(
+            -(PRED_SHARE * to_truth.mean(axis=1) + (1 - PRED_SHARE) * to_pred.mean(axis=1)), kind="stable"
+        )
+        return _Final(pose[order], to_truth[order], to_pred[order])
 
     def explained(self, pool: Pool) -> tuple[float, float]:
         """Shares of pred and of truth that have a counterpart under the best of `pool`, once that is sharpened."""
         best = self._refine(pool.best(2), 1000, 6, 0.08, 0.05, 6, 0.1).best(1)
         samples = self._samples(2500)
         limit = 2.5 * self._width(best, *samples)
-        ahead, back = self._distances(best.pose[0], *samples)
-        return float((ahead < limit).mean()), float((back < limit).mean())
+        to_truth, to_pred = self._distances(best.pose[0], *samples)
+        return float((to_truth < limit).mean()), float((to_pred < limit).mean())
 
     def _width(self, pool: Pool, pred: F64, truth_rows: I32) -> float:
         """The kernel width that fits the noise left under the best of `pool`."""
-        ahead, _ = self._distances(pool.best(1).pose[0], pred, truth_rows)
-        return float(np.clip(2.5 * np.quantile(ahead, 0.3), max(0.03, self.floor), max(0.12, self.floor)))
+        to_truth, _ = self._distances(pool.best(1).pose[0], pred, truth_rows)
+        return float(np.clip(2.5 * np.quantile(to_truth, 0.3), max(0.03, self.floor), max(0.12, self.floor)))
 
     def _distances(self, pose: F64, pred: F64, truth_rows: I32) -> tuple[F64, F64]:
         """Distances (A,) from pred's samples and (B,) from truth's, truth's unit."""
@@ -264,9 +269,9 @@ def even_rotations(count: int) -> F64:
 
 def _usable(name: str, points: F64, rng: np.random.Generator) -> F64:
     """At most MOST distinct points drawn at random, in spatial order."""
-    some = points[rng.permutation(len(points))[: 2 * MOST]]
+    some = points[rng.permutation(len(points))[: 2 * MAX_POINTS]]
     distinct = np.unique(some, axis=0)
-    some = cloud(name, distinct[rng.permutation(len(distinct))[:MOST]])
+    some = cloud(name, distinct[rng.permutation(len(distinct))[:MAX_POINTS]])
     return np.ascontiguousarray(some[_morton_order(some)])
 
 
@@ -287,8 +292,7 @@ def _to_unit(points: F64) -> F64:
 
 def _grid(points: F64) -> tuple[Grid, float]:
     """`points` (M, 3) as a Grid with a margin around, and their median spacing."""
-    found = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points)))
-    distance, rows = np.asarray(found[0]), np.asarray(found[1])
+    distance, rows = map(np.asarray, cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points))))
     low, high = points.min(axis=0), points.max(axis=0)
     side = float((high - low).max())
     corner, cell = (low + high) / 2 - 0.85 * side, 1.7 * side / VOXELS

@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 from adapters.contract import F64, I32
 from metrics.similarity import AlignmentError, apply, enough_points, invert, scale_of, similarity, spread
 
-LEAST_POINTS = 50
-MOST = 60_000  # points of a cloud that a search tree holds
+MIN_POINTS = 50
+MAX_POINTS = 60_000  # points of a cloud that a search tree holds
 NEIGHBOURS = 12  # for normals
 SAMPLES = 3000  # of either cloud, from which pairs are formed
 FINE, COARSE = 0.04, 0.12  # bounds of how near a counterpart is, radii of the truth
@@ -55,15 +55,15 @@ class Pairs:
 class Matcher:
     """Two clouds, truth brought to centroid 0 and radius 1, and their nearest neighbours in both directions.
 
-    Pairs are formed for fixed random samples; distances are exact within the at most `MOST` points of either cloud
-    that are held. A pose here is a (4, 4) similarity from pred to the unit truth."""
+    Pairs are formed for fixed random samples; distances are exact within the at most
+    `MAX_POINTS` points of either cloud that are held. A pose is a (4, 4) similarity from pred to the unit truth."""
 
     def __init__(self, pred: F64, truth: F64, truth_normals: ArrayLike | None, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.radius = float(np.linalg.norm(spread(truth)))
         self.unit_from_truth = similarity(1 / self.radius, np.eye(3), -truth.mean(axis=0) / self.radius)
-        rows = _some(len(truth), MOST, rng)
-        self.pred = pred[_some(len(pred), MOST, rng)]
+        rows = _some(len(truth), MAX_POINTS, rng)
+        self.pred = pred[_some(len(pred), MAX_POINTS, rng)]
         self.truth = apply(self.unit_from_truth, truth[rows])
         self._given_normals = None if truth_normals is None else np.asarray(truth_normals, np.float64)[rows]
         self._pred_sample = self.pred[_some(len(self.pred), SAMPLES, rng)]
@@ -83,12 +83,12 @@ class Matcher:
     def pairs(self, pose: F64) -> Pairs:
         """The pairs under `pose`."""
         moved = apply(pose, self._pred_sample)
-        ahead, partner = self.truth_tree.query(moved)
-        back, source = self._pred_tree.query(apply(invert(pose), self.truth[self._truth_sample]))
+        to_truth, partner = self.truth_tree.query(moved)
+        to_pred, source = self._pred_tree.query(apply(invert(pose), self.truth[self._truth_sample]))
         return Pairs(
             moved=np.concatenate([moved, apply(pose, self.pred[source])]),
             rows=np.concatenate([partner, self._truth_sample]).astype(np.int32),
-            distance=np.concatenate([ahead, back * scale_of(pose)]),
+            distance=np.concatenate([to_truth, to_pred * scale_of(pose)]),
             forward=len(moved),
         )
 
@@ -108,15 +108,17 @@ class Matcher:
         """The share of pred that has a counterpart in truth, or of truth in pred, whichever is less.
 
         Near means three times pred's own noise, within bounds, and never nearer than the points' spacing."""
-        near = float(np.clip(3 * self.noise * scale_of(pose), FINE, COARSE))
+        limit = float(np.clip(3 * self.noise * scale_of(pose), FINE, COARSE))
         spacing = scale_of(pose) * _spacing(self._pred_tree, self._pred_sample)
-        ahead, back = pairs.distance[: pairs.forward], pairs.distance[pairs.forward :]
-        return float(min((ahead < max(near, 1.5 * self.spacing)).mean(), (back < max(near, 1.5 * spacing)).mean()))
+        to_truth, to_pred = pairs.distance[: pairs.forward], pairs.distance[pairs.forward :]
+        return float(
+            min((to_truth < max(limit, 1.5 * self.spacing)).mean(), (to_pred < max(limit, 1.5 * spacing)).mean())
+        )
 
 
 def cloud(name: str, points: ArrayLike) -> F64:
     """`points` (M, 3) as float64; AlignmentError naming `name` unless they can be registered."""
-    array = enough_points(name, points, LEAST_POINTS)
+    array = enough_points(name, points, MIN_POINTS)
     distance = np.linalg.norm(array - np.median(array, axis=0), axis=1)
     core = array[distance <= np.quantile(distance, 0.9)]  # one point far away makes a line of any cloud
     if all(extent[1] <= 1e-3 * extent[0] for extent in (spread(core), spread(array))):

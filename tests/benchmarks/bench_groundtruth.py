@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from data.groundtruth import build_groundtruth
-from data.groundtruth.quality import CONFIDENCE, FACTOR, SPREAD, foretold
+from data.groundtruth.quality import CONFIDENCE, FACTOR, SPREAD, error_predictor
 from data.scene import Scene
 
 
@@ -48,11 +48,11 @@ class Row:
     completeness: float | None
 
     @property
-    def foretold(self) -> float | None:
+    def predictor(self) -> float | None:
         """What the error is a multiple of."""
         if self.camera_error_percent is None or self.halves_apart_percent is None or self.coverage is None:
             return None
-        return foretold(self.camera_error_percent, self.halves_apart_percent, self.coverage)
+        return error_predictor(self.camera_error_percent, self.halves_apart_percent, self.coverage)
 
 
 def measure(path: Path, part: str) -> Row:
@@ -83,16 +83,16 @@ def measure(path: Path, part: str) -> Row:
 
 
 def log_ratios(rows: Sequence[Row]) -> np.ndarray:
-    """log of true error over what foretells it, which the model takes for normally distributed."""
-    return np.log([row.error_percent / row.foretold for row in rows if row.error_percent and row.foretold])
+    """log of true error over `predictor`, which the model takes for normally distributed."""
+    return np.log([row.error_percent / row.predictor for row in rows if row.error_percent and row.predictor])
 
 
 def calibrate(rows: Sequence[Row]) -> tuple[float, float]:
-    """FACTOR and SPREAD: error = FACTOR x what foretells it, times or divided by SPREAD at most, with CONFIDENCE.
+    """FACTOR and SPREAD: error = FACTOR x `error_predictor`, times or divided by SPREAD at most, with CONFIDENCE.
 
     The interval of one further draw from a normal distribution of unknown mean and variance (Student's t). Three
-    degrees of freedom are spent: on the factor, and on the form of `foretold` and its power of the coverage, which were
-    chosen by the same scenes."""
+    degrees of freedom are spent: on the factor, and on the form of `error_predictor` and its power of the
+    coverage, which were chosen by the same scenes."""
     logs = log_ratios(rows)
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(logs) - 3))
     spread = quantile * float(logs.std(ddof=3)) * (1 + 1 / len(logs)) ** 0.5
@@ -125,7 +125,9 @@ def write(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.writer(file)
         writer.writerow([*(field.name for field in fields(Row)), "predicted_low_percent", "predicted_high_percent"])
         for row in sorted(rows, key=lambda row: (row.part, row.difficulty, row.scene)):
-            interval = [round(FACTOR * row.foretold * x, 4) for x in (1 / SPREAD, SPREAD)] if row.foretold else ["", ""]
+            interval = (
+                [round(FACTOR * row.predictor * x, 4) for x in (1 / SPREAD, SPREAD)] if row.predictor else ["", ""]
+            )
             writer.writerow([*asdict(row).values(), *interval])
 
 
@@ -144,7 +146,7 @@ def main() -> None:
                 write(options.csv, rows)
                 print(rows[-1], flush=True)
     write(options.csv, rows)
-    chosen, rest = ([row for row in rows if row.part == part and row.foretold] for part in ("calibration", "held out"))
+    chosen, rest = ([row for row in rows if row.part == part and row.predictor] for part in ("calibration", "held out"))
     if len(chosen) < 5:
         parser.exit(message=f"{len(chosen)} scenes to calibrate with, at least 5 wanted\n")
     factor, spread = calibrate(chosen)

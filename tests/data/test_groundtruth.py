@@ -14,7 +14,7 @@ from adapters.contract import Cameras, InputError, Unsupported
 from data.groundtruth import QualityCard, build_groundtruth, measure
 from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
-from data.groundtruth.intake import take_in
+from data.groundtruth.ingest import ingest
 from data.groundtruth.measure import exact_error
 from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, judge, predicted_error
 from data.groundtruth.solve import solve
@@ -76,7 +76,7 @@ def test_the_predicted_error_grows_with_what_foretells_it() -> None:
     assert bare.high_percent == pytest.approx(2 * one.high_percent, rel=0.01)
 
 
-# -- intake
+# -- ingest
 
 
 def write_photos(folder: Path, count: int = 3, size: tuple[int, int] = (48, 32)) -> None:
@@ -154,13 +154,13 @@ def test_photos_are_written_upright_without_exif_and_grouped_by_camera(tmp_path:
         exif[274], exif[271] = orientation, "Maker"
         exif.get_ifd(34665).update({41989: equivalent, 37386: equivalent / 2})
         Image.fromarray(left).save(tmp_path / "in" / f"{i}.jpg", exif=exif, quality=95)
-    intake = take_in(tmp_path / "in", stage, None, 10, in_place=False)
-    assert intake.groups == ("a", "b", "c")
-    assert intake.focal["a"] == pytest.approx(35 / 43.27 * np.hypot(48, 32))
-    assert intake.focal["c"] == pytest.approx(2 * intake.focal["a"])
-    assert intake.scene.image("1").shape == (48, 32, 3)
-    assert intake.scene.image("1")[:20].mean() > 250  # orientation 6: the photo's left side is up
-    for path in intake.paths:
+    photos = ingest(tmp_path / "in", stage, None, 10, in_place=False)
+    assert photos.groups == ("a", "b", "c")
+    assert photos.focal["a"] == pytest.approx(35 / 43.27 * np.hypot(48, 32))
+    assert photos.focal["c"] == pytest.approx(2 * photos.focal["a"])
+    assert photos.scene.image("1").shape == (48, 32, 3)
+    assert photos.scene.image("1")[:20].mean() > 250  # orientation 6: the photo's left side is up
+    for path in photos.paths:
         with Image.open(path) as image:
             assert not dict(image.getexif())
 

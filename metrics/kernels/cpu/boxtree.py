@@ -1,7 +1,7 @@
 """Exact nearest neighbours in 3D: a tree of boxes, eight points a leaf and eight children a node.
 
 Points sorted into kd-tree cells fill the leaves one after the other, leaves fill nodes, and so on up: a node's place
-tells its children's. Queries come sorted in the same way: each starts from the leaf that answered the one before,
+gives its children's. Queries come sorted in the same way: each starts from the leaf that answered the one before,
 which bounds the search at once, also where the clouds are far apart. Everything is float64: boxes hold their points
 exactly, and the distances are those of an exhaustive search. Cells hold equal numbers of points wherever these lie, so
 that stray points, duplicates and clusters at any scale leave the tree balanced.
@@ -74,7 +74,7 @@ def _search(
     values: F64, distance: F64, index: I64,
 ) -> None:  # fmt: skip
     """Answer `queries[first:last]`: fills `distance` and `index` at their places before sorting, `query_order`."""
-    todo, todo_v, todo_level = np.empty(STACK, np.int64), np.empty(STACK), np.empty(STACK, np.int64)
+    stack, stack_v, stack_level = np.empty(STACK, np.int64), np.empty(STACK), np.empty(STACK, np.int64)
     bottom = len(begin) - 2  # the level whose children are leaves
     best, slot = np.inf, -1
     for s in range(first, last):
@@ -86,28 +86,28 @@ def _search(
             for k in range(WIDTH):
                 if values[k] < best:
                     best, slot = values[k], start * WIDTH + k
-        todo[0], todo_v[0], todo_level[0], top = 0, -1.0, 0, 1
+        stack[0], stack_v[0], stack_level[0], top = 0, -1.0, 0, 1
         while top > 0:
             top -= 1
-            if todo_v[top] >= best:
+            if stack_v[top] >= best:
                 continue
-            node, level = todo[top], todo_level[top]
+            node, level = stack[top], stack_level[top]
             _box_distances(low[begin[level] + node], high[begin[level] + node], x, y, z, values)
             base = top
             for k in range(WIDTH):
                 v = values[k]
                 if v < best:
                     at = top
-                    while at > base and todo_v[at - 1] < v:
-                        todo[at], todo_v[at], todo_level[at] = todo[at - 1], todo_v[at - 1], level + 1
+                    while at > base and stack_v[at - 1] < v:
+                        stack[at], stack_v[at], stack_level[at] = stack[at - 1], stack_v[at - 1], level + 1
                         at -= 1
-                    todo[at], todo_v[at], todo_level[at] = node * WIDTH + k, v, level + 1
+                    stack[at], stack_v[at], stack_level[at] = node * WIDTH + k, v, level + 1
                     top += 1
             if level == bottom:
                 while top > base:
                     top -= 1
-                    if todo_v[top] < best:
-                        leaf = todo[top]
+                    if stack_v[top] < best:
+                        leaf = stack[top]
                         _point_distances(leaves[leaf], x, y, z, values)
                         for k in range(WIDTH):
                             if values[k] < best:

@@ -45,11 +45,11 @@ def sort_by_cells(points: F64, cuts: I64) -> tuple[F64, I64]:
     `cuts` (2^depth + 1,), from 0 to n, not falling. Cells are halved, by their number, along their points' widest
     axis. Returns the sorted points (n, 3), and which of the input each is (n,). Any input, duplicates included."""
     points, order = points.copy(), np.arange(len(points))
-    todo = np.empty((128, 2), np.int64)
-    todo[0, 0], todo[0, 1], top = 0, len(cuts) - 1, 1
+    stack = np.empty((128, 2), np.int64)
+    stack[0, 0], stack[0, 1], top = 0, len(cuts) - 1, 1
     while top > 0:
         top -= 1
-        first, last = todo[top]
+        first, last = stack[top]
         low, high = cuts[first], cuts[last]
         if last - first < 2 or high - low < 2:
             continue
@@ -62,7 +62,7 @@ def sort_by_cells(points: F64, cuts: I64) -> tuple[F64, I64]:
         middle = (first + last) // 2
         if cuts[middle] < high:
             _partition(points, order, axis, low, high, cuts[middle])
-        todo[top, 0], todo[top, 1] = middle, last
-        todo[top + 1, 0], todo[top + 1, 1] = first, middle
+        stack[top, 0], stack[top, 1] = middle, last
+        stack[top + 1, 0], stack[top + 1, 1] = first, middle
         top += 2
     return points, order

@@ -46,20 +46,20 @@ def fill_cells(points: F32, low: F64, cell: float, size: int) -> I16:
             best[at[0], at[1], at[2]] = squared
             cells[at[0], at[1], at[2]] = m
     for sweep in range(4):
-        way = 1 if sweep % 2 == 0 else -1
+        direction = 1 if sweep % 2 == 0 else -1
         for ii in range(size):
-            i = ii if way > 0 else size - 1 - ii
+            i = ii if direction > 0 else size - 1 - ii
             x = low[0] + (i + 0.5) * cell
             for jj in range(size):
-                j = jj if way > 0 else size - 1 - jj
+                j = jj if direction > 0 else size - 1 - jj
                 y = low[1] + (j + 0.5) * cell
                 for kk in range(size):
-                    k = kk if way > 0 else size - 1 - kk
+                    k = kk if direction > 0 else size - 1 - kk
                     z = low[2] + (k + 0.5) * cell
                     for q in range(13):  # the half of the 26 neighbours that this sweep has been to
-                        a = i - way if q < 9 else i
-                        b = j + way * (q // 3 - 1) if q < 9 else (j - way if q < 12 else j)
-                        c = k + way * (q % 3 - 1) if q < 12 else k - way
+                        a = i - direction if q < 9 else i
+                        b = j + direction * (q // 3 - 1) if q < 9 else (j - direction if q < 12 else j)
+                        c = k + direction * (q % 3 - 1) if q < 12 else k - direction
                         if a < 0 or b < 0 or c < 0 or a >= size or b >= size or c >= size:
                             continue
                         m = cells[a, b, c]

@@ -157,7 +157,7 @@ def leaf_values(leaf: F64, x: float, y: float, z: float, out: F64) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def push_nearest_last(bounds: F64, first: int, enough: float, todo: I64, todo_v: F64, top: int) -> tuple[int, float]:
+def push_nearest_last(bounds: F64, first: int, enough: float, stack: I64, stack_v: F64, top: int) -> tuple[int, float]:
     """Put the nodes first, first + 1, ... whose bound is below `enough` on the stack, the least on top.
 
     Returns the new top, and the least bound of those left out."""
@@ -166,10 +166,10 @@ def push_nearest_last(bounds: F64, first: int, enough: float, todo: I64, todo_v:
         v = bounds[k]
         if v < enough:
             at = top
-            while at > base and todo_v[at - 1] < v:
-                todo[at], todo_v[at] = todo[at - 1], todo_v[at - 1]
+            while at > base and stack_v[at - 1] < v:
+                stack[at], stack_v[at] = stack[at - 1], stack_v[at - 1]
                 at -= 1
-            todo[at], todo_v[at] = first + k, v
+            stack[at], stack_v[at] = first + k, v
             top += 1
         else:
             rest = min(rest, v)
@@ -185,7 +185,7 @@ def _least_sums(
 
     `attained`: values known to be reached, or FAR; queries in an order that keeps neighbours together."""
     internal = len(blocks)
-    todo, todo_v = np.empty(STACK, np.int64), np.empty(STACK)
+    stack, stack_v = np.empty(STACK, np.int64), np.empty(STACK)
     best_before = FAR
     for i in range(low, high):
         x, y, z = queries[i, 0], queries[i, 1], queries[i, 2]
@@ -200,19 +200,19 @@ def _least_sums(
                 best_before = best
                 continue
         rest = FAR
-        todo[0], todo_v[0], top = 0, -FAR, 1
+        stack[0], stack_v[0], top = 0, -FAR, 1
         while top > 0:
             top -= 1
-            q = todo[top]
-            if todo_v[top] >= best - delta:
-                rest = min(rest, todo_v[top])
+            q = stack[top]
+            if stack_v[top] >= best - delta:
+                rest = min(rest, stack_v[top])
             elif q >= internal:
                 leaf_values(leaves[q - internal], x, y, z, values)
                 for k in range(WIDTH):
                     best = min(best, values[k])
             else:
                 block_bounds(blocks[q], x, y, z, values)
-                top, left_out = push_nearest_last(values, child[q], best - delta, todo, todo_v, top)
+                top, left_out = push_nearest_last(values, child[q], best - delta, stack, stack_v, top)
                 rest = min(rest, left_out)
         out[i] = min(best, rest)
         best_before = best

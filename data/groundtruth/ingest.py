@@ -22,11 +22,11 @@ FULL_FRAME_DIAGONAL = 43.27  # mm: what a 35-mm-equivalent focal length refers t
 
 
 @dataclass(frozen=True)
-class Intake:
-    """A Scene to build the truth of, and what its photos say of their cameras."""
+class Photos:
+    """A Scene to build the truth of, with what EXIF data gives of its cameras."""
 
     scene: Scene
-    focal: dict[str, float]  # first guess of the focal length in pixels, by camera group, where EXIF tells
+    focal: dict[str, float]  # first guess of the focal length in pixels, by camera group, where EXIF gives one
     ours: bool  # the images are our copies, so lens distortion may be taken out of them
 
     @property
@@ -38,7 +38,7 @@ class Intake:
         return tuple(view.group for view in self.scene.file.views)
 
 
-def take_in(source: Path, stage: Path, name: str | None, frames: int, in_place: bool) -> Intake:
+def ingest(source: Path, stage: Path, name: str | None, frames: int, in_place: bool) -> Photos:
     """Bring `source` into the empty folder `stage` as a Scene; a Scene `in_place` is only opened.
 
     Photos are written upright, without EXIF data. Raises InputError for what cannot be used."""
@@ -55,14 +55,14 @@ def take_in(source: Path, stage: Path, name: str | None, frames: int, in_place: 
                 write_scene(stage, _renamed(scene.file, name))
             scene = Scene.open(stage)
         _check_sizes(scene)
-        return Intake(scene, {}, ours=False)
+        return Photos(scene, {}, ours=False)
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
         views, focal = _from_video(source, stage, frames), dict[str, float]()
     else:
         views, focal = _from_photos(source, stage)
     title = name or source.stem
     write_scene(stage, SceneFile(name=title, title=title, licence="", source=source.name, views=views))
-    return Intake(Scene.open(stage), focal, ours=True)
+    return Photos(Scene.open(stage), focal, ours=True)
 
 
 def _renamed(scene: SceneFile, name: str) -> SceneFile:
