@@ -63,14 +63,14 @@ def save_baseline(folder: Path, baseline: Baseline) -> None:
     write(folder / "baseline.json", msgspec.json.format(msgspec.json.encode(baseline), indent=1) + b"\n")
 
 
-def freeze(folder: Path, name: str, prediction: Reconstruction) -> None:
+def save_frozen(folder: Path, name: str, prediction: Reconstruction) -> None:
     """Write a prediction as `NAME.npz`, compressed."""
     with replacing(folder / f"{name}.npz") as temporary:
         np.savez_compressed(temporary, **prediction.arrays())  # type: ignore[arg-type]
 
 
-def thaw(folder: Path, name: str) -> Reconstruction:
-    """Read what `freeze` wrote; InputError naming the file otherwise."""
+def load_frozen(folder: Path, name: str) -> Reconstruction:
+    """Read what `save_frozen` wrote; InputError naming the file otherwise."""
     path = folder / f"{name}.npz"
     try:
         return Reconstruction.load(path)

@@ -16,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from adapters.contract import Reconstruction, Views
-from bench.gate.baseline import Baseline, Frozen, thaw
+from bench.gate.baseline import Baseline, Frozen, load_frozen
 from bench.gate.probe.adapter import FINISH, INFER, MEBIBYTES, PREPARE
-from bench.gate.ranks import standings
+from bench.gate.ranks import leaderboard_readings
 from bench.gate.readings import Reading, Readings, differences, read
 from bench.gate.verdict import Finding
 from bench.scoring.score import prepare
@@ -51,52 +51,54 @@ def quick(name: str) -> Protocol:
 
 def cases(folder: Path, baseline: Baseline) -> dict[str, Case]:
     """Every case of the exact part, by name."""
-    found: dict[str, Case] = {}
+    out: dict[str, Case] = {}
     base = quick(baseline.suite.protocol)
 
     def scored(entry: Frozen, kind: str, protocol: Protocol = base, scope: str = "") -> Case:
         def run() -> Readings:
             scene = get_scene(entry.scene)
-            return _score(thaw(folder, entry.name), scene, prepare(scene, kind, protocol), entry, scope or entry.scope)
+            return _score(
+                load_frozen(folder, entry.name), scene, prepare(scene, kind, protocol), entry, scope or entry.scope
+            )
 
         return run
 
     for name in dict.fromkeys(entry.scene for entry in baseline.frozen):
-        found[f"scene {name}"] = lambda name=name: _scene(get_scene(name))  # type: ignore[misc]
-    found["plan"] = lambda: _plan(baseline)
+        out[f"scene {name}"] = lambda name=name: _scene(get_scene(name))  # type: ignore[misc]
+    out["plan"] = lambda: _plan(baseline)
     for entry in baseline.frozen:
         for kind in get_scene(entry.scene).truth_kinds:
-            found[f"{entry.name}, {kind} truth"] = scored(entry, kind)
-    for entry in (e for e in baseline.frozen if e.name == "witness"):
+            out[f"{entry.name}, {kind} truth"] = scored(entry, kind)
+    for entry in (e for e in baseline.frozen if e.name == "perturbed"):
         kind = get_scene(entry.scene).truth_kinds[0]
         align = msgspec.structs.replace(base.align, icp=False)
         picky = msgspec.structs.replace(base, masks=True, confidence_keep=0.8, crop=False, align=align)
-        found["witness, masked, surest, without crop and ICP"] = scored(entry, kind, picky)
-        found["witness, found by search"] = scored(entry, kind, scope="object")
-        found["instruments"] = lambda entry=entry: _instruments(thaw(folder, entry.name), entry)  # type: ignore[misc]
-        found["standings"] = lambda entry=entry: standings(get_scene(entry.scene), entry.views)  # type: ignore[misc]
-    found["worker"] = _worker
-    return found
+        out["perturbed, masked, most confident, without crop and ICP"] = scored(entry, kind, picky)
+        out["perturbed, global search"] = scored(entry, kind, scope="object")
+        out["instruments"] = lambda entry=entry: _instruments(load_frozen(folder, entry.name), entry)  # type: ignore[misc]
+        out["leaderboard"] = lambda entry=entry: leaderboard_readings(get_scene(entry.scene), entry.views)  # type: ignore[misc]
+    out["worker"] = _worker
+    return out
 
 
 def check_exact(folder: Path, baseline: Baseline) -> Iterator[Finding]:
     """Every case against the baseline, one finding each. A case that raises has broken, and the rest goes on."""
-    todo = cases(folder, baseline)
-    for name in [*todo, *(name for name in baseline.exact if name not in todo)]:
-        began = time.perf_counter()
-        if name not in todo or name not in baseline.exact:
+    known = cases(folder, baseline)
+    for name in [*known, *(name for name in baseline.exact if name not in known)]:
+        started = time.perf_counter()
+        if name not in known or name not in baseline.exact:
             side = "the baseline" if name not in baseline.exact else "this code"
             yield Finding("exact", name, "broken", f"{side} does not know this case: write the baseline again")
             continue
         try:
-            seen = todo[name]()
+            observed = known[name]()
         except Exception as error:  # noqa: BLE001 - whatever the code under test raises is a finding
             yield Finding("exact", name, "broken", f"{type(error).__name__}: {error}")
             continue
-        wrong = differences(baseline.exact[name], seen)
-        seconds = time.perf_counter() - began
-        said = f"{len(wrong)} of {len(baseline.exact[name])} readings differ" if wrong else ""
-        yield Finding("exact", name, "regression" if wrong else "pass", said, wrong, seconds)
+        mismatches = differences(baseline.exact[name], observed)
+        seconds = time.perf_counter() - started
+        detail = f"{len(mismatches)} of {len(baseline.exact[name])} readings differ" if mismatches else ""
+        yield Finding("exact", name, "regression" if mismatches else "pass", detail, mismatches, seconds)
 
 
 def _score(prediction: Reconstruction, scene: Scene, prepared: PreparedTruth, entry: Frozen, scope: str) -> Readings:
@@ -119,7 +121,7 @@ def _scene(scene: Scene) -> Readings:
         parts = {field.name: getattr(truth, field.name) for field in dataclasses.fields(truth)}
         maps = {name: parts.pop(name) for name in ("depth", "masks")}
         out |= read(kind, {**parts, "view_names": " ".join(truth.view_names)})
-        out |= read(kind, {name: found[0] for name, found in maps.items() if found})
+        out |= read(kind, {name: values[0] for name, values in maps.items() if values})
     return out
 
 
@@ -147,8 +149,8 @@ def _instruments(prediction: Reconstruction, entry: Frozen) -> Readings:
     assert prediction.cameras is not None and prediction.depth is not None
     rows = [truth.view_names.index(view) for view in entry.views]
     cameras = truth.cameras.take(rows)
-    placed = align_cameras(prediction.cameras, cameras)
-    pred = prediction.points @ placed.truth_from_pred[:3, :3].T + placed.truth_from_pred[:3, 3]
+    alignment = align_cameras(prediction.cameras, cameras)
+    pred = prediction.points @ alignment.truth_from_pred[:3, :3].T + alignment.truth_from_pred[:3, 3]
     some = np.arange(0, len(truth.points), len(truth.points) // 3000)
     samples, normals = truth.points[some], truth.normals[some]
     out = read("chamfer", chamfer(pred, samples)) | read("fscore", fscore(pred, samples, 0.01 * truth.diameter))
@@ -156,7 +158,7 @@ def _instruments(prediction: Reconstruction, entry: Frozen) -> Readings:
         out |= read("to-mesh", chamfer(pred, samples, vertices=truth.vertices, faces=truth.faces))
         ball = truth.vertices * 0.98
         out |= read("volume", volume_iou(ball, truth.faces, truth.vertices, truth.faces, resolution=24))
-    out |= read("cameras", placed)
+    out |= read("cameras", alignment)
     out |= read("poses", pose_errors(prediction.cameras, cameras, prediction.registered))
     if truth.depth is not None:
         for align in ("none", "scale", "scale_shift"):
@@ -171,19 +173,19 @@ def _instruments(prediction: Reconstruction, entry: Frozen) -> Readings:
 
 def _emd(pred: np.ndarray, truth: np.ndarray) -> Readings:
     """An EMD and its certificate, held against the optimum and against what it stands on."""
-    found = emd(pred, truth)
+    result = emd(pred, truth)
     cost = cdist(pred, truth)
     best = float(cost[linear_sum_assignment(cost)].mean())
-    dual = float((cost + found.prices).min(axis=1).mean() - found.prices.mean())
-    slack = 1 + 1e-9
-    mean = float(cost[np.arange(len(pred)), found.assignment].mean())
+    dual = float((cost + result.prices).min(axis=1).mean() - result.prices.mean())
+    margin = 1 + 1e-9
+    mean = float(cost[np.arange(len(pred)), result.assignment].mean())
     certificate: dict[str, Reading] = {
-        "value": found.value,
-        "upper is the assignment's": abs(mean / found.upper - 1) < 1e-9,
-        "assignment is a bijection": bool((np.bincount(found.assignment, minlength=len(pred)) == 1).all()),
-        "lower is proved by the prices": found.lower <= dual * slack,
-        "optimum lies between": found.lower <= best * slack and best <= found.upper * slack,
-        "gap is kept": found.gap <= GAP * slack and found.upper <= found.lower * (1 + GAP) * slack,
+        "value": result.value,
+        "upper is the assignment's": abs(mean / result.upper - 1) < 1e-9,
+        "assignment is a bijection": bool((np.bincount(result.assignment, minlength=len(pred)) == 1).all()),
+        "lower is proved by the prices": result.lower <= dual * margin,
+        "optimum lies between": result.lower <= best * margin and best <= result.upper * margin,
+        "gap is kept": result.gap <= GAP * margin and result.upper <= result.lower * (1 + GAP) * margin,
     }
     return read("emd", certificate)
 

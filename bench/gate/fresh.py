@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from adapters.contract import F64, Reconstruction
-from bench.gate.baseline import Baseline, Fresh, thaw
+from bench.gate.baseline import Baseline, Fresh, load_frozen
 from bench.gate.verdict import Finding, Mismatch, Verdict
 from bench.scoring.score import prepare
 from bench.systems.measure import Outcome
@@ -107,30 +107,30 @@ def check_fresh(folder: Path, baseline: Baseline) -> Iterator[Finding]:
     what an adapter that calls itself deterministic predicts must also lie where its frozen prediction lies."""
     known = {entry.name: entry for entry in baseline.fresh}
     for trial in plan(baseline.suite):
-        began = time.perf_counter()
+        started = time.perf_counter()
         name = name_of(trial)
         if name not in known:
             yield Finding("fresh", name, "broken", "the baseline does not know this trial: write it again")
             continue
         outcome, prediction = run_fresh(trial)
         if outcome.status != known[name].status:
-            seen = f"{outcome.status}: {outcome.message}"
-            wrong = (Mismatch("status", known[name].status, seen),)
-            yield Finding("fresh", name, "regression", seen, wrong, time.perf_counter() - began)
+            observed = f"{outcome.status}: {outcome.message}"
+            worse = (Mismatch("status", known[name].status, observed),)
+            yield Finding("fresh", name, "regression", observed, worse, time.perf_counter() - started)
             continue
         if prediction is not None and trial.adapter.card.deterministic:
-            far = distance_from(thaw(folder, frozen_name(trial)), prediction)
-            if far > MOVED:
-                said = f"a deterministic adapter predicts something else, {far:.2%} of the cloud's extent away"
-                yield Finding("fresh", name, "regression", said, seconds=time.perf_counter() - began)
+            distance = distance_from(load_frozen(folder, frozen_name(trial)), prediction)
+            if distance > MOVED:
+                detail = f"a deterministic adapter predicts something else, {distance:.2%} of the cloud's extent away"
+                yield Finding("fresh", name, "regression", detail, seconds=time.perf_counter() - started)
                 continue
         try:
             scores = score_fresh(baseline.suite, trial, prediction) if prediction is not None else {}
         except ScoringError as error:
             yield Finding("fresh", name, "regression", f"cannot be scored: {error}")
             continue
-        verdict, detail, mismatches = _judge(known[name], scores, baseline.suite)
-        yield Finding("fresh", name, verdict, detail, mismatches, time.perf_counter() - began)
+        verdict, detail, mismatches = _compare(known[name], scores, baseline.suite)
+        yield Finding("fresh", name, verdict, detail, mismatches, time.perf_counter() - started)
 
 
 def distance_from(frozen: Reconstruction, prediction: Reconstruction) -> float:
@@ -140,34 +140,36 @@ def distance_from(frozen: Reconstruction, prediction: Reconstruction) -> float:
     return float(np.median(nearest(frozen.points, prediction.points).distance)) / max(extent, 1e-300)
 
 
-def _judge(expected: Fresh, seen: dict[str, list[float]], suite: Suite) -> tuple[Verdict, str, tuple[Mismatch, ...]]:
+def _compare(
+    expected: Fresh, observed: dict[str, list[float]], suite: Suite
+) -> tuple[Verdict, str, tuple[Mismatch, ...]]:
     table = metric_table(load_protocol(suite.protocol))
-    wrong, better = [], []
+    worse, better = [], []
     for name, runs in expected.scores.items():
         base = np.array(runs)
-        if name not in seen:
-            wrong.append(Mismatch(name, f"{base.mean():.6g}", "nothing"))
+        if name not in observed:
+            worse.append(Mismatch(name, f"{base.mean():.6g}", "nothing"))
             continue
-        shift = worsening(base, np.array(seen[name]), table[name][1])
+        shift = worsening(base, np.array(observed[name]), table[name][1])
         if shift > 0:
-            wrong.append(Mismatch(name, f"{base.mean():.6g}", f"{np.mean(seen[name]):.6g}"))
+            worse.append(Mismatch(name, f"{base.mean():.6g}", f"{np.mean(observed[name]):.6g}"))
         elif shift < 0:
-            better.append(f"{name} {base.mean():.4g} -> {np.mean(seen[name]):.4g}")
-    if wrong:
+            better.append(f"{name} {base.mean():.4g} -> {np.mean(observed[name]):.4g}")
+    if worse:
         return (
             "regression",
-            f"{len(wrong)} of {len(expected.scores)} metrics are worse than chance allows",
-            tuple(wrong),
+            f"{len(worse)} of {len(expected.scores)} metrics are worse than chance allows",
+            tuple(worse),
         )
     return "pass", f"better than the baseline: {', '.join(better[:4])}" if better else "", ()
 
 
-def worsening(base: F64, seen: F64, direction: str) -> float:
-    """How much worse `seen` (seeds,) is than `base` (runs, seeds), in the metric's unit; 0 where chance explains it.
+def worsening(base: F64, observed: F64, direction: str) -> float:
+    """How much worse `observed` (seeds,) is than `base` (runs, seeds), in its unit; 0 where chance explains it.
 
     Beyond chance means both: the `CONFIDENCE` t interval of the paired differences excludes zero, and their mean
     exceeds `NOISE` standard errors of a single run's score, from the spread over seeds and over runs."""
-    paired = (seen - base.mean(axis=0)) * (1.0 if direction == "lower" else -1.0)
+    paired = (observed - base.mean(axis=0)) * (1.0 if direction == "lower" else -1.0)
     count = len(paired)
     half = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1) * paired.std(ddof=1) / np.sqrt(count))
     between = base.mean(axis=1).var(ddof=1) if len(base) > 1 else 0.0

@@ -21,7 +21,7 @@ from reports.board import leaderboard
 from reports.export import comparisons_csv, leaderboard_csv
 
 SYSTEMS = ("kin", "good", "fair", "fragile", "reference")  # the better the earlier, where both have a result
-OWN = ("version", "hardware", "environment", "adapter_hash", "trials", "protocol", "protocol_hash", "truth_id")
+VOLATILE = ("version", "hardware", "environment", "adapter_hash", "trials", "protocol", "protocol_hash", "truth_id")
 RANKED = ".fscore@1%"
 PROTOCOL = """
 name = "gate"
@@ -34,7 +34,7 @@ emd_draws = 2
 """
 
 
-def standings(scene: Scene, views: tuple[str, ...]) -> Readings:
+def leaderboard_readings(scene: Scene, views: tuple[str, ...]) -> Readings:
     """Five systems in two cells each, one of which fails in one: the leaderboard and the comparisons, cell by cell.
 
     One trial is scored from its stored prediction, one as the failure that it is; the other scores are made up."""
@@ -50,13 +50,15 @@ def standings(scene: Scene, views: tuple[str, ...]) -> Readings:
                 store.put_trial(record)
                 if not failed and (system, cell) != ("good", 0):
                     for kind in scene.truth_kinds:
-                        store.put_score(_made_up(record, read_truth(scene, kind), str(file), number + cell / 4), None)
+                        store.put_score(
+                            _synthetic_score(record, read_truth(scene, kind), str(file), number + cell / 4), None
+                        )
         tables = make_tables(store, str(file), scene.truth_kinds[0])
     board = leaderboard(tables)
     rows = leaderboard_csv(board, tables.run)
     out: Readings = {}
     shown = [name for name in map(str, rows) if "." not in name or RANKED in name or name.endswith(".rank")]
-    for row in rows[[name for name in shown if not name.endswith(OWN)]].to_dict("records"):
+    for row in rows[[name for name in shown if not name.endswith(VOLATILE)]].to_dict("records"):
         out |= read(str(row.pop("system")), {str(name): _plain(value) for name, value in row.items()})
     for row in comparisons_csv(board, tables.run).drop(columns="protocol_hash").to_dict("records"):
         name = f"{row.pop('system')} against {row.pop('other')}, {row.pop('truth')}"
@@ -64,13 +66,13 @@ def standings(scene: Scene, views: tuple[str, ...]) -> Readings:
     return out
 
 
-def _made_up(record: TrialRecord, truth: Truth, protocol_name: str, badness: float) -> ScoreRecord:
-    """A score that is worse in every metric the larger `badness`."""
+def _synthetic_score(record: TrialRecord, truth: Truth, protocol_name: str, deficit: float) -> ScoreRecord:
+    """A score that is worse in every metric the larger `deficit`."""
     protocol = load_protocol(protocol_name)
     values = [
         ScoredValue(name, unit, better, "ok", value, value - 0.01, value + 0.01, 0.5)
         for name, (unit, better) in metric_table(protocol).items()
-        for value in ((0.9 - 0.1 * badness) if better == "higher" else (1 + badness),)
+        for value in ((0.9 - 0.1 * deficit) if better == "higher" else (1 + deficit),)
     ]
     return ScoreRecord(
         trial=record.key,

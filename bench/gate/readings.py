@@ -63,19 +63,19 @@ def summary(array: NDArray[Any]) -> Readings:
     return {"shape": shape, "mean": float(flat.mean()), "wave": float((flat * wave).mean())}
 
 
-def differences(expected: Readings, seen: Readings) -> tuple[Mismatch, ...]:
+def differences(expected: Readings, observed: Readings) -> tuple[Mismatch, ...]:
     """Every reading that does not agree, in the baseline's order; then those that only one side has."""
     out = [
-        Mismatch(name, repr(value), repr(seen[name]) if name in seen else "nothing")
+        Mismatch(name, repr(value), repr(observed[name]) if name in observed else "nothing")
         for name, value in expected.items()
-        if name not in seen or not agree(name, value, seen[name])
+        if name not in observed or not agree(name, value, observed[name])
     ]
-    return (*out, *(Mismatch(name, "nothing", repr(seen[name])) for name in seen if name not in expected))
+    return (*out, *(Mismatch(name, "nothing", repr(observed[name])) for name in observed if name not in expected))
 
 
-def agree(name: str, expected: Reading, seen: Reading) -> bool:
+def agree(name: str, expected: Reading, observed: Reading) -> bool:
     """Whether two readings called `name` mean the same."""
-    if isinstance(expected, float) and isinstance(seen, (int, float)) and not isinstance(seen, bool):
+    if isinstance(expected, float) and isinstance(observed, (int, float)) and not isinstance(observed, bool):
         tolerance = next((loose for part, loose in LOOSE.items() if part in name.split(".")), TOLERANCE)
-        return abs(seen - expected) <= tolerance * max(1.0, abs(expected))
-    return type(expected) is type(seen) and expected == seen
+        return abs(observed - expected) <= tolerance * max(1.0, abs(expected))
+    return type(expected) is type(observed) and expected == observed

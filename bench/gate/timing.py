@@ -89,34 +89,34 @@ def judge(rounds: Rounds) -> tuple[Verdict, str]:
             verdicts[clock] = "regression"
         else:
             verdicts[clock] = "pass" if ratio.high < LIMIT else "inconclusive"
-    said = "; ".join(
+    detail = "; ".join(
         f"{clock} {rounds.ratio(clock)}, equal code {rounds.control(clock)}, {verdicts[clock]}" for clock in CLOCKS
     )
     if busy:
-        said += f"; others used {rounds.others_share:.0%} of the machine"
+        detail += f"; others used {rounds.others_share:.0%} of the machine"
     worst: tuple[Verdict, ...] = ("regression", "inconclusive", "pass")
-    return next(verdict for verdict in worst if verdict in verdicts.values()), said
+    return next(verdict for verdict in worst if verdict in verdicts.values()), detail
 
 
 def check_time(against: str, names: tuple[str, ...]) -> Iterator[Finding]:
     """Every workload of `names`, this tree against `against`: a commit of this repository, or a folder."""
     with _tree(against) as other:
         for name in names:
-            began = time.perf_counter()
+            started = time.perf_counter()
             try:
-                verdict, said = _measure(other, name)
+                verdict, detail = _measure(other, name)
             except _Absent as absent:
-                verdict, said = "unmeasured", str(absent)
+                verdict, detail = "unmeasured", str(absent)
             except _Failed as failed:
-                verdict, said = "broken", str(failed)
-            yield Finding("time", name, verdict, said, seconds=time.perf_counter() - began)
+                verdict, detail = "broken", str(failed)
+            yield Finding("time", name, verdict, detail, seconds=time.perf_counter() - started)
 
 
 def _measure(other: Path, name: str) -> tuple[Verdict, str]:
     """Generation after generation until the verdict is certain, or there were `MOST`."""
     rounds = Rounds()
     verdict: Verdict = "unmeasured"
-    said = ""
+    detail = ""
     for generation in range(MOST):
         watch = TreeWatch(os.getpid(), 2**62, lambda: None)
         try:
@@ -124,10 +124,10 @@ def _measure(other: Path, name: str) -> tuple[Verdict, str]:
         finally:
             rounds.others_share = max(rounds.others_share, watch.stop().others_share)
         if generation + 1 >= LEAST:
-            verdict, said = judge(rounds)
+            verdict, detail = judge(rounds)
             if verdict in ("pass", "regression"):
                 break
-    return verdict, said
+    return verdict, detail
 
 
 def _generation(rounds: Rounds, other: Path, name: str, number: int) -> None:
@@ -197,7 +197,7 @@ class _Process:
         if not line:
             self._process.wait()
             self._log.seek(0)
-            tail = self._log.read().decode(errors="replace").strip().splitlines()[-1:] or ["nothing said"]
+            tail = self._log.read().decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
             raise _Failed(f"{self._name} in {self._tree.name} ended with {self._process.returncode}: {tail[0]}")
         answer: dict[str, str] = json.loads(line)
         return answer
@@ -216,8 +216,8 @@ def _tree(against: str) -> Iterator[Path]:
             [*git, "worktree", "add", "--detach", str(target), against], capture_output=True, text=True, check=False
         )
         if made.returncode != 0:
-            said = (made.stderr.strip().splitlines() or ["git said nothing"])[-1]
-            raise InputError(f"--against {against}: neither a tree of Reconbench nor a commit of this one ({said})")
+            detail = (made.stderr.strip().splitlines() or ["no message from git"])[-1]
+            raise InputError(f"--against {against}: neither a tree of Reconbench nor a commit of this one ({detail})")
         try:
             yield target
         finally:

@@ -21,10 +21,10 @@ class Mismatch:
 
     reading: str
     expected: str
-    seen: str
+    observed: str
 
     def __str__(self) -> str:
-        return f"{self.reading}: {self.expected} expected, {self.seen} seen"
+        return f"{self.reading}: {self.expected} expected, {self.observed} seen"
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def markdown(findings: Sequence[Finding], against: str) -> str:
     out = [f"## Reconbench: {verdict}", "", f"{', '.join(c for c in counts if c[0] != '0')}; compared with {against}."]
     out += ["", "| part | case | verdict | |", "|---|---|---|---|"]
     for finding in findings:
-        said = finding.detail or (f"{len(finding.mismatches)} readings differ" if finding.mismatches else "")
-        out.append(f"| {finding.part} | {_cell(finding.case)} | {finding.verdict} | {_cell(said)} |")
+        detail = finding.detail or (f"{len(finding.mismatches)} readings differ" if finding.mismatches else "")
+        out.append(f"| {finding.part} | {_cell(finding.case)} | {finding.verdict} | {_cell(detail)} |")
     for finding in findings:
         if finding.mismatches:
             out += ["", f"<details><summary>{finding.part}: {_cell(finding.case)}</summary>", ""]

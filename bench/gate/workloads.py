@@ -31,30 +31,30 @@ def _clouds(count: int) -> tuple[np.ndarray, np.ndarray]:
 def _nearest() -> Work:
     from metrics import nearest
 
-    one, other = _clouds(60_000)
-    return lambda: nearest(one, other)
+    pred, truth = _clouds(60_000)
+    return lambda: nearest(pred, truth)
 
 
 def _chamfer() -> Work:
     from metrics import chamfer
 
-    one, other = _clouds(40_000)
-    return lambda: chamfer(one, other)
+    pred, truth = _clouds(40_000)
+    return lambda: chamfer(pred, truth)
 
 
 def _emd() -> Work:
     from metrics import emd
 
-    one, other = _clouds(1024)
-    return lambda: emd(one, other)
+    pred, truth = _clouds(1024)
+    return lambda: emd(pred, truth)
 
 
 def _register() -> Work:
     from metrics import register
 
-    one, other = _clouds(4000)
-    turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
-    return lambda: register(0.4 * one @ turn, other, seed=0)
+    pred, truth = _clouds(4000)
+    rotation = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
+    return lambda: register(0.4 * pred @ rotation, truth, seed=0)
 
 
 def _stereo() -> Work:
@@ -92,7 +92,7 @@ WORKLOADS: dict[str, Callable[[], Work]] = {
 
 def _cpu_seconds() -> float:
     """User and system seconds of this process, its threads, and the children that it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = [resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 

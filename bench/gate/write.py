@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.contract import InputError, Reconstruction
-from bench.gate.baseline import Baseline, Frozen, freeze, save_baseline
+from adapters.contract import Reconstruction
+from bench.gate.baseline import Baseline, Frozen, save_baseline, save_frozen
 from bench.gate.exact import cases, quick
 from bench.gate.fresh import frozen_name, is_posed, name_of, run_fresh, write_fresh
-from bench.gate.frozen import WITNESSES, thin, witness
+from bench.gate.frozen import PERTURBED, perturbed_truth, thin
 from bench.trials.plan import plan
 from bench.trials.suite import Suite
 
@@ -19,7 +19,7 @@ from bench.trials.suite import Suite
 def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -> Baseline:
     """Write the baseline of `suite` into `folder`, replacing one that is there; `advance` is told of each step."""
     trials = plan(suite)
-    kept: dict[str, tuple[Frozen, Reconstruction]] = {}
+    frozen: dict[str, tuple[Frozen, Reconstruction]] = {}
     for trial in trials:
         outcome, prediction = run_fresh(trial)
         advance(trial.label)
@@ -33,16 +33,16 @@ def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -
             scope=trial.adapter.card.scope,
             posed=is_posed(trial, prediction),
         )
-        kept[name] = (entry, thin(prediction))
-    for name in WITNESSES:
-        kept[name] = witness(trials[0].scene.name, name, quick(suite.protocol))
+        frozen[name] = (entry, thin(prediction))
+    for name in PERTURBED:
+        frozen[name] = perturbed_truth(trials[0].scene.name, name, quick(suite.protocol))
         advance(name)
     for stale in folder.glob("*.npz"):
-        if stale.stem not in kept:
+        if stale.stem not in frozen:
             stale.unlink()
-    for name, (_, prediction) in kept.items():
-        freeze(folder, name, prediction)
-    bare = Baseline(suite=suite, frozen=[entry for entry, _ in kept.values()], exact={}, fresh=[])
+    for name, (_, prediction) in frozen.items():
+        save_frozen(folder, name, prediction)
+    bare = Baseline(suite=suite, frozen=[entry for entry, _ in frozen.values()], exact={}, fresh=[])
     exact = {}
     for name, case in cases(folder, bare).items():
         exact[name] = case()

@@ -12,7 +12,7 @@ import pytest
 
 from adapters.contract import Reconstruction
 from bench.cli import main
-from bench.gate.baseline import load_baseline, thaw
+from bench.gate.baseline import load_baseline, load_frozen
 from bench.gate.exact import cases
 from bench.gate.fresh import MOVED, distance_from, name_of, worsening
 from bench.gate.frozen import POINTS
@@ -51,7 +51,7 @@ def test_readings_agree_to_rounding_and_no_further() -> None:
 
 def test_readings_that_only_one_side_has_are_named() -> None:
     wrong = differences({"a": 1.0, "b": True}, {"b": True, "c": "x"})
-    assert [(m.reading, m.expected, m.seen) for m in wrong] == [("a", "1.0", "nothing"), ("c", "nothing", "'x'")]
+    assert [(m.reading, m.expected, m.observed) for m in wrong] == [("a", "1.0", "nothing"), ("c", "nothing", "'x'")]
 
 
 def test_an_emd_may_move_within_its_certificate() -> None:
@@ -180,7 +180,7 @@ def test_the_kept_baseline_is_whole_and_small() -> None:
     folder = ROOT / "baselines" / "embedded"
     baseline = load_baseline(folder)
     for entry in baseline.frozen:
-        prediction = thaw(folder, entry.name)
+        prediction = load_frozen(folder, entry.name)
         assert 1000 < len(prediction.points) <= POINTS
         assert entry.posed == (prediction.frame == "world")
     assert cases(folder, baseline).keys() == baseline.exact.keys()
