@@ -207,16 +207,16 @@ def read_card(path: Path) -> Card:
 
 def find_adapters() -> dict[str, Adapter]:
     """Every built-in and plugin adapter by name, built-ins first; nothing is imported."""
-    found: dict[str, Adapter] = {}
+    adapters: dict[str, Adapter] = {}
     for file in sorted(SYSTEMS.glob("*/adapter.toml")):
         name = file.parent.name.replace("_", "-")
-        found[name] = Adapter(name, file.parent, "built-in")
+        adapters[name] = Adapter(name, file.parent, "built-in")
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         folder = _package_folder(point.value)
-        if folder is not None and point.name not in found:
+        if folder is not None and point.name not in adapters:
             origin = f"plugin {point.dist.name} {point.dist.version}" if point.dist else "plugin"
-            found[point.name] = Adapter(point.name, folder, origin)
-    return found
+            adapters[point.name] = Adapter(point.name, folder, origin)
+    return adapters
 
 
 def get_adapter(name: str) -> Adapter:
@@ -224,11 +224,11 @@ def get_adapter(name: str) -> Adapter:
     if "/" in name or (Path(name) / "adapter.toml").is_file():
         folder = Path(name).resolve()
         return Adapter(read_card(folder / "adapter.toml").name, folder, "folder")
-    found = find_adapters()
-    if name in found:
-        return found[name]
-    near = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(found)}"
+    adapters = find_adapters()
+    if name in adapters:
+        return adapters[name]
+    matches = difflib.get_close_matches(name, adapters, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(matches)}?" if matches else f"known: {', '.join(adapters)}"
     raise InputError(f"adapter {name!r} is not known; {hint}")
 
 
@@ -252,7 +252,7 @@ def _source_files(root: Path) -> Iterator[Path]:
 
 def _shared_imports(folder: Path) -> list[Path]:
     """Modules of `adapters/shared` that the code in `folder` imports, transitively."""
-    seen: dict[Path, None] = {}
+    collected: dict[Path, None] = {}
     queue = [folder]
     while queue:
         for path in _source_files(queue.pop()):
@@ -260,10 +260,10 @@ def _shared_imports(folder: Path) -> list[Path]:
                 continue
             for name in re.findall(r"adapters\.shared\.(\w+)", " ".join(_imports(path))):
                 for shared in (ADAPTERS / "shared" / name, ADAPTERS / "shared" / f"{name}.py"):
-                    if shared.exists() and shared not in seen:
-                        seen[shared] = None
+                    if shared.exists() and shared not in collected:
+                        collected[shared] = None
                         queue.append(shared)
-    return sorted(seen)
+    return sorted(collected)
 
 
 def _imports(path: Path) -> Iterator[str]:

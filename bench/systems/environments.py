@@ -38,24 +38,24 @@ LOG_LINES = 15  # of a failed step
 _PROBE = """
 import importlib.metadata, json, sys
 packages = set()
-for found in importlib.metadata.distributions():
-    origin = json.loads(found.read_text("direct_url.json") or "{}")
+for package in importlib.metadata.distributions():
+    origin = json.loads(package.read_text("direct_url.json") or "{}")
     commit = origin.get("vcs_info", {}).get("commit_id", "")
-    packages.add("%s==%s %s" % (found.metadata["Name"], found.version, commit))
+    packages.add("%s==%s %s" % (package.metadata["Name"], package.version, commit))
 print(json.dumps({"version": sys.version, "numbers": sys.version_info[:3], "packages": sorted(packages)}))
 """
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """What an interpreter says of itself."""
+    """What an interpreter reports about itself."""
 
     version: str
     numbers: tuple[int, int, int]
     packages: list[str]  # "NAME==VERSION COMMIT"
 
 
-class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The interpreter that the user named for an adapter."""
+class ChosenInterpreter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The existing interpreter that the user chose for an adapter."""
 
     python: str
 
@@ -76,8 +76,8 @@ class Environment:
 def find(adapter: Adapter) -> Environment:
     """The environment of `adapter`; Unavailable, naming the one command that makes it, where there is none."""
     command = f"`reconbench adapters install {adapter.argument}`"
-    if (file := _named(adapter)).is_file():
-        python = Path(msgspec.json.decode(file.read_bytes(), type=Named).python)
+    if (file := _choice_file(adapter)).is_file():
+        python = Path(msgspec.json.decode(file.read_bytes(), type=ChosenInterpreter).python)
         if not python.is_file():
             raise Unavailable(f"{python}, the interpreter named for it, is gone: {command} makes an environment")
         return Environment(python)
@@ -92,29 +92,29 @@ def find(adapter: Adapter) -> Environment:
 
 def use(adapter: Adapter, python: Path) -> Environment:
     """Let `adapter` run under an existing interpreter; InputError where that cannot run a worker."""
-    seen = _ask(python)
-    if seen.numbers < OLDEST:
-        raise InputError(f"{python}: Python {'.'.join(map(str, seen.numbers))} seen, 3.9 or newer wanted")
-    if not any(package.lower().startswith("numpy==") for package in seen.packages):
+    interpreter = _inspect(python)
+    if interpreter.numbers < OLDEST:
+        raise InputError(f"{python}: Python {'.'.join(map(str, interpreter.numbers))} seen, 3.9 or newer wanted")
+    if not any(package.lower().startswith("numpy==") for package in interpreter.packages):
         raise InputError(f"{python}: no numpy seen, an interpreter that has it wanted")
-    write(_named(adapter), msgspec.json.encode(Named(str(python.absolute()))))
+    write(_choice_file(adapter), msgspec.json.encode(ChosenInterpreter(str(python.absolute()))))
     return find(adapter)
 
 
 def remove(adapter: Adapter) -> None:
     """Forget the interpreter named for `adapter` and delete its installed environment."""
-    _named(adapter).unlink(missing_ok=True)
+    _choice_file(adapter).unlink(missing_ok=True)
     folder = _folder(adapter.card.environment)
     with _locked(folder, lambda sentence: None):
         (folder / "done").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def install(adapter: Adapter, sources: Sequence[str] = (), say: Callable[[str], None] = lambda line: None) -> None:
+def install(adapter: Adapter, sources: Sequence[str] = (), report: Callable[[str], None] = lambda line: None) -> None:
     """Make the environment that the card of `adapter` asks for, and forget an interpreter named for it.
 
     `sources` are local repositories (a checkout, or a bare one as `file://REPO`) that serve every repository of the
-    card whose commit they hold, and submodules alike. `say` is told of each step. InputError names the step that
+    card whose commit they hold, and submodules alike. `report` is called with each step. InputError names the step that
     failed, with the last lines of its log; the next call goes on from there."""
     spec = adapter.card.environment
     local = [_Repository.open(source) for source in sources]
@@ -123,13 +123,13 @@ def install(adapter: Adapter, sources: Sequence[str] = (), say: Callable[[str], 
             raise InputError(f"--source {repository.path}: none of the card's commits is in it")
     folder = _folder(spec)
     if spec.own:
-        with _locked(folder, say) as lock:
+        with _locked(folder, report) as lock:
             if not _installed(folder):
-                _Installer(adapter, folder, local, lock, say).run()
-    _named(adapter).unlink(missing_ok=True)
+                _Installer(adapter, folder, local, lock, report).run()
+    _choice_file(adapter).unlink(missing_ok=True)
 
 
-def _named(adapter: Adapter) -> Path:
+def _choice_file(adapter: Adapter) -> Path:
     return cache_dir() / "environments" / f"{adapter.name}.json"
 
 
@@ -142,8 +142,8 @@ def _installed(folder: Path) -> bool:
     return (folder / "done").is_file() and (folder / "venv" / "bin" / "python").is_file()
 
 
-def _ask(python: Path) -> Interpreter:
-    """What `python` says of itself; InputError where it cannot be asked."""
+def _inspect(python: Path) -> Interpreter:
+    """What `python` reports about itself; InputError where it does not run."""
     try:
         done = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, timeout=120, check=True)
         return msgspec.json.decode(done.stdout, type=Interpreter)
@@ -156,12 +156,12 @@ def _ask(python: Path) -> Interpreter:
 
 @functools.cache
 def _identity(python: Path, key: str) -> str:
-    seen = _ask(python)
-    return hashlib.sha256("\n".join([key, seen.version, *seen.packages]).encode()).hexdigest()[:12]
+    interpreter = _inspect(python)
+    return hashlib.sha256("\n".join([key, interpreter.version, *interpreter.packages]).encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[int]:
+def _locked(folder: Path, report: Callable[[str], None]) -> Iterator[int]:
     """Hold the lock of an environment; says whom it waits for. Yields the descriptor: whoever inherits it holds it."""
     path = folder.with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            say(f"process {file.read().strip()} is installing the same environment; waiting for it")
+            report(f"process {file.read().strip()} is installing the same environment; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -226,11 +226,11 @@ class _Installer:
     """One install: its steps, and which of them are finished."""
 
     def __init__(
-        self, adapter: Adapter, folder: Path, local: list[_Repository], lock: int, say: Callable[[str], None]
+        self, adapter: Adapter, folder: Path, local: list[_Repository], lock: int, report: Callable[[str], None]
     ) -> None:
         self._adapter, self._spec = adapter, adapter.card.environment
         self._folder, self._trees, self._venv = folder, folder / "sources", folder / "venv"
-        self._local, self._lock, self._say = local, lock, say
+        self._local, self._lock, self._report = local, lock, report
         self._requirements = [*self._spec.requirements, "numpy"]  # the worker's own need
         self._steps: list[tuple[str, Callable[[], None]]] = []
         for source in self._spec.sources:
@@ -248,22 +248,22 @@ class _Installer:
     def run(self) -> None:
         """Every step that is not finished, each noted when it is; then the mark that all are."""
         self._trees.mkdir(parents=True, exist_ok=True)
-        stated = [one for one in map(Requirement, self._spec.requirements) if not one.url]
-        pins = [f"{one.name}{one.specifier}" + (f"; {one.marker}" if one.marker else "") for one in stated]
+        requirements = [item for item in map(Requirement, self._spec.requirements) if not item.url]
+        pins = [f"{item.name}{item.specifier}" + (f"; {item.marker}" if item.marker else "") for item in requirements]
         (self._folder / "constraints.txt").write_text("\n".join(pins) + "\n")
-        noted = self._folder / "steps"
-        finished = noted.read_text().splitlines() if noted.is_file() else []
+        record = self._folder / "steps"
+        finished = record.read_text().splitlines() if record.is_file() else []
         if not (self._venv / "bin" / "python").exists():  # its base is gone, and with it what was put into it
             finished = [name for name in finished if name.startswith("source")]
         for number, (name, work) in enumerate(self._steps, start=1):
             self._now = f"step {number} of {len(self._steps)}, {name}"
             if name in finished:
-                self._say(f"{self._now}: finished before")
+                self._report(f"{self._now}: finished before")
                 continue
-            self._say(self._now)
+            self._report(self._now)
             work()
             finished.append(name)
-            write(noted, "\n".join(finished).encode())
+            write(record, "\n".join(finished).encode())
         write(self._folder / "done", b"")
 
     def _call(self, command: list[str], cwd: Path | None = None, **variables: str) -> None:
@@ -324,8 +324,8 @@ class _Installer:
             if only and not any(Path(folder).is_relative_to(part) for part in only):
                 continue
             beside = [repository.path / folder, *repository.path.parent.glob(f"{Path(folder).name}*")]
-            near = [_Repository(path) for path in beside if path.is_dir()]
-            if (holder := _holder([*self._local, *near], sha)) is None:
+            siblings = [_Repository(path) for path in beside if path.is_dir()]
+            if (holder := _holder([*self._local, *siblings], sha)) is None:
                 raise InputError(
                     f"{self._adapter.name}: {self._now}: its submodule {folder} at {sha} is not beside it; "
                     "--source DIR for a repository that holds it wanted as well"
@@ -344,14 +344,16 @@ class _Installer:
         self._call(["sh", "-ec", command])
 
 
-def _base_python(wanted: str) -> str:
+def _base_python(specifier: str) -> str:
     """An interpreter that the card's `python` allows: this one, or one on the PATH, the newest first."""
     running = ".".join(map(str, sys.version_info[:3]))
-    if running in (versions := SpecifierSet(wanted)):
+    if running in (versions := SpecifierSet(specifier)):
         return sys.executable
     for minor in range(30, OLDEST[1] - 1, -1):
         with contextlib.suppress(InputError):  # a shim that leads nowhere
-            found = shutil.which(f"python3.{minor}")
-            if found and ".".join(map(str, _ask(Path(found)).numbers)) in versions:
-                return found
-    raise InputError(f"Python {wanted} wanted: this one is {running}, and none on the PATH serves; --python names one")
+            path = shutil.which(f"python3.{minor}")
+            if path and ".".join(map(str, _inspect(Path(path)).numbers)) in versions:
+                return path
+    raise InputError(
+        f"Python {specifier} wanted: this one is {running}, and none on the PATH serves; name one by --python"
+    )

@@ -195,7 +195,7 @@ class _Worker:
             self._kill()
             self._process.wait()
             usage = watch.stop()
-        return self._judge(events, usage)
+        return self._outcome(events, usage)
 
     def _on_deadline(self) -> None:
         self._timed_out.set()
@@ -212,7 +212,7 @@ class _Worker:
             with contextlib.suppress(psutil.Error):
                 stray.kill()
 
-    def _judge(self, events: list[dict[str, Any]], usage: TreeUsage) -> Outcome:
+    def _outcome(self, events: list[dict[str, Any]], usage: TreeUsage) -> Outcome:
         by_kind = {event["event"]: event for event in events}
         done, failed = by_kind.get("done"), by_kind.get("failed")
         peak = max(usage.peak_rss, int((done or {}).get("peak_rss", 0)))

@@ -42,22 +42,22 @@ class ResolvedWeights:
     id: str  # for keys and records: "none", "random", "pretrained:HASH" or "path:HASH"
 
 
-def resolve(adapter: Adapter, asked: str) -> ResolvedWeights:
+def resolve(adapter: Adapter, requested: str) -> ResolvedWeights:
     """What "pretrained", "random" or a path means for `adapter`; an adapter without weights is given none.
 
     Raises Unavailable, naming the one command that mends it, where pretrained weights are absent, spoilt or under a
     licence not accepted; InputError where a path leads nowhere or the adapter has no weights to replace."""
     card = adapter.card
-    if asked not in (PRETRAINED, RANDOM):
+    if requested not in (PRETRAINED, RANDOM):
         if card.weights is None:
-            raise InputError(f"--weights: {asked} seen, but adapter {adapter.name} has no weights")
-        path = Path(asked).expanduser().absolute()
+            raise InputError(f"--weights: {requested} seen, but adapter {adapter.name} has no weights")
+        path = Path(requested).expanduser().absolute()
         if not path.exists():
-            raise InputError(f"--weights: {asked}: no such file; pretrained, random or a checkpoint wanted")
+            raise InputError(f"--weights: {requested}: no such file; pretrained, random or a checkpoint wanted")
         return ResolvedWeights(str(path), f"path:{_digest(path)[:16]}")
     if card.weights is None:
         return ResolvedWeights(NONE, NONE)
-    if asked == RANDOM:
+    if requested == RANDOM:
         return ResolvedWeights(RANDOM, RANDOM)
     command = f"`reconbench adapters fetch {adapter.argument} --accept-licence`"
     folder = _folder(card.weights)

@@ -68,15 +68,15 @@ def measure(n: int, kind: str, repeats: int, gaps: tuple[float, ...]) -> list[Ro
     rows = []
     pot_cpu = float(np.median(pot)) if pot else math.nan
     for gap in gaps:
-        found = answers[gap]
-        if with_pot and not found.lower <= exact * (1 + 1e-9) <= found.upper * (1 + 2e-9):
-            raise SystemExit(f"{n} {kind} {gap}: {exact} is not in {found.lower}..{found.upper}")
+        result = answers[gap]
+        if with_pot and not result.lower <= exact * (1 + 1e-9) <= result.upper * (1 + 2e-9):
+            raise SystemExit(f"{n} {kind} {gap}: {exact} is not in {result.lower}..{result.upper}")
         own = float(np.median(cpu[gap]))
         rows.append(
             Row(
                 n, kind, gap, repeats, round(own, 4), round(float(np.median(wall[gap])), 4), memory(n, kind, gap),
-                found.value, found.lower, found.gap,
-                round(pot_cpu, 3), round(pot_cpu / own, 1), found.value / exact - 1,
+                result.value, result.lower, result.gap,
+                round(pot_cpu, 3), round(pot_cpu / own, 1), result.value / exact - 1,
             )
         )  # fmt: skip
     return rows

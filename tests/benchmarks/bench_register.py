@@ -84,13 +84,13 @@ def run(task: tuple[str, str, str, int]) -> Row:
         wrong = others[seed % len(others)]
         truth = make_case(known[wrong], wrong, "clean", seed).truth
     started = time.process_time()
-    found = register(case.pred, truth, seed=seed)
+    result = register(case.pred, truth, seed=seed)
     spent = time.process_time() - started
-    angle = float(rotation_angle(rotation_of(found.target_from_source) @ rotation_of(case.truth_from_pred).T))
-    scale = abs(found.scale / scale_of(case.truth_from_pred) - 1)
+    angle = float(rotation_angle(rotation_of(result.target_from_source) @ rotation_of(case.truth_from_pred).T))
+    scale = abs(result.scale / scale_of(case.truth_from_pred) - 1)
     success = angle < 5 and scale < 0.05
-    margin = found.margin if found.margin is not None else 1.0
-    return Row(group, name, scenario, seed, success, angle, scale, margin, found.ambiguous, found.poor_fit, spent)
+    margin = result.margin if result.margin is not None else 1.0
+    return Row(group, name, scenario, seed, success, angle, scale, margin, result.ambiguous, result.poor_fit, spent)
 
 
 def main() -> None:

@@ -78,12 +78,12 @@ def measure(path: Path, views: int | None) -> Row:
     end = time.process_time()
 
     exact = [truth.depth[i] for i in chosen]
-    wanted = [truth.masks[i] & (depth > 0) for i, depth in zip(chosen, exact, strict=True)]
+    expected = [truth.masks[i] & (depth > 0) for i, depth in zip(chosen, exact, strict=True)]
 
     def errors(depths: list[np.ndarray]) -> np.ndarray:
-        pairs = [(d[w & (d > 0)], e[w & (d > 0)]) for d, e, w in zip(depths, exact, wanted, strict=True)]
-        found, true = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        return np.asarray(100 * np.abs(found / true - 1))
+        pairs = [(d[w & (d > 0)], e[w & (d > 0)]) for d, e, w in zip(depths, exact, expected, strict=True)]
+        result, true = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        return np.asarray(100 * np.abs(result / true - 1))
 
     raw, good = errors([m.depth for m in maps]), errors([m.depth for m in kept])
     rng = np.random.default_rng(0)
@@ -92,13 +92,13 @@ def measure(path: Path, views: int | None) -> Row:
     distance = surface_distance(judged, truth.vertices, truth.faces) / truth.diameter
     surface = truth.points[truth.crop.contains(truth.points)]
     surface = surface[rng.permutation(len(surface))[:JUDGED]]
-    seen = np.zeros(len(surface), int)
+    observed = np.zeros(len(surface), int)
     for i, depth in enumerate(exact):
         pixel, z = cameras.project(i, surface)
         inside = (z > 0) & (pixel >= 0).all(axis=1) & (pixel < sizes[i]).all(axis=1)
         column, row = pixel[inside].astype(int).T
-        seen[inside] += np.abs(depth[row, column] - z[inside]) < 0.005 * truth.diameter
-    missed = nearest(surface[seen >= 3], points).distance / truth.diameter
+        observed[inside] += np.abs(depth[row, column] - z[inside]) < 0.005 * truth.diameter
+    missed = nearest(surface[observed >= 3], points).distance / truth.diameter
     precision, completeness = float((distance < 0.01).mean()), float((missed < 0.01).mean())
     return Row(
         scene=scene.name,
@@ -110,7 +110,7 @@ def measure(path: Path, views: int | None) -> Row:
         raw_within_1_percent=float((raw < 1).mean()),
         median_error=float(np.median(good)),
         within_1_percent=float((good < 1).mean()),
-        coverage=len(good) / sum(int(w.sum()) for w in wanted),
+        coverage=len(good) / sum(int(w.sum()) for w in expected),
         points=len(points),
         median_distance=100 * float(np.median(distance)),
         precision=precision,

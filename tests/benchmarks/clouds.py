@@ -20,15 +20,15 @@ def surface(n: int, rng: np.random.Generator) -> F64:
 def pair(kind: str, n: int, seed: int) -> tuple[F64, F64]:
     """Two clouds (n, 3). `partial`: the second is 60% of the surface (denser) and 20% floaters in a box around it."""
     rng = np.random.default_rng(seed)
-    one, other = surface(n, rng), surface(n, rng)
+    pred, truth = surface(n, rng), surface(n, rng)
     if kind == "shift":
-        other += [0.05, 0.02, -0.03]
+        truth += [0.05, 0.02, -0.03]
     elif kind == "misaligned":
         c, s = np.cos(0.9), np.sin(0.9)
-        other = 0.3 * other @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) + [2.0, 1.0, 0.5]
+        truth = 0.3 * truth @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) + [2.0, 1.0, 0.5]
     elif kind == "partial":
         dense = surface(4 * n, rng)
         part = dense[dense[:, 0] < np.quantile(dense[:, 0], 0.6)][: n - n // 5]
-        low, high = one.min(axis=0) - 0.2, one.max(axis=0) + 0.2
-        other = np.concatenate([part, rng.uniform(low, high, (n - len(part), 3))])
-    return one, other
+        low, high = pred.min(axis=0) - 0.2, pred.max(axis=0) + 0.2
+        truth = np.concatenate([part, rng.uniform(low, high, (n - len(part), 3))])
+    return pred, truth

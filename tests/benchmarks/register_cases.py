@@ -225,12 +225,12 @@ def five_views(mesh: trimesh.Trimesh, rng: np.random.Generator, size: int = 150)
         local = (vertices - eye) @ axes.T
         pixel = focal * local[:, :2] / local[:, 2:] + size / 2
         depth = rasterise(np.column_stack([pixel, local[:, 2]]), np.asarray(mesh.faces, np.int64), size)
-        seen = np.isfinite(depth)
-        behind = np.where(seen, depth, depth[seen].max() + 0.1 * diagonal)
+        observed = np.isfinite(depth)
+        behind = np.where(observed, depth, depth[observed].max() + 0.1 * diagonal)
         around = np.max([np.roll(behind, s, axis=a) for s in (1, -1, 2, -2) for a in (0, 1)], axis=0)
-        flying = seen & (around - behind > 0.04 * diagonal) & (rng.random(depth.shape) < 0.5)
+        flying = observed & (around - behind > 0.04 * diagonal) & (rng.random(depth.shape) < 0.5)
         depth[flying] += (around - behind)[flying] * rng.random(int(flying.sum())) ** 2
-        y, x = np.nonzero(seen)
+        y, x = np.nonzero(observed)
         z = depth[y, x] * (1 + 0.003 * rng.normal(size=len(y))) * (1 + rng.choice([-1, 1]) * rng.uniform(0.01, 0.02))
         clouds.append(np.stack([(x - size / 2) / focal * z, (y - size / 2) / focal * z, z], axis=1) @ axes + eye)
     points = np.concatenate(clouds) @ turn

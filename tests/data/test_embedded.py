@@ -69,8 +69,8 @@ def test_every_depth_map_is_the_mesh_seen_from_its_camera(name: str) -> None:
             truth.cameras.centres[view].astype(np.float32),
             rays(truth, view, rows, columns).astype(np.float32),
         )
-        seen = np.where(np.isfinite(t), t, 0.0)
-        wrong = np.abs(depth[rows, columns] - seen) > 0.51 * file.depth_unit + 1e-6
+        observed = np.where(np.isfinite(t), t, 0.0)
+        wrong = np.abs(depth[rows, columns] - observed) > 0.51 * file.depth_unit + 1e-6
         assert wrong.mean() < 1e-4, truth.view_names[view]
 
 
@@ -83,8 +83,8 @@ def test_depth_agrees_with_rays_traced_by_hand(name: str) -> None:
         rows, columns = rng.integers(0, depth.shape[0], 60), rng.integers(0, depth.shape[1], 60)
         origin = truth.cameras.centres[view]
         traced = np.array([first_hit(vertices, faces, origin, ray) for ray in rays(truth, view, rows, columns)])
-        seen = np.where(np.isfinite(traced), traced, 0.0)
-        assert (np.abs(depth[rows, columns] - seen) > 0.51 * file.depth_unit + 1e-6).sum() <= 1  # one on an outline
+        observed = np.where(np.isfinite(traced), traced, 0.0)
+        assert (np.abs(depth[rows, columns] - observed) > 0.51 * file.depth_unit + 1e-6).sum() <= 1  # one on an outline
 
 
 def test_depth_is_stored_finely(name: str) -> None:
@@ -129,13 +129,13 @@ def test_views_go_all_round_at_varied_heights_with_two_lenses(name: str) -> None
 def places_seen(truth: Truth, views: tuple[int, int], slack: float) -> list[NDArray[np.intp]]:
     """For each of two views the (M, 2) pixels, row then column, of the same M surface points that both see."""
     points = truth.points[::10].astype(np.float64)
-    seen, places = np.ones(len(points), bool), []
+    observed, places = np.ones(len(points), bool), []
     for view in views:
         pixel, z = truth.cameras.project(view, points)
         column, row = pixel.astype(np.intp).clip(6, 511).T
-        seen &= np.abs(depths_of(truth)[view][row, column] - z) < slack
+        observed &= np.abs(depths_of(truth)[view][row, column] - z) < slack
         places.append(np.stack([row, column], axis=1))
-    return [place[seen] for place in places]
+    return [place[observed] for place in places]
 
 
 def test_photographs_were_taken_by_these_cameras(name: str) -> None:
@@ -146,9 +146,9 @@ def test_photographs_were_taken_by_these_cameras(name: str) -> None:
         left, right = places_seen(truth, views, slack=0.006 * file.diameter)
         assert len(left) > 500
         first, second = (scene.image(truth.view_names[view]).astype(np.float64).mean(axis=2) for view in views)
-        for shift, found in likeness.items():
+        for shift, result in likeness.items():
             moved = second[right[:, 0], right[:, 1] + shift]
-            found.append(np.corrcoef(first[left[:, 0], left[:, 1]], moved)[0, 1])
+            result.append(np.corrcoef(first[left[:, 0], left[:, 1]], moved)[0, 1])
     assert min(likeness[0]) > (0.3 if scene.file.difficulty == "glossy" else 0.6), likeness
     assert np.mean(likeness[0]) > max(np.mean(likeness[-2]), np.mean(likeness[2])), likeness
 

@@ -61,14 +61,14 @@ GOOD = {
     ],
 )
 def test_verdicts(change: dict[str, object], verdict: str, words: list[str]) -> None:
-    seen, reasons = judge(**{**GOOD, **change})  # type: ignore[arg-type]
-    assert seen == verdict
+    observed, reasons = judge(**{**GOOD, **change})  # type: ignore[arg-type]
+    assert observed == verdict
     assert len(reasons) == len(words)
     for reason, word in zip(reasons, words, strict=True):
         assert word in reason
 
 
-def test_the_predicted_error_grows_with_what_foretells_it() -> None:
+def test_the_predicted_error_grows_with_its_predictors() -> None:
     one, two = predicted_error(0.03, 0.04, 0.8), predicted_error(0.08, 0.06, 0.8)
     bare = predicted_error(0.03, 0.04, 0.2)
     assert 0 < one.low_percent < one.high_percent
@@ -168,7 +168,7 @@ def test_photos_are_written_upright_without_exif_and_grouped_by_camera(tmp_path:
 # -- solving in a process
 
 
-def test_a_deadline_and_a_crash_are_said_and_no_model_is_unsupported(tmp_path: Path) -> None:
+def test_a_deadline_and_a_crash_are_reported_and_no_model_is_unsupported(tmp_path: Path) -> None:
     for i in range(2):
         Image.new("RGB", (64, 48), (90, 90, 90)).save(tmp_path / f"{i}.png")
     paths = [tmp_path / "0.png", tmp_path / "1.png"]
@@ -279,10 +279,10 @@ def halves_of(
     sphere = np.random.default_rng(0).normal(size=(20_000, 3))
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
     calls = iter(radii)
-    seen: list[np.ndarray] = []
+    observed: list[np.ndarray] = []
 
     def surface(part: Solved, **_: object) -> Dense:
-        seen.extend(part.cameras.centres)
+        observed.extend(part.cameras.centres)
         points, colors = (next(calls) * sphere).astype(np.float32), np.zeros((len(sphere), 3), np.uint8)
         return Dense("stereo", points, sphere.astype(np.float32), colors, (), (), part.cameras, 1.0)
 
@@ -291,7 +291,7 @@ def halves_of(
     whole = whole_of(count)
     halves = measure.compare_halves(whole, None, 2.0, 0, notes, lambda what, share: None)
     if halves is not None:  # every view in one half
-        assert np.array_equal(np.unique(seen, axis=0), np.unique(whole.cameras.centres, axis=0))
+        assert np.array_equal(np.unique(observed, axis=0), np.unique(whole.cameras.centres, axis=0))
     return halves, notes
 
 
@@ -307,8 +307,8 @@ def test_halves_that_differ_by_a_known_shell(monkeypatch: pytest.MonkeyPatch) ->
     assert apart is not None
     assert apart.apart_percent is None
     assert apart.within_1_percent == 0
-    few, notes = halves_of(monkeypatch, (0.5, 0.5), count=8)
-    assert few is None
+    small, notes = halves_of(monkeypatch, (0.5, 0.5), count=8)
+    assert small is None
     assert "4 even views" in notes[0]
 
 
@@ -341,14 +341,14 @@ def corner_scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Camera
 
 def test_poses_are_registered_to_the_exact_frame(corner_scene: tuple[Path, Cameras], tmp_path: Path) -> None:
     source, exact = corner_scene
-    seen: list[float] = []
-    card = build_groundtruth(source, tmp_path / "out", dense=False, progress=lambda _, share: seen.append(share))
+    progress: list[float] = []
+    card = build_groundtruth(source, tmp_path / "out", dense=False, progress=lambda _, share: progress.append(share))
     assert card.verdict == "usable"
     assert card.exact is not None
     assert card.exact.centre_rmse_percent < 0.5
     assert card.exact.accuracy_median_percent < 0.2
     assert card.exact.rotation_rmse_degrees < 0.3
-    assert seen == sorted(seen)
+    assert progress == sorted(progress)
     scene = Scene.open(tmp_path / "out")
     assert scene.truth_kinds == ("exact", "colmap")
     truth = scene.truth("colmap")

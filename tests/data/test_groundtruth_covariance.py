@@ -32,8 +32,8 @@ def problem(seed: int = 0) -> tuple[SparseModel, np.ndarray]:
     intrinsics = cameras.intrinsics.copy()
     intrinsics[1::2, :2, :2] *= 1.3
     points = rng.uniform(-0.7, 0.7, (POINTS, 3))
-    seen = rng.uniform(size=(POINTS, VIEWS)) < 0.7
-    point, view = (side.astype(np.int32) for side in np.nonzero(seen))
+    observed = rng.uniform(size=(POINTS, VIEWS)) < 0.7
+    point, view = (side.astype(np.int32) for side in np.nonzero(observed))
     lens = np.column_stack([intrinsics[:2, 0, 0], [-0.1, 0.05]])
     turns = Rotation.from_matrix(cameras.camera_from_world[:, :3, :3]).as_rotvec()
     params = np.concatenate([turns.ravel(), cameras.centres.ravel(), lens.ravel(), points.ravel()])

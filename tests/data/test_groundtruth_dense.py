@@ -57,7 +57,7 @@ def test_dense_surface_of_a_known_plane(plane: tuple[Solved, Dense, list[float]]
     assert shares[-1] == 1.0
 
 
-def test_colmaps_fusion_finds_the_same_plane_and_a_raised_one_is_seen(
+def test_colmaps_fusion_finds_the_same_plane_and_a_raised_one_is_detected(
     plane: tuple[Solved, Dense, list[float]],
 ) -> None:
     """COLMAP itself, on maps that it reads from files: poses, normals and maps must all be where it looks for them."""
@@ -81,7 +81,7 @@ def test_a_fusion_that_cannot_run_is_null_with_a_note(plane: tuple[Solved, Dense
     assert "fusion not compared" in notes[0]
 
 
-def test_what_of_colmap_fails_says_how() -> None:
+def test_a_failure_of_colmap_is_reported() -> None:
     with pytest.raises(InputError, match=r"ended with code 1: .*no-such"):
         run_module("data.groundtruth.fusion", ["no-such-folder", "no-such.ply"])
     with pytest.raises(InputError, match=r"more than 0\.05 s"):

@@ -133,8 +133,8 @@ def test_auc_is_that_of_the_published_evaluations() -> None:
     )
     errors = pose_errors(noisy, truth)
     worst = np.maximum(errors.rotation, errors.translation)
-    for limit, seen in ((5, errors.auc_5), (10, errors.auc_10), (30, errors.auc_30)):
-        assert seen == pytest.approx(np.mean([(worst < threshold).mean() for threshold in range(1, limit + 1)]))
+    for limit, observed in ((5, errors.auc_5), (10, errors.auc_10), (30, errors.auc_30)):
+        assert observed == pytest.approx(np.mean([(worst < threshold).mean() for threshold in range(1, limit + 1)]))
 
 
 def test_unregistered_views_fail_and_may_hold_anything() -> None:

@@ -19,18 +19,18 @@ def test_a_shifted_lattice() -> None:
     """Less than half a cell apart, every point's nearest is its own copy."""
     shift = np.array([0.1, -0.2, 0.2])
     length = float(np.linalg.norm(shift))
-    found = chamfer(lattice(9) + shift, lattice(9))
-    assert found.accuracy == pytest.approx(length) and found.completeness == pytest.approx(length)
-    assert found.l1_sum == pytest.approx(2 * length) and found.l1_mean == pytest.approx(length)
-    assert found.l2sq_sum == pytest.approx(2 * length**2) and found.l2sq_mean == pytest.approx(length**2)
+    result = chamfer(lattice(9) + shift, lattice(9))
+    assert result.accuracy == pytest.approx(length) and result.completeness == pytest.approx(length)
+    assert result.l1_sum == pytest.approx(2 * length) and result.l1_mean == pytest.approx(length)
+    assert result.l2sq_sum == pytest.approx(2 * length**2) and result.l2sq_mean == pytest.approx(length**2)
 
 
 def test_unequal_counts_weigh_each_cloud_once() -> None:
     pred, truth = np.array([[0.0, 0, 0]]), np.array([[0.0, 0, 0], [3, 0, 0], [0, 6, 0]])
-    found = chamfer(pred, truth)
-    assert (found.accuracy, found.completeness) == (0.0, 3.0)
-    assert (found.l1_sum, found.l1_mean) == (3.0, 1.5)
-    assert (found.l2sq_sum, found.l2sq_mean) == (15.0, 7.5)
+    result = chamfer(pred, truth)
+    assert (result.accuracy, result.completeness) == (0.0, 3.0)
+    assert (result.l1_sum, result.l1_mean) == (3.0, 1.5)
+    assert (result.l2sq_sum, result.l2sq_mean) == (15.0, 7.5)
 
 
 def test_concentric_spheres() -> None:
@@ -47,17 +47,17 @@ def test_concentric_spheres() -> None:
 
 def test_swapping_the_clouds_swaps_the_directions() -> None:
     rng = np.random.default_rng(1)
-    one, other = rng.random((700, 3)), rng.random((300, 3))
-    there, back = chamfer(one, other), chamfer(other, one)
+    pred, truth = rng.random((700, 3)), rng.random((300, 3))
+    there, back = chamfer(pred, truth), chamfer(truth, pred)
     assert (there.accuracy, there.completeness) == (back.completeness, back.accuracy)
     assert there.l2sq_sum == back.l2sq_sum
 
 
 def test_similarities_scale_it() -> None:
     rng = np.random.default_rng(2)
-    one, other = rng.random((700, 3)), rng.random((300, 3))
+    pred, truth = rng.random((700, 3)), rng.random((300, 3))
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    before, after = chamfer(one, other), chamfer(7 * one @ rotation.T + 5, 7 * other @ rotation.T + 5)
+    before, after = chamfer(pred, truth), chamfer(7 * pred @ rotation.T + 5, 7 * truth @ rotation.T + 5)
     assert after.l1_sum == pytest.approx(7 * before.l1_sum, rel=1e-12)
     assert after.l2sq_mean == pytest.approx(49 * before.l2sq_mean, rel=1e-12)
 

@@ -23,22 +23,22 @@ def exact(pred: F64, truth: F64) -> float:
 
 def verify(pred: F64, truth: F64, gap: float, true: float | None = None) -> EMD:
     """The certificate, by its definition: a bijection of that length, and a dual bound from the prices alone."""
-    found = emd(pred, truth, gap)
+    result = emd(pred, truth, gap)
     n, extent = len(pred), max(float(np.ptp(np.concatenate([pred, truth]), axis=0).max()), 1e-300)
     rounding = 1e-12 * extent + 1e-14 * max(np.abs(pred).max(), np.abs(truth).max())
-    np.testing.assert_array_equal(np.sort(found.assignment), np.arange(n))
-    length = np.linalg.norm(pred - truth[found.assignment], axis=1).mean()
-    assert found.value == found.upper == pytest.approx(length, rel=1e-12, abs=rounding)
-    dual = (cdist(pred, truth) + found.prices).min(axis=1).mean() - found.prices.mean()
-    assert found.lower <= dual + rounding
-    if found.upper > 0:
-        assert found.gap == pytest.approx((found.upper - found.lower) / found.lower if found.lower else np.inf)
-    assert (found.gap <= gap) == (found.reason is None)
-    if found.reason is not None:
-        assert found.upper - found.lower <= 4e-9 * extent + 1e-13 * np.abs(pred).max()
+    np.testing.assert_array_equal(np.sort(result.assignment), np.arange(n))
+    length = np.linalg.norm(pred - truth[result.assignment], axis=1).mean()
+    assert result.value == result.upper == pytest.approx(length, rel=1e-12, abs=rounding)
+    dual = (cdist(pred, truth) + result.prices).min(axis=1).mean() - result.prices.mean()
+    assert result.lower <= dual + rounding
+    if result.upper > 0:
+        assert result.gap == pytest.approx((result.upper - result.lower) / result.lower if result.lower else np.inf)
+    assert (result.gap <= gap) == (result.reason is None)
+    if result.reason is not None:
+        assert result.upper - result.lower <= 4e-9 * extent + 1e-13 * np.abs(pred).max()
     if true is not None:
-        assert found.lower <= true + rounding and found.upper >= true - rounding
-    return found
+        assert result.lower <= true + rounding and result.upper >= true - rounding
+    return result
 
 
 def surface(n: int, rng: np.random.Generator) -> F64:
@@ -52,33 +52,33 @@ def surface(n: int, rng: np.random.Generator) -> F64:
 def hard_clouds() -> dict[str, tuple[F64, F64]]:
     rng = np.random.default_rng(0)
     n = 1200
-    one, other = surface(n, rng), surface(n, rng)
+    pred, truth = surface(n, rng), surface(n, rng)
     two, line = np.array([[0.0, 0, 0], [1, 0, 0]]), np.zeros((n, 3))
     line[:, 0] = rng.random(n)
     cells = np.stack(np.meshgrid(*[np.arange(10.0)] * 3), axis=-1).reshape(-1, 3)
-    part = np.concatenate([other[other[:, 0] < 0.2], rng.uniform(-2, 2, (n, 3))])[:n]
+    part = np.concatenate([truth[truth[:, 0] < 0.2], rng.uniform(-2, 2, (n, 3))])[:n]
     return {
-        "same surface": (one, other),
-        "shifted": (one, other + [0.05, 0.02, -0.03]),
-        "misaligned": (one, 0.3 * other[:, [1, 2, 0]] + [4, 1, 0]),
-        "a part and floaters": (one, part),
+        "same surface": (pred, truth),
+        "shifted": (pred, truth + [0.05, 0.02, -0.03]),
+        "misaligned": (pred, 0.3 * truth[:, [1, 2, 0]] + [4, 1, 0]),
+        "a part and floaters": (pred, part),
         "every point equal on both sides": (np.zeros((n, 3)), np.ones((n, 3))),
-        "pred collapsed": (np.zeros((n, 3)), other),
-        "truth collapsed": (one, np.zeros((n, 3))),
-        "pred a tiny ball": (1e-4 * rng.normal(size=(n, 3)), other),
-        "two clusters, unequal": (np.repeat(two, [500, 700], axis=0), np.repeat(two, [400, 800], axis=0) + 1e-3 * one),
-        "a permutation with noise": (one, one[rng.permutation(n)] + 1e-6 * other),
-        "a permutation but for one point": (one, np.concatenate([one[1:], [[3.0, 3, 3]]])),
-        "duplicates": (np.repeat(one[:24], 50, axis=0), np.repeat(other[:24], 50, axis=0)),
+        "pred collapsed": (np.zeros((n, 3)), truth),
+        "truth collapsed": (pred, np.zeros((n, 3))),
+        "pred a tiny ball": (1e-4 * rng.normal(size=(n, 3)), truth),
+        "two clusters, unequal": (np.repeat(two, [500, 700], axis=0), np.repeat(two, [400, 800], axis=0) + 1e-3 * pred),
+        "a permutation with noise": (pred, pred[rng.permutation(n)] + 1e-6 * truth),
+        "a permutation but for one point": (pred, np.concatenate([pred[1:], [[3.0, 3, 3]]])),
+        "duplicates": (np.repeat(pred[:24], 50, axis=0), np.repeat(truth[:24], 50, axis=0)),
         "collinear": (line, line**2),
         "collinear and disjoint": (line, line[::-1] ** 2 + [1, 0, 0]),
-        "planar": (one * [1, 1, 0], other * [1, 1, 0]),
+        "planar": (pred * [1, 1, 0], truth * [1, 1, 0]),
         "a lattice half a cell off": (cells, cells[rng.permutation(1000)] + 0.5),
         "a lattice three cells off": (cells, cells[rng.permutation(1000)] + [3.0, 0, 0]),
-        "a far outlier": (one, np.concatenate([other[1:], [[1e4, 0, 0]]])),
-        "far from the origin": (one + 1e5, other + 1e5),
-        "tiny": (one * 1e-30, other * 1e-30),
-        "huge": (one * 1e30, other * 1e30),
+        "a far outlier": (pred, np.concatenate([truth[1:], [[1e4, 0, 0]]])),
+        "far from the origin": (pred + 1e5, truth + 1e5),
+        "tiny": (pred * 1e-30, truth * 1e-30),
+        "huge": (pred * 1e30, truth * 1e30),
     }
 
 
@@ -116,64 +116,64 @@ def test_a_thousandth_on_many_points() -> None:
 def test_a_translation_costs_its_length() -> None:
     """Moving every point by t is an optimal plan between a cloud and its copy at t."""
     cloud, shift = surface(3000, np.random.default_rng(1)), np.array([0.3, -0.4, 1.2])
-    found = emd(cloud, (cloud + shift)[::-1], gap=1e-3)
-    assert found.lower <= 1.3 * (1 + 1e-12) and found.upper >= 1.3 * (1 - 1e-12) and found.gap <= 1e-3
+    result = emd(cloud, (cloud + shift)[::-1], gap=1e-3)
+    assert result.lower <= 1.3 * (1 + 1e-12) and result.upper >= 1.3 * (1 - 1e-12) and result.gap <= 1e-3
 
 
 def test_a_line_is_matched_in_order() -> None:
     rng = np.random.default_rng(2)
-    one, other = np.zeros((2, 2000, 3))
-    one[:, 0], other[:, 0] = rng.random(2000), rng.random(2000) ** 2
-    true = np.abs(np.sort(one[:, 0]) - np.sort(other[:, 0])).mean()
-    verify(one, other, 1e-3, float(true))
+    pred, truth = np.zeros((2, 2000, 3))
+    pred[:, 0], truth[:, 0] = rng.random(2000), rng.random(2000) ** 2
+    true = np.abs(np.sort(pred[:, 0]) - np.sort(truth[:, 0])).mean()
+    verify(pred, truth, 1e-3, float(true))
 
 
 def test_a_permutation_is_zero() -> None:
     cloud = surface(2000, np.random.default_rng(3))
     order = np.random.default_rng(4).permutation(2000)
-    found = emd(cloud, cloud[order])
-    assert (found.value, found.lower, found.gap, found.reason) == (0.0, 0.0, 0.0, None)
-    np.testing.assert_array_equal(cloud[order][found.assignment], cloud)
+    result = emd(cloud, cloud[order])
+    assert (result.value, result.lower, result.gap, result.reason) == (0.0, 0.0, 0.0, None)
+    np.testing.assert_array_equal(cloud[order][result.assignment], cloud)
 
 
-def test_what_float64_cannot_resolve_is_said() -> None:
+def test_what_float64_cannot_resolve_is_reported() -> None:
     cloud = surface(500, np.random.default_rng(5))
-    found = verify(cloud + 1e9, np.nextafter(cloud + 1e9, np.inf), 1e-6)
-    assert found.reason is not None and found.lower <= found.upper
+    result = verify(cloud + 1e9, np.nextafter(cloud + 1e9, np.inf), 1e-6)
+    assert result.reason is not None and result.lower <= result.upper
 
 
 def test_similarities_scale_it_within_the_gap() -> None:
     rng = np.random.default_rng(6)
-    one, other = surface(1500, rng), surface(1500, rng)
+    pred, truth = surface(1500, rng), surface(1500, rng)
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    before, after = emd(one, other), emd(5 * one @ rotation.T - 3, 5 * other @ rotation.T - 3)
-    back = emd(other, one)
+    before, after = emd(pred, truth), emd(5 * pred @ rotation.T - 3, 5 * truth @ rotation.T - 3)
+    back = emd(truth, pred)
     assert max(5 * before.lower, after.lower) <= min(5 * before.upper, after.upper)
     assert max(before.lower, back.lower) <= min(before.upper, back.upper)
 
 
 def test_it_is_deterministic() -> None:
     rng = np.random.default_rng(8)
-    one, other = surface(9000, rng), surface(9000, rng)  # several tasks of the threads
-    first, second = emd(one, other), emd(one, other)
+    pred, truth = surface(9000, rng), surface(9000, rng)  # several tasks of the threads
+    first, second = emd(pred, truth), emd(pred, truth)
     assert (first.value, first.lower) == (second.value, second.lower)
     np.testing.assert_array_equal(first.assignment, second.assignment)
 
 
 def test_unequal_counts_have_a_name_of_their_own() -> None:
     rng = np.random.default_rng(9)
-    one, other = surface(900, rng), surface(700, rng)
+    pred, truth = surface(900, rng), surface(700, rng)
     with pytest.raises(ValueError, match=r"truth: 700 points seen, 900 wanted, as many as pred"):
-        emd(one, other)
-    found = emd_of_samples(one, other, 500, seed=1)
-    assert len(found.values) == 5 and found.low <= found.value <= found.high
-    assert found == emd_of_samples(one, other, 500, seed=1)
+        emd(pred, truth)
+    result = emd_of_samples(pred, truth, 500, seed=1)
+    assert len(result.values) == 5 and result.low <= result.value <= result.high
+    assert result == emd_of_samples(pred, truth, 500, seed=1)
     with pytest.raises(ValueError, match=r"draws: 4 seen, at least 5 wanted"):
-        emd_of_samples(one, other, 500, draws=4)
+        emd_of_samples(pred, truth, 500, draws=4)
     with pytest.raises(ValueError, match=r"truth: 700 points seen, at least 800 wanted"):
-        emd_of_samples(one, other, 800)
+        emd_of_samples(pred, truth, 800)
     with pytest.raises(ValueError, match=r"n: 0 seen, at least 1 wanted"):
-        emd_of_samples(one, other, 0)
+        emd_of_samples(pred, truth, 0)
 
 
 @pytest.mark.parametrize("gap", [0.0, -0.01, np.nan, np.inf])

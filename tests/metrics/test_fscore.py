@@ -13,15 +13,15 @@ from metrics.nearest import distances
 def test_counts_points_below_the_threshold_in_each_direction() -> None:
     truth = np.array([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]])
     pred = np.array([[0.0, 0.1, 0], [1, 0.1, 0], [9, 0, 0]])
-    found = fscore(pred, truth, 0.2)
-    assert found.precision == pytest.approx(2 / 3) and found.recall == pytest.approx(1 / 2)
-    assert found.fscore == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    result = fscore(pred, truth, 0.2)
+    assert result.precision == pytest.approx(2 / 3) and result.recall == pytest.approx(1 / 2)
+    assert result.fscore == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
 
 
 def test_a_distance_equal_to_the_threshold_does_not_count() -> None:
-    one, other = np.zeros((1, 3)), np.array([[0.5, 0, 0]])
-    assert fscore(one, other, 0.5).fscore == 0
-    assert fscore(one, other, np.nextafter(0.5, 1)).fscore == 1
+    pred, truth = np.zeros((1, 3)), np.array([[0.5, 0, 0]])
+    assert fscore(pred, truth, 0.5).fscore == 0
+    assert fscore(pred, truth, np.nextafter(0.5, 1)).fscore == 1
 
 
 def test_nothing_close_scores_zero_without_dividing_by_zero() -> None:
@@ -30,11 +30,11 @@ def test_nothing_close_scores_zero_without_dividing_by_zero() -> None:
 
 def test_it_grows_with_the_threshold_from_one_search() -> None:
     rng = np.random.default_rng(0)
-    one, other = rng.random((2000, 3)), rng.random((3000, 3))
-    both = distances(one, other)
+    pred, truth = rng.random((2000, 3)), rng.random((3000, 3))
+    both = distances(pred, truth)
     scores = [fscore_of(both, threshold).fscore for threshold in (0.01, 0.02, 0.04, 0.08, 2.0)]
     assert scores == sorted(scores) and scores[-1] == 1
-    assert fscore_of(both, 0.04) == fscore(one, other, 0.04)
+    assert fscore_of(both, 0.04) == fscore(pred, truth, 0.04)
 
 
 def test_precision_is_measured_to_a_mesh_where_there_is_one() -> None:

@@ -69,6 +69,6 @@ def test_refusals_name_the_argument() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is not None, reason="torchmetrics is installed")
-def test_lpips_says_what_it_lacks() -> None:
+def test_lpips_names_what_is_missing() -> None:
     with pytest.raises(Unavailable, match="pip install torchmetrics"):
         lpips(photo(5, (64, 64)), photo(6, (64, 64)))

@@ -25,13 +25,13 @@ def exhaustive(queries: F64, points: F64) -> F64:
 
 
 def check(queries: F64, points: F64) -> None:
-    found = nearest(queries, points)
-    assert found.distance.dtype == np.float64 and found.index.dtype == np.int64
-    wanted = exhaustive(queries, points)
+    result = nearest(queries, points)
+    assert result.distance.dtype == np.float64 and result.index.dtype == np.int64
+    expected = exhaustive(queries, points)
     scale = max(np.abs(queries).max(), np.abs(points).max(), 1e-300)
-    np.testing.assert_allclose(found.distance, wanted, rtol=1e-12, atol=1e-15 * scale)
-    own = np.linalg.norm(queries - points[found.index], axis=1)
-    np.testing.assert_allclose(own, wanted, rtol=1e-12, atol=1e-15 * scale)
+    np.testing.assert_allclose(result.distance, expected, rtol=1e-12, atol=1e-15 * scale)
+    own = np.linalg.norm(queries - points[result.index], axis=1)
+    np.testing.assert_allclose(own, expected, rtol=1e-12, atol=1e-15 * scale)
 
 
 def hard_clouds() -> dict[str, tuple[F64, F64]]:
@@ -81,9 +81,9 @@ def test_neighbours_in_one_cell_among_a_hundred_thousand() -> None:
     """A stray point must not make the search exhaustive: 10^10 pairs would take a minute."""
     rng = np.random.default_rng(1)
     points = np.concatenate([1e-9 * rng.normal(size=(100_000, 3)), [[1e9, 1e9, 1e9]]])
-    found = nearest(points, points)
-    assert (found.distance == 0).all()
-    np.testing.assert_array_equal(points[found.index], points)
+    result = nearest(points, points)
+    assert (result.distance == 0).all()
+    np.testing.assert_array_equal(points[result.index], points)
 
 
 def test_both_directions_are_two_searches() -> None:
@@ -108,11 +108,11 @@ def test_distance_to_a_mesh_is_exact(offset: float) -> None:
     points = np.random.default_rng(3).uniform(-1, 2, (5000, 3))
     outside = np.maximum(np.maximum(-points, points - 1), 0)
     inside = np.minimum(points, 1 - points).min(axis=1)
-    wanted = np.where((outside == 0).all(axis=1), inside, np.linalg.norm(outside, axis=1))
-    found = surface_distance(points + offset, vertices + offset, faces)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6 if offset == 0 else 1e-5)
+    expected = np.where((outside == 0).all(axis=1), inside, np.linalg.norm(outside, axis=1))
+    result = surface_distance(points + offset, vertices + offset, faces)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6 if offset == 0 else 1e-5)
     clear = np.abs(np.sort(outside, axis=1)[:, -1]) > 0.01  # the nearest triangle is not in doubt
-    np.testing.assert_allclose(found[clear], wanted[clear], rtol=0, atol=1e-15 * max(10, offset * 10))
+    np.testing.assert_allclose(result[clear], expected[clear], rtol=0, atol=1e-15 * max(10, offset * 10))
 
 
 def test_a_triangle_without_area_is_its_edges() -> None:

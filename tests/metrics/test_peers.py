@@ -17,12 +17,12 @@ def test_nearest_neighbours_agree(peer: str, scale: float) -> None:
     if peer not in installed(NEAREST):
         pytest.skip(f"{peer} is not installed")
     rng = np.random.default_rng(0)
-    one, other = scale * rng.normal(size=(4000, 3)), scale * rng.normal(size=(3000, 3))
-    ours, theirs = nearest(one, other), nearest_by(peer, one, other)
+    pred, truth = scale * rng.normal(size=(4000, 3)), scale * rng.normal(size=(3000, 3))
+    own, reference = nearest(pred, truth), nearest_by(peer, pred, truth)
     tolerance = 1e-5 if peer in FLOAT32_ONLY else 1e-12
-    np.testing.assert_allclose(theirs.distance, ours.distance, rtol=tolerance, atol=tolerance * scale)
+    np.testing.assert_allclose(reference.distance, own.distance, rtol=tolerance, atol=tolerance * scale)
     if peer not in FLOAT32_ONLY:
-        np.testing.assert_array_equal(theirs.index, ours.index)
+        np.testing.assert_array_equal(reference.index, own.index)
 
 
 @pytest.mark.parametrize("peer", EMD)
@@ -30,10 +30,10 @@ def test_exact_transport_lies_in_our_interval(peer: str) -> None:
     if peer not in installed(EMD):
         pytest.skip(f"{peer} is not installed")
     rng = np.random.default_rng(1)
-    one, other = rng.normal(size=(600, 3)), rng.normal(size=(600, 3)) + [0.5, 0, 0]
-    found = emd(one, other, gap=1e-3)
-    assert found.lower <= emd_by(peer, one, other) * (1 + 1e-9)
-    assert found.upper >= emd_by(peer, one, other) * (1 - 1e-9)
+    pred, truth = rng.normal(size=(600, 3)), rng.normal(size=(600, 3)) + [0.5, 0, 0]
+    result = emd(pred, truth, gap=1e-3)
+    assert result.lower <= emd_by(peer, pred, truth) * (1 + 1e-9)
+    assert result.upper >= emd_by(peer, pred, truth) * (1 - 1e-9)
 
 
 def test_chamfer_of_pytorch3d_agrees() -> None:
@@ -41,9 +41,9 @@ def test_chamfer_of_pytorch3d_agrees() -> None:
     import torch
 
     rng = np.random.default_rng(2)
-    one, other = rng.normal(size=(500, 3)).astype(np.float32), rng.normal(size=(700, 3)).astype(np.float32)
-    theirs = loss.chamfer_distance(torch.from_numpy(one)[None], torch.from_numpy(other)[None])[0].item()
-    assert chamfer(one, other).l2sq_sum == pytest.approx(theirs, rel=1e-5)
+    pred, truth = rng.normal(size=(500, 3)).astype(np.float32), rng.normal(size=(700, 3)).astype(np.float32)
+    reference = loss.chamfer_distance(torch.from_numpy(pred)[None], torch.from_numpy(truth)[None])[0].item()
+    assert chamfer(pred, truth).l2sq_sum == pytest.approx(reference, rel=1e-5)
 
 
 def test_an_absent_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,10 +38,10 @@ def world(seed: int) -> F64:
     return similarity(float(np.exp(rng.uniform(-2, 2))), rotation, 5 * rng.normal(size=3))
 
 
-def errors(found: F64, truth: F64) -> tuple[float, float]:
+def errors(result: F64, truth: F64) -> tuple[float, float]:
     """Degrees, and the relative error of the scale."""
-    angle = float(rotation_angle(rotation_of(found) @ rotation_of(truth).T))
-    return angle, abs(scale_of(found) / scale_of(truth) - 1)
+    angle = float(rotation_angle(rotation_of(result) @ rotation_of(truth).T))
+    return angle, abs(scale_of(result) / scale_of(truth) - 1)
 
 
 def check_stages(result: Registration, *names: str) -> None:
@@ -52,7 +52,7 @@ def check_stages(result: Registration, *names: str) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_any_pose_is_found(seed: int) -> None:
+def test_any_pose_is_recovered(seed: int) -> None:
     truth, pose = sample(chair(), 6000, seed), world(seed)
     result = register(apply(invert(pose), sample(chair(), 6000, 100 + seed)), truth, seed=seed)
     angle, scale = errors(result.target_from_source, pose)
@@ -62,7 +62,7 @@ def test_any_pose_is_found(seed: int) -> None:
     check_stages(result, "search", "icp")
 
 
-def test_half_a_cloud_among_floaters_is_found_the_same_way_twice() -> None:
+def test_half_a_cloud_among_floaters_registers_the_same_way_twice() -> None:
     rng = np.random.default_rng(2)
     truth, part, pose = sample(chair(), 6000, 2), sample(chair(), 8000, 3), world(2)
     part = part[part @ [0.5, 0.3, 0.8] <= np.quantile(part @ [0.5, 0.3, 0.8], 0.65)]
@@ -112,12 +112,12 @@ def test_cameras_settle_the_pose_even_of_a_symmetric_shape() -> None:
     poses[:, :3, :3] = Rotation.random(6, random_state=15).as_matrix()
     poses[:, :3, 3] = 3 * rng.normal(size=(6, 3))
     intrinsics = np.tile(np.diag([500.0, 500, 1]), (6, 1, 1))
-    theirs = poses @ pose  # seen from pred's world: the rotation part carries the scale, which is divided out
-    theirs[:, :3] /= scale_of(pose)
+    pred_poses = poses @ pose  # seen from pred's world: the rotation part carries the scale, which is divided out
+    pred_poses[:, :3] /= scale_of(pose)
     result = register(
         apply(invert(pose), sample(mesh, 5000, 16)),
         truth,
-        cameras=(Cameras(intrinsics, theirs), Cameras(intrinsics, poses)),
+        cameras=(Cameras(intrinsics, pred_poses), Cameras(intrinsics, poses)),
     )
     angle, scale = errors(result.target_from_source, pose)
     assert angle < 0.2 and scale < 0.003

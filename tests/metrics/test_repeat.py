@@ -10,18 +10,18 @@ from metrics.repeat import floor, repeat
 
 
 def test_draws_follow_from_the_seed_and_append() -> None:
-    few, more = repeat(lambda rng: rng.normal(), 5, seed=3), repeat(lambda rng: rng.normal(), 9, seed=3)
-    assert more.values[:5] == few.values
-    assert len(set(more.values)) == 9
-    assert repeat(lambda rng: rng.normal(), 5, seed=4).values != few.values
+    five, nine = repeat(lambda rng: rng.normal(), 5, seed=3), repeat(lambda rng: rng.normal(), 9, seed=3)
+    assert nine.values[:5] == five.values
+    assert len(set(nine.values)) == 9
+    assert repeat(lambda rng: rng.normal(), 5, seed=4).values != five.values
 
 
 def test_the_interval_is_students() -> None:
     """Two draws, one degree of freedom: 12.706 standard errors."""
-    found = repeat(lambda rng: rng.normal(), 2, seed=0)
-    assert found.value == pytest.approx(np.mean(found.values))
-    assert found.high - found.value == pytest.approx(12.7062 * found.std / np.sqrt(2), rel=1e-5)
-    assert found.value - found.low == pytest.approx(found.high - found.value)
+    result = repeat(lambda rng: rng.normal(), 2, seed=0)
+    assert result.value == pytest.approx(np.mean(result.values))
+    assert result.high - result.value == pytest.approx(12.7062 * result.std / np.sqrt(2), rel=1e-5)
+    assert result.value - result.low == pytest.approx(result.high - result.value)
 
 
 def test_the_interval_holds_the_mean_nineteen_times_in_twenty() -> None:
@@ -30,8 +30,8 @@ def test_the_interval_holds_the_mean_nineteen_times_in_twenty() -> None:
 
 
 def test_a_constant_has_no_width() -> None:
-    found = repeat(lambda rng: 2.5, 5, seed=0)
-    assert (found.value, found.low, found.high, found.std) == (2.5, 2.5, 2.5, 0.0)
+    result = repeat(lambda rng: 2.5, 5, seed=0)
+    assert (result.value, result.low, result.high, result.std) == (2.5, 2.5, 2.5, 0.0)
 
 
 def test_the_floor_falls_as_samples_grow() -> None:
@@ -48,9 +48,9 @@ def test_a_perfect_model_is_not_perfect_at_few_points() -> None:
 
 
 def test_the_halves_of_a_draw_are_disjoint() -> None:
-    def overlap(one: np.ndarray, other: np.ndarray) -> float:
-        assert len(one) == len(other) == 50
-        return float(len(set(one[:, 0]) & set(other[:, 0])))
+    def overlap(pred: np.ndarray, truth: np.ndarray) -> float:
+        assert len(pred) == len(truth) == 50
+        return float(len(set(pred[:, 0]) & set(truth[:, 0])))
 
     assert floor(overlap, np.arange(300.0).reshape(100, 3), 50).value == 0
 

@@ -31,24 +31,24 @@ def test_umeyama_recovers_a_known_similarity(seed: int, count: int, planar: bool
     rng = np.random.default_rng(seed)
     source = rng.normal(size=(count, 3)) * ([1, 1, 0] if planar else [1, 1, 1])
     truth = random_similarity(rng)
-    found = umeyama(source, apply(truth, source))
-    np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-6 * np.abs(truth).max())
-    assert np.linalg.det(rotation_of(found)) == pytest.approx(1)
+    result = umeyama(source, apply(truth, source))
+    np.testing.assert_allclose(result, truth, rtol=1e-6, atol=1e-6 * np.abs(truth).max())
+    assert np.linalg.det(rotation_of(result)) == pytest.approx(1)
 
 
 def test_umeyama_agrees_with_colmap() -> None:
     rng = np.random.default_rng(9)
     source, noise = rng.normal(size=(40, 3)), 0.1 * rng.normal(size=(40, 3))
     target = apply(random_similarity(rng), source) + noise
-    theirs = pycolmap.estimate_sim3d(source, target)
-    assert theirs is not None
-    np.testing.assert_allclose(umeyama(source, target)[:3], theirs.matrix(), rtol=1e-9, atol=1e-9)
+    reference = pycolmap.estimate_sim3d(source, target)
+    assert reference is not None
+    np.testing.assert_allclose(umeyama(source, target)[:3], reference.matrix(), rtol=1e-9, atol=1e-9)
 
 
 def test_umeyama_never_mirrors() -> None:
     source = np.random.default_rng(0).normal(size=(20, 3))
-    found = umeyama(source, source * [1, 1, -1])
-    assert np.linalg.det(found[:3, :3]) > 0
+    result = umeyama(source, source * [1, 1, -1])
+    assert np.linalg.det(result[:3, :3]) > 0
 
 
 @pytest.mark.parametrize("with_scale", [True, False])

@@ -50,7 +50,7 @@ def test_the_adaptive_interval_holds_the_truth() -> None:
     assert result.lower <= result.value <= result.upper
 
 
-def test_open_meshes_are_told() -> None:
+def test_open_meshes_are_detected() -> None:
     vertices, faces = parts(BALL)
     holed = volume_iou(vertices, faces[3:], vertices, faces, resolution=16)
     assert not holed.pred_closed and holed.truth_closed and holed.value == pytest.approx(1, abs=0.02)

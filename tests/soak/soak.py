@@ -96,12 +96,12 @@ def run_case(case: Case, base: Path, folder: Path) -> Row:
         apply(case, tree)
         began, cpu = time.perf_counter(), _children_cpu()
         more = ["--against", str(base), "--workloads", case.time] if case.time else []
-        code, said = check(tree, ["--only", case.parts, *more], folder)
+        code, output = check(tree, ["--only", case.parts, *more], folder)
     finally:
         shutil.rmtree(tree)
-    wanted = code in CAUGHT if case.kind == "regression" else code not in ALARMS
+    expected = code in CAUGHT if case.kind == "regression" else code not in ALARMS
     seconds = (_children_cpu() - cpu, time.perf_counter() - began)
-    return Row(case.kind, case.name, case.parts, code, wanted, said, *(round(s, 1) for s in seconds))
+    return Row(case.kind, case.name, case.parts, code, expected, output, *(round(s, 1) for s in seconds))
 
 
 def check(tree: Path, arguments: list[str], folder: Path) -> tuple[int, str]:
@@ -134,9 +134,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="reconbench-") as temporary:
         folder = Path(temporary).resolve()
         base = copy_tree(ROOT, folder / "base")
-        code, said = check(base, ["--only", "exact"], folder)
+        code, output = check(base, ["--only", "exact"], folder)
         if code != 0:
-            sys.stderr.write(f"the unchanged tree does not pass (exit code {code}): {said}\n")
+            sys.stderr.write(f"the unchanged tree does not pass (exit code {code}): {output}\n")
             return 5
         for case in (case for case in read_cases() if options.only in case.name):
             row = run_case(case, base, folder)
