@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.contract import Reconstruction
+from adapters.contract import InputError, Reconstruction
 from bench.gate.baseline import Baseline, Frozen, save_baseline, save_frozen
 from bench.gate.exact import cases, quick
 from bench.gate.fresh import frozen_name, is_posed, name_of, run_fresh, write_fresh
