@@ -207,16 +207,16 @@ def read_card(path: Path) -> Card:
 
 def find_adapters() -> dict[str, Adapter]:
     """Every built-in and plugin adapter by name, built-ins first; nothing is imported."""
-    adapters: dict[str, Adapter] = {}
+    registry: dict[str, Adapter] = {}
     for file in sorted(SYSTEMS.glob("*/adapter.toml")):
         name = file.parent.name.replace("_", "-")
-        adapters[name] = Adapter(name, file.parent, "built-in")
+        registry[name] = Adapter(name, file.parent, "built-in")
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         folder = _package_folder(point.value)
-        if folder is not None and point.name not in adapters:
+        if folder is not None and point.name not in registry:
             origin = f"plugin {point.dist.name} {point.dist.version}" if point.dist else "plugin"
-            adapters[point.name] = Adapter(point.name, folder, origin)
-    return adapters
+            registry[point.name] = Adapter(point.name, folder, origin)
+    return registry
 
 
 def get_adapter(name: str) -> Adapter:
@@ -224,11 +224,11 @@ def get_adapter(name: str) -> Adapter:
     if "/" in name or (Path(name) / "adapter.toml").is_file():
         folder = Path(name).resolve()
         return Adapter(read_card(folder / "adapter.toml").name, folder, "folder")
-    adapters = find_adapters()
-    if name in adapters:
-        return adapters[name]
-    matches = difflib.get_close_matches(name, adapters, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(matches)}?" if matches else f"known: {', '.join(adapters)}"
+    registry = find_adapters()
+    if name in registry:
+        return registry[name]
+    matches = difflib.get_close_matches(name, registry, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(matches)}?" if matches else f"known: {', '.join(registry)}"
     raise InputError(f"adapter {name!r} is not known; {hint}")
 
 
