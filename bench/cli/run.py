@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -28,6 +28,7 @@ class RunFlags:
     scenes: Annotated[str | None, Parameter(help="embedded scenes or Scene directories, comma-separated")] = None
     views: Annotated[str | None, Parameter(help="view counts, such as 1,2,4; default: all")] = None
     seeds: Annotated[str | None, Parameter(help="seeds, each a repeat with its own view subset: 0,1,2")] = None
+    order: Annotated[Literal["spread", "overlap"] | None, Parameter(help="of the views that a count takes")] = None
     give: Annotated[str | None, Parameter(help="masks, cameras, targets: given to adapters that accept them")] = None
     option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None
     protocol: Annotated[str | None, Parameter(help="how to score: a protocol's name or .toml file")] = None
@@ -249,7 +250,13 @@ def _suite(flags: RunFlags) -> Suite:
     for flag, text in (("views", flags.views), ("seeds", flags.seeds)):
         if text is not None:
             changes[flag] = integers(f"--{flag}", text)
-    plain = {"protocol": flags.protocol, "truth": flags.truth, "device": flags.device, "budget_seconds": flags.budget}
+    plain = {
+        "order": flags.order,
+        "protocol": flags.protocol,
+        "truth": flags.truth,
+        "device": flags.device,
+        "budget_seconds": flags.budget,
+    }
     changes |= {field: value for field, value in plain.items() if value is not None}
     policy = {"deadline": flags.deadline, "memory_gib": flags.memory, "repeats": flags.repeats}
     stated = {field: value for field, value in policy.items() if value is not None}
