@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import sysconfig
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +186,37 @@ def test_a_report_has_its_files_and_every_trial(store: Path, tmp_path: Path) -> 
     assert set(scores["adapter"]) == {"oracle", "noisy-oracle", "faulty"}
     assert (scores["value"].notna() == (scores["status"] == "ok")).all()
     page = (tmp_path / "report" / "leaderboard.html").read_text()
-    assert "http://" not in page.replace("http://www.w3.org", "") or 'src="http' not in page
+    assert not loaded_from_the_network(page)
+
+
+def loaded_from_the_network(page: str) -> list[str]:
+    """What a browser would fetch to show `page`, beside files next to it; links are followed by hand alone."""
+    fetched = re.findall(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""", page)
+
+    class Finder(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            names = {"src", "srcset", "poster", "data"} | ({"href"} if tag in ("link", "image", "use") else set())
+            fetched.extend(
+                value for name, value in attrs if name in names and re.match(r"\s*(https?:)?//", value or "") and value
+            )
+
+    Finder().feed(page)
+    return fetched
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        '<img srcset="//cdn.example/x.png 2x">',
+        '<link rel="stylesheet" href="http://fonts.example/a.css">',
+        "<style>@import 'https://fonts.example/a.css'; </style>",
+        "<style>body { background: url(https://cdn.example/x.png) }</style>",
+    ],
+)
+def test_what_a_page_would_load_from_the_network_is_seen(part: str) -> None:
+    assert loaded_from_the_network(f"<html>{part}<a href='https://example.org'>a link</a></html>")
+    assert not loaded_from_the_network("<a href='https://example.org'>a link</a><img src='here.png'>")
 
 
 def test_scoring_again_gives_the_same_scores_without_any_model(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,6 +360,18 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_folders_of_the_user_s_own_are_never_imported(tmp_path: Path) -> None:
+    for room in ("adapters", "bench", "data", "metrics", "reports"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").write_text("raise RuntimeError('the folder of the user was imported')")
+    command = Path(sysconfig.get_path("scripts")) / "reconbench"
+    done = subprocess.run([command, "data", "list"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "elephant" in done.stdout
+    unsafe = [sys.executable, "-c", "from bench.cli import main; main(['--help'])"]
+    assert subprocess.run(unsafe, cwd=tmp_path, capture_output=True, check=False).returncode == 1, "this could not fail"
 
 
 def test_a_reconstruction_is_what_was_stored(store: Path) -> None:

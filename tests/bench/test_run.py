@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from adapters.contract import InputError
@@ -89,29 +91,69 @@ def test_a_second_run_repeats_nothing(undisturbed: Store, scene: Scene) -> None:
     assert before == after
 
 
+def workers(store: Path) -> list[int]:
+    """The processes whose output goes to a log of `store`: its workers, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process.pid}/fd/1").resolve().is_relative_to(store / "logs"):
+                found.append(process.pid)
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> bool:
+    """Whether `condition` came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def test_killed_at_any_moment_and_run_again_the_scores_are_those_of_an_undisturbed_run(
     undisturbed: Store, scene_path: Path, tmp_path: Path
 ) -> None:
+    store = tmp_path / "store"
     command = [sys.executable, "-c", "from bench.cli import main; main()", "run", "--adapters", "oracle,noisy-oracle"]
-    command += ["--scenes", str(scene_path), "--views", "2,4", "--truth", "exact", "--store", str(tmp_path / "store")]
+    command += ["--scenes", str(scene_path), "--views", "2,4", "--truth", "exact", "--store", str(store)]
     command += ["--repeats", "0"]
+
+    def files(kind: str) -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (store / kind).glob("[!.]*.json")}
+
     seen: dict[str, int] = {}
-    for delay in (1.5, 3.0, 4.5, 6.0):
+    moments: tuple[Callable[[], object], ...] = (
+        lambda: workers(store),  # in the middle of the first trial
+        lambda: files("trials"),  # finished, and not scored
+        lambda: files("scores"),
+        lambda: len(files("trials")) > 2 and workers(store),
+    )
+    for moment in moments:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(delay)
+        assert wait_for(lambda: moment() or process.poll() is not None), "nothing happened"  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.wait()
-        finished = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "store" / "trials").glob("[!.]*.json")}
+        assert wait_for(lambda: not workers(store), 10), "a worker outlived its host"
+        finished = files("trials")
         assert seen.items() <= finished.items(), "a finished trial was repeated"
         seen = finished
     subprocess.run(command, check=True, capture_output=True, timeout=240)
-    store = Store(tmp_path / "store")
-    assert {p.name: p.stat().st_mtime_ns for p in (store.path / "trials").glob("[!.]*.json")}.items() >= seen.items()
-    assert scores_of(store) == scores_of(undisturbed)
-    time.sleep(0.5)  # a worker whose host was killed dies with it
-    orphans = subprocess.run(["pgrep", "-f", "adapters.worker"], capture_output=True, text=True, check=False).stdout
-    for pid in orphans.split():
-        assert f"PPid:\t{os.getpid()}" not in Path(f"/proc/{pid}/status").read_text()
+    assert files("trials").items() >= seen.items()
+    assert scores_of(Store(store)) == scores_of(undisturbed)
+    assert not workers(store)
+
+
+def test_a_worker_without_a_host_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    with (tmp_path / "logs" / "x.log").open("w") as log:
+        orphan = subprocess.Popen(["sleep", "30"], stdout=log)
+    try:
+        assert workers(tmp_path) == [orphan.pid]
+    finally:
+        orphan.kill()
+        orphan.wait()
+    assert not workers(tmp_path)
 
 
 def test_changed_options_views_or_seed_are_other_trials(scene: Scene) -> None:
