@@ -8,7 +8,7 @@ from adapters.contract import F64
 from data.synthetic import sdf
 from data.synthetic.noise import fbm
 from data.synthetic.paint import Coat, label, linear
-from data.synthetic.toy import Look, Toy
+from data.synthetic.toy import Look, Toy, variation
 
 PALETTES = (  # body, beak, cap, band, scarf
     ("f5c02c", "e8692b", "f4f1e8", "2a4d7c", "c8403a"),
@@ -25,10 +25,7 @@ LOOKS = (
 
 def duck(seed: int) -> Toy:
     """The recipe; `seed` 0 is the embedded one, others vary pose, proportions and colours. Decimetres."""
-    rng = np.random.default_rng([seed, 3])
-
-    def vary(middle: float, spread: float) -> float:
-        return middle + (spread * float(rng.uniform(-1, 1)) if seed else 0.0)
+    vary = variation(seed, 3)
 
     long, wide, tall = vary(1.12, 0.12), vary(0.86, 0.08), vary(0.78, 0.08)
     skull, turn, nod, lift = vary(0.66, 0.06), vary(33, 30), vary(-6, 8), vary(24, 14)

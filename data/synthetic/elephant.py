@@ -8,7 +8,7 @@ from adapters.contract import F64
 from data.synthetic import sdf
 from data.synthetic.noise import fbm, lattice_hash, smoothstep
 from data.synthetic.paint import Coat, fabrics, label, linear, mix
-from data.synthetic.toy import Look, Toy
+from data.synthetic.toy import Look, Toy, variation
 
 PALETTES = (
     ("e4572e", "2e8c8a", "f2b134", "2d4a7a", "f6e7cb", "b23a6f"),
@@ -23,10 +23,7 @@ LOOKS = (
 
 def elephant(seed: int) -> Toy:
     """The recipe; `seed` 0 is the embedded one, others vary pose, proportions, prints and palette. Decimetres."""
-    rng = np.random.default_rng([seed, 1])
-
-    def vary(middle: float, spread: float) -> float:
-        return middle + (spread * float(rng.uniform(-1, 1)) if seed else 0.0)
+    vary = variation(seed, 1)
 
     girth, leg, turn, curl = vary(0.80, 0.1), vary(0.33, 0.05), vary(26, 20), vary(0.55, 0.35)
     ear, ball, stride = vary(0.78, 0.12), vary(0.36, 0.06), vary(0.14, 0.1)

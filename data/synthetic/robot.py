@@ -8,7 +8,7 @@ from adapters.contract import F64
 from data.synthetic import sdf
 from data.synthetic.noise import fbm, smoothstep
 from data.synthetic.paint import Coat, label, linear, mix
-from data.synthetic.toy import Look, Toy
+from data.synthetic.toy import Look, Toy, variation
 
 PALETTES = (  # chest, limbs, head, trim
     ("c02d2a", "2c6e9b", "e9dfc7", "e8b23a"),
@@ -23,10 +23,7 @@ LOOKS = (
 
 def robot(seed: int) -> Toy:
     """The recipe; `seed` 0 is the embedded one, others vary pose, proportions and colours. Decimetres."""
-    rng = np.random.default_rng([seed, 4])
-
-    def vary(middle: float, spread: float) -> float:
-        return middle + (spread * float(rng.uniform(-1, 1)) if seed else 0.0)
+    vary = variation(seed, 4)
 
     wide, tall, skull = vary(0.82, 0.08), vary(0.54, 0.06), vary(0.46, 0.05)
     turn, wave, swing = vary(-24, 25), vary(12, 15), vary(-18, 20)

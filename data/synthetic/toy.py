@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from adapters.contract import F64
 from data.synthetic.paint import Paint
@@ -33,3 +36,13 @@ class Toy:
     cell: float  # of the marching-cubes grid
     paint: Paint
     look: Look
+
+
+def variation(seed: int, recipe: int) -> Callable[[float, float], float]:
+    """`vary(middle, spread)` of one recipe: a value within `spread` of `middle`; seed 0 gives `middle` itself."""
+    rng = np.random.default_rng([seed, recipe])
+
+    def vary(middle: float, spread: float) -> float:
+        return middle + (spread * float(rng.uniform(-1, 1)) if seed else 0.0)
+
+    return vary

@@ -9,7 +9,7 @@ from adapters.contract import F64
 from data.synthetic import sdf
 from data.synthetic.noise import fbm, smoothstep
 from data.synthetic.paint import Coat, label, linear, mix
-from data.synthetic.toy import Look, Toy
+from data.synthetic.toy import Look, Toy, variation
 
 PALETTES = (  # frame, stripe, rims, leather, flag, ball
     ("1f8a84", "f3e3c0", "d8402f", "a8603a", "f2a93b", "e9c53a"),
@@ -25,10 +25,7 @@ UP, LEFT = np.array([0, 0, 1.0]), np.array([0, 1.0, 0])
 
 def tricycle(seed: int) -> Toy:
     """The recipe; `seed` 0 is the embedded one, others vary pose, proportions and colours. Decimetres."""
-    rng = np.random.default_rng([seed, 6])
-
-    def vary(middle: float, spread: float) -> float:
-        return middle + (spread * float(rng.uniform(-1, 1)) if seed else 0.0)
+    vary = variation(seed, 6)
 
     big, small, track = vary(0.80, 0.05), vary(0.54, 0.05), vary(0.66, 0.06)
     steer, pedal, wire = sdf.rotation(UP, vary(32, 20)), vary(40, 40), 0.034

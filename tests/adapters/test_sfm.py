@@ -14,6 +14,7 @@ from scipy.ndimage import map_coordinates, zoom
 
 from adapters.contract import Cameras, Unsupported
 from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, sparse_model, undistorted
+from data.synthetic.rig import look_at
 
 FOCAL, WIDTH, HEIGHT = 380.0, 320, 240
 VIEWS = 6
@@ -29,13 +30,7 @@ def corner_views(count: int = VIEWS, radial: float = 0.0) -> tuple[list[np.ndarr
     for i in range(count):
         angle = np.pi / 4 + 0.13 * (i - (count - 1) / 2)
         centre = np.array([3.2 * np.cos(angle), 3.2 * np.sin(angle), 1.6 + 0.15 * (i % 2)])
-        z = np.array([0.5, 0.5, 0.5]) - centre
-        z /= np.linalg.norm(z)
-        x = np.cross(z, [0, 0, 1.0])
-        x /= np.linalg.norm(x)
-        pose = np.eye(4)
-        pose[:3, :3] = np.stack([x, np.cross(z, x), z])
-        pose[:3, 3] = -pose[:3, :3] @ centre
+        pose = look_at(centre, np.array([0.5, 0.5, 0.5]))
         poses.append(pose)
         v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
         plane = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL], axis=-1)

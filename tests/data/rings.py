@@ -6,6 +6,7 @@ import numpy as np
 import trimesh
 
 from adapters.contract import Cameras
+from data.synthetic.rig import look_at
 from metrics.similarity import similarity
 
 
@@ -14,13 +15,7 @@ def ring(count: int, radius: float = 3.0, height: float = 1.0, focal: float = 30
     poses = []
     for angle in np.arange(count) * 2 * np.pi / count:
         centre = np.array([radius * np.cos(angle), radius * np.sin(angle), height])
-        z = -centre / np.linalg.norm(centre)
-        x = np.cross(z, [0, 0, 1.0])
-        x /= np.linalg.norm(x)
-        pose = np.eye(4)
-        pose[:3, :3] = np.stack([x, np.cross(z, x), z])
-        pose[:3, 3] = -pose[:3, :3] @ centre
-        poses.append(pose)
+        poses.append(look_at(centre, np.zeros(3)))
     K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     return Cameras(np.tile(K, (count, 1, 1)), np.array(poses))
 
