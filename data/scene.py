@@ -84,7 +84,7 @@ class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Scene:
-    """An opened Scene directory; images and truths are read when asked for."""
+    """An opened Scene directory; images and truths are read on access."""
 
     path: Path
     file: SceneFile

@@ -67,7 +67,7 @@ def sharpest_frames(path: Path, count: int) -> Iterator[Frame]:
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream, base: float) -> float:
-    """Seconds of video; from the packets' times where no header says."""
+    """Seconds of video; from the packets' times where no header states it."""
     if stream.duration:
         return stream.duration * base
     if container.duration:

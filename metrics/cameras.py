@@ -26,7 +26,7 @@ from metrics.similarity import (
 __all__ = ["AlignmentError", "CameraAlignment", "PoseErrors", "align_cameras", "pose_errors"]
 
 COLLINEAR = 1e-3  # second spread of the centres over the first, at or below which they count as collinear
-ROBUST_VIEWS = 6  # with fewer views there is no majority to tell a wrong camera by
+ROBUST_VIEWS = 6  # with fewer views no majority identifies a wrong camera
 CANDIDATES = 2000  # most two-camera hypotheses tried
 FAILED = 180.0  # degrees, the error of a pair with an unregistered view
 
@@ -70,7 +70,7 @@ def align_cameras(pred: Cameras, truth: Cameras, robust: bool = True) -> CameraA
     Least squares over centre distances and chordal rotation distances (Hartley et al., Rotation Averaging, 2013,
     section 5.3), where a radian counts as the root mean square radius of truth's camera centres: with few views the
     rotations hold the turn that nearly collinear centres leave free. With `robust` and at least 6 views, wrong
-    cameras (fewer than half) are found by least median of squares over two-camera hypotheses and weighted out with
+    cameras (fewer than half) are detected by least median of squares over two-camera hypotheses and weighted out with
     the Geman-McClure kernel. Deterministic.
 
     Raises AlignmentError for fewer than 3 views, or where either side's centres coincide or lie on a line.
@@ -117,7 +117,7 @@ def pose_errors(pred: Cameras, truth: Cameras, registered: Bools | None = None) 
 
     `centre_rmse` is the absolute trajectory error after the least-squares similarity of the centres (Umeyama 1991;
     Sturm et al. 2012); None with fewer than 3 registered views or where their centres lie on a line. `rotation_rmse`
-    follows the best common rotation (chordal mean). Both speak of the registered views alone: read them beside
+    follows the best common rotation (chordal mean). Both cover the registered views alone: read them together with
     `registered`.
     """
     _paired(pred, truth)

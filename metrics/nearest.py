@@ -68,7 +68,7 @@ def distances(
 def surface_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> F64:
     """(M,) distances from `points` (M, 3) to the triangle mesh `vertices` (V, 3), `faces` (F, 3) int.
 
-    The nearest triangle is found in single precision; the distance to it is computed in double."""
+    The nearest triangle is searched in single precision; the distance to it is computed in double."""
     import point_cloud_utils
 
     cloud, corners = checked_points("points", points), checked_points("vertices", vertices)

@@ -21,11 +21,11 @@ Cloud = NDArray[np.floating[Any]]  # (M, 3); float32 or float64, which decides t
 
 
 class PeerMissing(ImportError):
-    """A peer whose package is not installed; the message says which."""
+    """A peer whose package is not installed; the message names it."""
 
 
 def nearest_by(peer: str, queries: Cloud, points: Cloud) -> Nearest:
-    """The nearest of `points` (M, 3) to each of `queries` (Q, 3), found by `peer`, one of `NEAREST`.
+    """The nearest of `points` (M, 3) to each of `queries` (Q, 3), computed by `peer`, one of `NEAREST`.
 
     Raises PeerMissing where its package is absent."""
     package, search = NEAREST[peer]
@@ -35,7 +35,7 @@ def nearest_by(peer: str, queries: Cloud, points: Cloud) -> Nearest:
 
 
 def emd_by(peer: str, pred: Cloud, truth: Cloud) -> float:
-    """The exact least mean length of a bijection of `pred` and `truth` (n, 3), found by `peer`, one of `EMD`.
+    """The exact least mean length of a bijection of `pred` and `truth` (n, 3), computed by `peer`, one of `EMD`.
 
     Takes memory for n^2 float64. Raises PeerMissing where its package is absent."""
     package, solve = EMD[peer]

@@ -18,7 +18,7 @@ class VolumeIoU:
     """Intersection over union of two volumes."""
 
     value: float | None  # None where neither encloses anything
-    lower: float | None  # the true value lies in [lower, upper]; None where no bounds were asked for
+    lower: float | None  # the true value lies in [lower, upper]; None where no bounds were requested
     upper: float | None
     pred_closed: bool  # every edge borders two faces that agree on its direction
     truth_closed: bool
@@ -79,8 +79,8 @@ def volume_iou_adaptive(
     """IoU of two closed meshes with `upper - lower` at most `gap`, by an octree that splits only undecided cells.
 
     A cell is decided where neither surface comes within half its diagonal of its centre: all of it is then inside or
-    outside. `value` counts the undecided cells by their centres. The gap is larger than asked where closing it would
-    take more than a million cells at once. Arguments as in `volume_iou`.
+    outside. `value` counts the undecided cells by their centres. The gap is larger than requested where closing it
+    would take more than a million cells at once. Arguments as in `volume_iou`.
 
     Raises ValueError where a mesh is not closed: nothing is certain then.
     """

@@ -1,4 +1,4 @@
-"""The baseline: a folder of one JSON file and the frozen predictions that it speaks of."""
+"""The baseline: a folder of one JSON file and the frozen predictions that it refers to."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from metrics.volume import volume_iou
 
 Case = Callable[[], Readings]
 SEED = 1  # not the default: a seed that is ignored must show
-GAP = 0.01  # what `emd` promises unless asked for another
+GAP = 0.01  # the gap that `emd` guarantees by default
 
 
 def quick(name: str) -> Protocol:
@@ -191,7 +191,7 @@ def _emd(pred: np.ndarray, truth: np.ndarray) -> Readings:
 
 
 def _worker() -> Readings:
-    """What the harness says of an adapter whose times, memory and numbers are known. Sleeping never ends early, so a
+    """What the harness reports for an adapter of known times, memory and numbers. Sleeping never ends early, so a
     time below what was slept is a clock that stopped too soon, however busy the machine."""
     policy = Policy(warmups=1, repeats=3, min_seconds=0.0, deadline=60.0)
     views = Views(images=(np.zeros((8, 8, 3), np.uint8),), names=("000",))

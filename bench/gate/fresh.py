@@ -83,7 +83,7 @@ def score_fresh(suite: Suite, trial: Trial, prediction: Reconstruction) -> dict[
 
 
 def write_fresh(suite: Suite, advance: Callable[[str], None]) -> list[Fresh]:
-    """What the suite gives now, each trial run `RUNS` times; `advance` is told of each run."""
+    """What the suite gives now, each trial run `RUNS` times; `advance` is called with each run."""
     out = []
     for trial in plan(suite):
         scores: dict[str, list[list[float]]] = {}

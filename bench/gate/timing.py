@@ -2,7 +2,7 @@
 
 Three processes a round, all alive at once and called in turn: the other tree (A), this tree (B), and the other tree
 again (A', the control). A ratio is B over the mean of A and A' within one round, so that whatever the machine does to
-all three cancels; A' over A says what the machine does to equal code. Rounds are spread over several generations of
+all three cancels; A' over A shows what the machine does to equal code. Rounds are spread over several generations of
 processes, because where a process lies in memory is chance as well. The judge looks at the median of the log-ratios
 and its distribution-free interval (that of the sign test: order statistics with binomial coverage)."""
 
@@ -153,7 +153,7 @@ class _Failed(Exception):
 
 
 class _Process:
-    """One process that does one workload of one tree when asked."""
+    """One process that does one workload of one tree on request."""
 
     def __init__(self, tree: Path, name: str) -> None:
         self._tree, self._name = tree, name

@@ -1,4 +1,4 @@
-"""What the gate found, as an exit code, Markdown for a pull request, and JUnit XML for a CI server."""
+"""The gate's findings as an exit code, Markdown for a pull request, and JUnit XML for a CI server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 12  # mismatches of one case that a summary prints
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One reading that is not what the baseline says."""
+    """One reading that differs from the baseline."""
 
     reading: str
     expected: str

@@ -17,7 +17,7 @@ from bench.trials.suite import Suite
 
 
 def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -> Baseline:
-    """Write the baseline of `suite` into `folder`, replacing one that is there; `advance` is told of each step."""
+    """Write the baseline of `suite` into `folder`, replacing one that is there; `advance` is called with each step."""
     trials = plan(suite)
     frozen: dict[str, tuple[Frozen, Reconstruction]] = {}
     for trial in trials:

@@ -1,4 +1,4 @@
-"""Adapter cards and the registry: what systems exist, found without importing any of them."""
+"""Adapter cards and the registry: what systems exist, listed without importing any of them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def tree_name(url: str) -> str:
 
 
 class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the adapter's own environment holds; nothing asked for means Reconbench's own environment serves."""
+    """What the adapter's own environment holds; nothing requested means Reconbench's own environment serves."""
 
     python: str = ">=3.9"  # versions that may serve, as PEP 440 specifies them
     requirements: list[str] = []  # PEP 508, pinned; `NAME @ git+URL@COMMIT` for a repository that pip can install

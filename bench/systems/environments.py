@@ -162,7 +162,7 @@ def _identity(python: Path, key: str) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path, report: Callable[[str], None]) -> Iterator[int]:
-    """Hold the lock of an environment; says whom it waits for. Yields the descriptor: whoever inherits it holds it."""
+    """Hold the lock of an environment; reports which process it waits for. Who inherits the descriptor holds it too."""
     path = folder.with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:

@@ -31,7 +31,7 @@ def now() -> str:
 
 
 def version() -> str:
-    """Reconbench's own, as its package says."""
+    """Reconbench's own, from its package metadata."""
     return importlib.metadata.version("reconbench")
 
 

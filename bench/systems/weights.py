@@ -1,4 +1,4 @@
-"""Weights: what a trial's network is filled with, found in the cache or fetched into it under an accepted licence.
+"""Weights: what a trial's network is filled with, looked up in the cache or fetched into it under an accepted licence.
 
 the hub's own cache (HF_HUB_CACHE, HF_HOME)   models--ORG--NAME/snapshots/COMMIT/FILE
 weights/HASH/FILE                             what a card's url named
@@ -72,7 +72,7 @@ def resolve(adapter: Adapter, requested: str) -> ResolvedWeights:
 
 
 def fetch(adapter: Adapter, advance: Callable[[int, int], None] = lambda done, total: None) -> ResolvedWeights:
-    """Fetch the weights of `adapter`'s card unless they are here, and check them. `advance` is told of bytes.
+    """Fetch the weights of `adapter`'s card unless they are here, and check them. `advance` is called with bytes.
 
     InputError naming the file: where it cannot be had, and where its hash is not the card's."""
     weights = adapter.card.weights
@@ -171,7 +171,7 @@ def _fetch_hub(weights: Weights, advance: Callable[[int, int], None]) -> None:
             f"{weights.hub}: huggingface_hub is wanted to fetch it: pip install 'reconbench[models]'"
         ) from error
     for name in weights.files:
-        try:  # its own bar tells of bytes
+        try:  # its own bar shows bytes
             huggingface_hub.hf_hub_download(
                 weights.hub, name, revision=weights.revision or None, cache_dir=_hub_cache()
             )

@@ -1,4 +1,4 @@
-"""Ground truth from photos: structure from motion and dense stereo, with a card that says how far to trust it."""
+"""Ground truth from photos: structure from motion and dense stereo, with a card that grades it."""
 
 from data.groundtruth.build import build_groundtruth
 from data.groundtruth.quality import QualityCard

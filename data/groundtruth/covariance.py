@@ -1,4 +1,4 @@
-"""What bundle adjustment itself says of its cameras: their covariance (Triggs et al., "Bundle Adjustment: A Modern
+"""The covariance of cameras by bundle adjustment (Triggs et al., "Bundle Adjustment: A Modern
 Synthesis", 1999, sections 6 and 9), from the spread of the residuals and the geometry of the tracks."""
 
 from __future__ import annotations

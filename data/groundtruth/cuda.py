@@ -1,7 +1,7 @@
 """Depth maps by COLMAP's own PatchMatch, where a CUDA device is really there (Schoenberger et al., "Pixelwise View
 Selection for Unstructured Multi-View Stereo", ECCV 2016).
 
-A pycolmap built with CUDA aborts without a device, so the device count is asked first, and the work runs in a process
+A pycolmap built with CUDA aborts without a device, so the device count is queried first, and the work runs in a process
 of its own: `python -m data.groundtruth.cuda WORKSPACE NEAREST FARTHEST`."""
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ Stereo = Callable[
 class Solved:
     """V registered views of one scene with distortion-free images, and what is known of its points."""
 
-    images: Sequence[U8]  # V of (H, W, 3), read when asked for
+    images: Sequence[U8]  # V of (H, W, 3), read on access
     masks: Sequence[Bools] | None
     cameras: Cameras
     sizes: I32  # (V, 2)

@@ -128,7 +128,7 @@ def _from_photos(source: Path, stage: Path) -> tuple[list[ViewFile], dict[str, f
 
 
 def _exif(path: Path) -> tuple[tuple[str, ...], float | None]:
-    """What tells cameras and zoom settings apart, and the 35-mm-equivalent focal length in mm.
+    """What distinguishes cameras and zoom settings, and the 35-mm-equivalent focal length in mm.
 
     Lengths in pixels or pixel pitches are not read: they are stale in a photo that was resized."""
     with Image.open(path) as image:

@@ -97,7 +97,7 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     dense_points: int | None
     dense_coverage: float | None  # share of the pixels (of the object's, where masks exist) with a confirmed depth
     fusion_median_percent: float | None = None  # % of the diameter, from COLMAP's fusion of the same maps to ours
-    mesh_faces: int | None = None  # of `truth/colmap-mesh.ply`, where one was asked for
+    mesh_faces: int | None = None  # of `truth/colmap-mesh.ply`, where one was requested
     halves: Halves | None
     predicted: Predicted | None
     exact: ExactError | None

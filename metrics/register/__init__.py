@@ -32,8 +32,8 @@ def register(
     search over shape alone, which needs no start and bears floaters, noise and missing parts. With `refine`, `icp`
     follows. `truth_normals` (K, 3) serve the refinement and are estimated where not given.
 
-    Every stage's transform, residual and gain are kept. `margin` and `ambiguous` speak of a search only: elsewhere
-    the cameras or the pairs have settled the pose. `poor_fit` speaks of the final pose: less than half of one cloud
+    Every stage's transform, residual and gain are kept. `margin` and `ambiguous` apply to a search only: elsewhere
+    the cameras or the pairs have settled the pose. `poor_fit` describes the final pose: less than half of one cloud
     has a counterpart in the other within three times the thickness of pred's own surface. Deterministic for a seed.
 
     Raises AlignmentError where the inputs do not determine a similarity.

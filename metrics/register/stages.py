@@ -38,18 +38,18 @@ class Registration:
     stages: tuple[Stage, ...]  # in order; the last one's transform is `target_from_source`
     residual: float  # that of the last stage
     margin: float | None  # lead over the best clearly different pose, relative; None where no search was made
-    ambiguous: bool  # another, clearly different pose fits (nearly) as well: symmetry, or too little to tell
+    ambiguous: bool  # another, clearly different pose fits (nearly) as well: symmetry, or too little evidence
     poor_fit: bool  # less than half of one cloud matches the other, even in the best pose: treat as failed
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Nearest-neighbour pairs of two clouds, those found for pred's samples first; lengths in radii of the truth."""
+    """Nearest-neighbour pairs of two clouds, those of pred's samples first; lengths in radii of the truth."""
 
     moved: F64  # (M, 3) pred's points under the pose
     rows: I32  # (M,) their partners, rows of `Matcher.truth`
     distance: F64  # (M,)
-    forward: int  # how many were found for samples of pred; the rest for samples of truth
+    forward: int  # how many belong to samples of pred; the rest for samples of truth
 
 
 class Matcher:

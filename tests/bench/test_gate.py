@@ -242,7 +242,7 @@ def test_a_sample_of_the_soak(tmp_path: Path) -> None:
     base = copy_tree(ROOT, tmp_path / "base")
     for case in (*(bad[i] for i in rng.choice(len(bad), 2, replace=False)), good[int(rng.integers(len(good)))]):
         row = run_case(case, base, tmp_path)
-        assert row.as_wanted, f"{row.change}: exit code {row.exit_code}, {row.caught_by}"
+        assert row.as_expected, f"{row.change}: exit code {row.exit_code}, {row.caught_by}"
 
 
 def test_the_workloads_stand_alone() -> None:

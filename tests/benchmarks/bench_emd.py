@@ -31,7 +31,7 @@ POT_UP_TO = 8192
 
 @dataclass(frozen=True)
 class Row:
-    """One gap asked for on one pair of clouds."""
+    """One requested gap on one pair of clouds."""
 
     n: int
     kind: str

@@ -40,7 +40,7 @@ class Row:
     seed: int
     success: bool
     rotation_error: float  # degrees
-    scale_error: float  # |found / true - 1|
+    scale_error: float  # |estimated / true - 1|
     margin: float
     ambiguous: bool
     poor_fit: bool

@@ -39,13 +39,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What the gate said of one case."""
+    """The gate's result on one case."""
 
     kind: str
     change: str
     parts: str
     exit_code: int
-    as_wanted: bool
+    as_expected: bool
     caught_by: str
     cpu_seconds: float
     wall_seconds: float
@@ -141,7 +141,7 @@ def main() -> int:
         for case in (case for case in read_cases() if options.only in case.name):
             row = run_case(case, base, folder)
             rows.append(row)
-            mark = "as wanted" if row.as_wanted else "NOT AS WANTED"
+            mark = "as expected" if row.as_expected else "UNEXPECTED"
             sys.stderr.write(
                 f"{mark:14}{row.kind:11}{row.change} [{row.exit_code}, {row.cpu_seconds} s] {row.caught_by}\n"
             )
@@ -150,12 +150,12 @@ def main() -> int:
                     table = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
                     table.writeheader()
                     table.writerows(map(asdict, rows))
-    caught = [sum(row.as_wanted for row in rows if row.kind == kind) for kind in ("regression", "harmless")]
+    caught = [sum(row.as_expected for row in rows if row.kind == kind) for kind in ("regression", "harmless")]
     total = [sum(row.kind == kind for row in rows) for kind in ("regression", "harmless")]
     sys.stderr.write(
         f"{caught[0]} of {total[0]} regressions caught, {total[1] - caught[1]} false alarms of {total[1]}\n"
     )
-    return 0 if all(row.as_wanted for row in rows) else 1
+    return 0 if all(row.as_expected for row in rows) else 1
 
 
 if __name__ == "__main__":
