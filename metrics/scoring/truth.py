@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.distance import pdist
 
 from adapters.contract import F32, F64, I32, Bools, Cameras
+
+DIRECTIONS = 1024  # in which `diameter` looks for the ends of a cloud
+WALKS = 16  # pairs of ends that it starts from
+CHUNK = 8192  # points it projects at once
+OUTERMOST = 100_000  # points above which it starts from the outermost ones
 
 
 @dataclass(frozen=True)
@@ -55,21 +57,57 @@ def sample_mesh(vertices: NDArray[np.floating], faces: I32, count: int, seed: in
 def diameter(points: NDArray[np.floating], trim: float = 0.001) -> float:
     """Largest pairwise distance of `points` (M, 3) once the `trim` share farthest from the median is dropped.
 
-    Invariant to rotation, in the unit of `points`: the benchmark's unit of length."""
+    Invariant to rotation, in the unit of `points`: the benchmark's unit of length. The ends of the cloud along 1024
+    directions, which turn with it, give the longest pairs; from these each step goes to the point farthest from the
+    last. Clouds of more than 100,000 points go through this with the outermost point of each degree or two, and end
+    with all their points. On clouds small enough for all pairs the result is theirs to 2e-5. Memory is linear."""
     cloud = np.asarray(points, np.float64)
     radius = np.linalg.norm(cloud - np.median(cloud, axis=0), axis=1)
     cloud = cloud[radius <= np.quantile(radius, 1 - trim)]
-    with contextlib.suppress(QhullError, ValueError):  # planar, collinear or too few points have no hull in 3D
-        cloud = cloud[ConvexHull(cloud).vertices]
-    if len(cloud) <= 5000:
-        return float(pdist(cloud).max()) if len(cloud) > 1 else 0.0
-    # A round hull has too many vertices for all pairs: walk to the farthest vertex until that no longer moves away,
-    # from 256 starts (taken by index, so that a rotation changes nothing).
-    best = 0.0
-    for start in cloud[:: len(cloud) // 256]:
-        reached = 0.0
-        while (distance := np.linalg.norm(cloud - start, axis=1)).max() > reached:
-            reached = float(distance.max())
-            start = cloud[int(distance.argmax())]
-        best = max(best, reached)
-    return best
+    cloud = cloud - cloud.mean(axis=0)
+    outer = _outermost(cloud) if len(cloud) > OUTERMOST else cloud
+    first, last = _ends(outer)
+    starts = np.argsort(-np.linalg.norm(outer[first] - outer[last], axis=1), kind="stable")[:WALKS]
+    longest, at = max((_walk(outer, outer[first[start]]) for start in starts), key=lambda pair: pair[0])
+    return longest if outer is cloud else _walk(cloud, at)[0]
+
+
+def _walk(cloud: F64, at: F64) -> tuple[float, F64]:
+    """The longest distance reached by going from `at` (3,) to the farthest point, again and again; and its end."""
+    reached = 0.0
+    while (distance := np.linalg.norm(cloud - at, axis=1)).max() > reached:
+        reached = float(distance.max())
+        at = cloud[int(distance.argmax())]
+    return reached, at
+
+
+def _outermost(cloud: F64) -> F64:
+    """Of `cloud` (M, 3), centred, the points farthest out of each of some 13,000 cells of directions."""
+    radius = np.linalg.norm(cloud, axis=1)
+    cell = np.floor(32 * cloud / np.maximum(radius, np.finfo(float).tiny)[:, None]).astype(np.int64) + 32
+    key = (cell[:, 0] * 65 + cell[:, 1]) * 65 + cell[:, 2]
+    farthest = np.zeros(65**3)
+    np.maximum.at(farthest, key, radius)
+    return np.asarray(cloud[radius == farthest[key]])
+
+
+def _ends(cloud: F64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(DIRECTIONS,) indices each of the points of `cloud` (M, 3), centred, farthest along directions and against them.
+
+    The directions are spread evenly over half a sphere (Fibonacci's lattice) about the cloud's principal axes."""
+    axes = np.linalg.eigh(cloud.T @ cloud)[1]
+    axes = axes * np.where(((cloud @ axes) ** 3).sum(axis=0) < 0, -1.0, 1.0)
+    i = np.arange(DIRECTIONS) + 0.5
+    z, angle = i / DIRECTIONS, np.pi * (1 + np.sqrt(5)) * i
+    radius = np.sqrt(1 - z * z)
+    directions = np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1) @ axes.T
+    height = np.full((2, DIRECTIONS), -np.inf)
+    rows = np.zeros((2, DIRECTIONS), np.int64)
+    for begin in range(0, len(cloud), CHUNK):
+        along = cloud[begin : begin + CHUNK] @ directions.T
+        for side, heights in enumerate((along, -along)):
+            best = heights.argmax(axis=0)
+            value = heights[best, np.arange(DIRECTIONS)]
+            higher = value > height[side]
+            height[side, higher], rows[side, higher] = value[higher], best[higher] + begin
+    return rows[0], rows[1]
