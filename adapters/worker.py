@@ -10,14 +10,12 @@ output and error belong to the adapter and go to the log. Arrays travel as `.npz
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import inspect
 import json
 import os
 import random
 import resource
-import signal
 import sys
 import time
 import traceback
@@ -195,8 +193,6 @@ def _peak_rss() -> int:
 
 
 def main(commands_fd: int, events_fd: int) -> None:
-    """Serve on the two file descriptors; dies with its host."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    """Serve on the two file descriptors."""
     with os.fdopen(commands_fd, "r") as commands, os.fdopen(events_fd, "w") as events:
         Worker(events).serve(commands)

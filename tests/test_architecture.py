@@ -31,7 +31,7 @@ FLOORS = {
         ("metrics.scoring",),
     ),
     "bench": (
-        ("bench", "bench.files"),
+        ("bench", "bench.arrays", "bench.files"),
         ("bench.systems",),
         ("bench.trials",),
         ("bench.scoring",),

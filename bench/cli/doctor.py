@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bench.engines.local import overhead_seconds
 from bench.files import cache_dir
+from bench.systems import walls
 from bench.systems.measure import hardware
-from bench.systems.process import namespaces_work
 from bench.trials.scenes import embedded_scenes
 from data.groundtruth import cuda
 
@@ -45,9 +45,11 @@ def examine() -> Iterator[Finding]:
             yield Finding(f"{extra} (optional)", "not installed")
     dense = "yes" if cuda.available() else "no CUDA device: Reconbench's own stereo is used"
     yield Finding("COLMAP's dense stereo on CUDA", dense)
-    hidden = namespaces_work()
+    isolated = walls.isolated()
     yield Finding(
-        "scenes hidden from workers", "by a mount namespace" if hidden else "namespaces are not permitted here", hidden
+        "walls around workers",
+        "truth, stores and network are out of their reach" if isolated else "this system permits no namespaces: none",
+        isolated,
     )
     free = shutil.disk_usage(Path.cwd()).free
     yield Finding("disk", f"{free / 2**30:.0f} GiB free", free > 2 * 2**30)

@@ -131,7 +131,6 @@ def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool)
             weights=trial.contestant.weights,
             seed=trial.seed,
             policy=trial.policy,
-            hidden=[EMBEDDED, trial.scene.path, store.path],
             log=store.log_path(key),
         )
     identity, kept = None, 0

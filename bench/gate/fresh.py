@@ -56,7 +56,6 @@ def run_fresh(trial: Trial) -> tuple[Outcome, Reconstruction | None]:
             device=trial.device,
             seed=trial.seed,
             policy=trial.policy,
-            hidden=[trial.scene.path],
             log=Path(folder) / "log.txt",
         )
 

@@ -72,7 +72,6 @@ def audit(
             weights=contestant.weights,
             seed=seed,
             policy=policy,
-            hidden=[scene.path],
         )
         if made is None:
             yield Heard(name, outcome.status, outcome.message, False, {})

@@ -71,6 +71,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     device_allocator: int | None = None  # bytes
     device_driver: int | None = None  # bytes
     others_share: float = 0.0  # of the machine's cores, used by others meanwhile
+    isolated: bool = False  # run behind walls: truth, store and network out of its reach
     log_tail: str = ""
 
 
@@ -137,12 +138,13 @@ class TreeUsage:
 class TreeWatch:
     """Polls the resident memory of a process and its descendants; kills nothing, but calls `on_limit` once.
 
-    RLIMIT_AS is no substitute: it breaks CUDA, which reserves address space far beyond what it touches."""
+    The first `harness` generations, of which `pid` is the first, are ours and do not count. RLIMIT_AS is no substitute:
+    it breaks CUDA, which reserves address space far beyond what it touches."""
 
-    def __init__(self, pid: int, limit_bytes: int, on_limit: Callable[[], None]) -> None:
+    def __init__(self, pid: int, limit_bytes: int, on_limit: Callable[[], None], harness: int = 0) -> None:
         self.usage = TreeUsage()
         self._process = psutil.Process(pid)
-        self._limit, self._on_limit = limit_bytes, on_limit
+        self._limit, self._on_limit, self._harness = limit_bytes, on_limit, harness
         self._stop = threading.Event()
         self._cpu: dict[int, float] = {}
         self._machine_cpu, self._began = _busy_seconds(), time.perf_counter()
@@ -163,7 +165,7 @@ class TreeWatch:
         while not self._stop.wait(POLL_SECONDS):
             total = 0
             try:
-                tree = [self._process, *self._process.children(recursive=True)]
+                tree = self._counted()
             except psutil.NoSuchProcess:
                 return
             for process in tree:
@@ -178,6 +180,14 @@ class TreeWatch:
             if total > self._limit and not self.usage.over_limit:
                 self.usage.over_limit = True
                 self._on_limit()
+
+    def _counted(self) -> list[psutil.Process]:
+        if self._harness == 0:
+            return [self._process, *self._process.children(recursive=True)]
+        ours = [self._process]
+        for _ in range(self._harness - 1):
+            ours = [child for process in ours for child in process.children()]
+        return [process for own in ours for process in own.children(recursive=True)]
 
 
 def memory_limit_bytes(policy: Policy) -> int:

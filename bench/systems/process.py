@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -12,79 +11,77 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import psutil
 
-from adapters.contract import ContractError, Reconstruction, TrialStatus, Unavailable, Views
+from adapters.contract import ContractError, InputError, Reconstruction, TrialStatus, Unavailable, Views
+from bench.arrays import read_npz
 from bench.files import cache_dir
-from bench.systems import environments
+from bench.systems import environments, walls
 from bench.systems.cards import ADAPTERS, Adapter
-from bench.systems.measure import Outcome, Policy, Steps, TreeUsage, TreeWatch, memory_limit_bytes
+from bench.systems.events import LONGEST_MESSAGE, Cold, Done, Event, Failed, Loaded, Warm, read_events
+from bench.systems.measure import Outcome, Policy, TreeUsage, TreeWatch, memory_limit_bytes
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 
 LOG_TAIL_LINES = 20
+LOG_BYTES = 4 * 2**20  # kept of either end of a worker's output
+KILL_SECONDS = 5.0
+MOST_BYTES = 16 * 2**30  # of a prediction's arrays together
+MOST_POINTS = 50_000_000
 _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker import main; main({}, {})"
 
 
 def stage(adapter: Adapter) -> Path:
-    """A folder holding a copy of `adapters/` (with `adapter`'s own folder) and nothing else of ours.
+    """A read-only folder holding a copy of `adapters/` (with `adapter`'s own folder) and nothing else of ours.
 
-    An upstream package called `data` or `metrics` is so never shadowed, and a worker cannot import the scoring."""
+    An upstream package called `data` or `metrics` is so never shadowed, and a worker cannot import the scoring. The
+    folder is named by its content, and made anew where its content is no longer what its name says."""
     sources = sorted(p for p in ADAPTERS.rglob("*") if p.suffix in (".py", ".toml") and "__pycache__" not in p.parts)
     pairs = [(path, path.relative_to(ADAPTERS)) for path in sources]
     if not adapter.folder.is_relative_to(ADAPTERS):
         own = sorted(p for p in adapter.folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
         pairs += [(path, adapter.staged_at / path.relative_to(adapter.folder)) for path in own]
-    digest = hashlib.sha256()
-    for path, relative in pairs:
-        digest.update(str(relative).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    target = cache_dir() / "staged" / digest.hexdigest()[:16]
+    content = {str(relative): path.read_bytes() for path, relative in sorted(pairs, key=lambda pair: str(pair[1]))}
+    digest = _digest(content)
+    target = cache_dir() / "staged" / digest[:16]
+    if target.is_dir() and _digest(_content(target / "adapters")) != digest:
+        _remove_read_only(target)
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=target.parent))
-        for path, relative in pairs:
-            (fresh / "adapters" / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, fresh / "adapters" / relative)
+        for name, body in content.items():
+            file = fresh / "adapters" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(body)
+            file.chmod(0o444)
         with contextlib.suppress(OSError):  # another process was first
+            fresh.chmod(0o755)
             fresh.rename(target)
         shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
-@functools.cache
-def namespaces_work() -> bool:
-    """Whether this system lets an ordinary process hide folders in a mount namespace of its own."""
-    if shutil.which("unshare") is None:
-        return False
-    probe = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        'mount -t tmpfs tmpfs "$0"',
-        tempfile.gettempdir(),
-    ]
-    return subprocess.run(probe, capture_output=True, timeout=20, check=False).returncode == 0
+def _content(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def _hide(command: list[str], hidden: list[Path]) -> list[str]:
-    """`command`, run where every folder of `hidden` is an empty one."""
-    resolved = {path.resolve() for path in hidden if path.is_dir()}
-    # A folder inside a hidden one is gone already, and cannot be mounted on.
-    folders = sorted(str(path) for path in resolved if not resolved & set(path.parents))
-    if not folders or not namespaces_work():
-        return command
-    script = (
-        'n=$1; shift; while [ "$n" -gt 0 ]; do mount -t tmpfs tmpfs "$1" || exit 71; shift; n=$((n-1)); done; exec "$@"'
-    )
-    wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(len(folders))]
-    return [*wrapper, *folders, *command]
+def _digest(content: dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, body in sorted(content.items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(body).digest())
+    return digest.hexdigest()
+
+
+def _remove_read_only(folder: Path) -> None:
+    """Set `folder` aside at once, then delete it: another process may be about to use it."""
+    aside = Path(tempfile.mkdtemp(dir=folder.parent))
+    with contextlib.suppress(OSError):
+        folder.rename(aside / "old")
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def run_adapter(
@@ -96,26 +93,26 @@ def run_adapter(
     weights: str = PRETRAINED,
     seed: int = 0,
     policy: Policy | None = None,
-    hidden: list[Path] | None = None,
     log: Path | None = None,
 ) -> tuple[Outcome, Reconstruction | None]:
-    """Run one adapter once, in a fresh process group, and return what became of it and its result.
+    """Run one adapter once, in a fresh process behind the walls, and return what became of it and its result.
 
     It runs in its own environment, with `weights` "pretrained", "random" or a checkpoint's path; random ones are timed
-    in `infer` alone and give no result. `hidden` folders (scenes, stores) are not visible to the worker where the
-    system permits. The worker never outlives this call. Failures of the adapter are outcomes, not exceptions; `log`
-    receives its output."""
+    in `infer` alone and give no result. Beside its interpreter and weights it sees nothing of the file system where
+    the system permits (`Outcome.isolated`). The worker never outlives this call. Failures of the adapter are outcomes,
+    not exceptions; `log` receives its output, or the first and last parts of it."""
     policy = policy or Policy()
     try:
         python, given = environments.find(adapter).python, resolve(adapter, weights)
     except Unavailable as error:
         return Outcome(status="unavailable", message=str(error)), None
     infer_only = given.load == RANDOM
-    with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
-        work = Path(folder)
+    with walls.work_folder() as folder:
+        work = folder / "work"
+        work.mkdir()
         views.save(work / "views.npz")
-        log = log or work / "log.txt"
-        worker = _Worker(python, adapter, policy, hidden or [], work, log)
+        log = log or folder / "log.txt"
+        worker = _Worker(python, adapter, policy, folder, log, device, weights_files(given.load))
         outcome = worker.converse(
             {
                 "op": "load",
@@ -141,10 +138,12 @@ def run_adapter(
         if infer_only:
             return msgspec.structs.replace(outcome, message="random weights: infer alone is timed"), None
         try:  # the worker's own validation is not trusted
-            result = Reconstruction.load(work / "out.npz")
+            result = Reconstruction.from_arrays(read_npz(work / "out.npz", MOST_BYTES))
+            if len(result.points) > MOST_POINTS:
+                raise ContractError(f"points: {len(result.points)} seen, {MOST_POINTS} at most wanted")
             result.validate(views)
-        except (ContractError, KeyError, ValueError, OSError) as error:
-            return msgspec.structs.replace(outcome, status="invalid_output", message=str(error)), None
+        except (ContractError, InputError, KeyError, ValueError, TypeError, OSError) as error:
+            return msgspec.structs.replace(outcome, status="invalid_output", message=str(error)[:LONGEST_MESSAGE]), None
         return outcome, result
 
 
@@ -152,57 +151,87 @@ class _Worker:
     """One worker process and its watchers."""
 
     def __init__(
-        self, python: Path, adapter: Adapter, policy: Policy, hidden: list[Path], work: Path, log: Path
+        self,
+        python: Path,
+        adapter: Adapter,
+        policy: Policy,
+        folder: Path,
+        log: Path,
+        device: str,
+        weights: list[Path],
     ) -> None:
         self._policy = policy
-        self._log = log
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
+        staged = stage(adapter)
+        compiled = walls.compiled_folder(f"{adapter.name}-{adapter.hash}")
         stub = _STUB.format(command_read, event_write)
-        command = _hide([str(python), "-I", "-c", stub, str(stage(adapter))], hidden)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(command_read, event_write),
-                cwd=work,
-                start_new_session=True,
-            )
+        # An environment installed from a card lies in a folder with the sources that it imports.
+        installed = python.parent.parent.parent if python.is_relative_to(cache_dir()) else python
+        command = walls.enclosed(
+            [str(python), "-I", "-B", "-c", stub, str(staged)],
+            folder,
+            read=[staged, installed, *weights],
+            write=[compiled],
+            device=device,
+        )
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(command_read, event_write),
+            cwd=folder / "work",
+            env=walls.environment(folder / "work", compiled),
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._log = BoundedLog(self._process.stdout.fileno(), log)
         os.close(command_read)
         os.close(event_write)
         self._timed_out = threading.Event()
 
     def converse(self, *commands: dict[str, Any]) -> Outcome:
         """Send every command, gather the events until the worker ends, and end it whatever happens."""
-        watch = TreeWatch(self._process.pid, memory_limit_bytes(self._policy), self._kill)
+        harness = walls.harness_generations()
+        watch = TreeWatch(self._process.pid, memory_limit_bytes(self._policy), self._kill, harness)
         timer = threading.Timer(self._policy.deadline, self._on_deadline)
         timer.daemon = True
         timer.start()
-        events: list[dict[str, Any]] = []
+        events: list[Event] = []
+        broken = ""
         try:
             with contextlib.suppress(BrokenPipeError), os.fdopen(self._command_write, "w") as pipe:
                 for command in commands:
                     pipe.write(json.dumps(command) + "\n")
-            with os.fdopen(self._event_read, "r", errors="replace") as pipe:
-                events.extend(_parse_events(pipe))
+            try:
+                events.extend(read_events(self._event_read, self._process))
+            except ContractError as error:
+                broken = str(error)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=5)
+                self._process.wait(timeout=0.1 if broken else 5)
         finally:
             timer.cancel()
             self._kill()
             self._process.wait()
             usage = watch.stop()
-        return self._outcome(events, usage)
+            os.close(self._event_read)
+            self._log.close()
+        outcome = self._outcome(events, usage)
+        # What was said before does not count either: none of it can be believed.
+        return msgspec.structs.replace(outcome, status="invalid_output", message=broken) if broken else outcome
 
     def _on_deadline(self) -> None:
         self._timed_out.set()
         self._kill()
 
     def _kill(self) -> None:
-        """Kill the whole process group, and any descendant that left it."""
+        """End the worker and every descendant: the walls do, when they are asked to end; if they do not, by force."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=KILL_SECONDS)
+            return
         strays: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             strays = psutil.Process(self._process.pid).children(recursive=True)
@@ -212,48 +241,82 @@ class _Worker:
             with contextlib.suppress(psutil.Error):
                 stray.kill()
 
-    def _outcome(self, events: list[dict[str, Any]], usage: TreeUsage) -> Outcome:
-        by_kind = {event["event"]: event for event in events}
-        done, failed = by_kind.get("done"), by_kind.get("failed")
-        peak = max(usage.peak_rss, int((done or {}).get("peak_rss", 0)))
+    def _outcome(self, events: list[Event], usage: TreeUsage) -> Outcome:
+        cold = next((event.seconds for event in events if isinstance(event, Cold)), None)
+        loaded = next((event.seconds for event in events if isinstance(event, Loaded)), None)
+        failed = next((event for event in events if isinstance(event, Failed)), None)
+        done = next((event for event in events if isinstance(event, Done)), None)
+        peak = max(usage.peak_rss, done.peak_rss if done else 0)
         limit = memory_limit_bytes(self._policy)
+        code = self._process.returncode
         status: TrialStatus
         if usage.over_limit or peak > limit:  # the watch may miss a short peak, which the worker itself remembers
             status, message = "oom", f"more than the limit of {limit / 2**20:.0f} MiB: {peak / 2**20:.0f} MiB seen"
         elif self._timed_out.is_set():
             status, message = "timeout", f"not finished after {self._policy.deadline:.0f} s"
         elif failed is not None:
-            status, message = failed["status"], failed["message"]
-        elif done is not None:
+            status, message = failed.status, failed.message
+        elif done is not None and cold is not None:
             status, message = "ok", ""
-        elif self._process.returncode == -signal.SIGKILL and usage.starved:
+        elif done is not None:
+            status, message = "invalid_output", "the worker's messages: done without a call seen, a call wanted"
+        elif code == -signal.SIGKILL and usage.starved:
             status, message = "oom", "killed by the system when the machine's memory ran out"
         else:
-            code = self._process.returncode
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             status, message = "crash", f"the worker was {how}" if code < 0 else f"the worker {how}"
-        memory = done or {}
         return Outcome(
             status=status,
             message=message,
-            load_seconds=by_kind.get("loaded", {}).get("seconds"),
-            cold=msgspec.convert(by_kind["cold"]["seconds"], Steps) if "cold" in by_kind else None,
-            warm=[msgspec.convert(event["seconds"], Steps) for event in events if event["event"] == "warm"],
+            isolated=walls.isolated(),
+            load_seconds=loaded,
+            cold=cold,
+            warm=[event.seconds for event in events if isinstance(event, Warm)],
             peak_rss=peak,
-            device_allocator=memory.get("device_allocator"),
-            device_driver=memory.get("device_driver"),
+            device_allocator=done.device_allocator if done else None,
+            device_driver=done.device_driver if done else None,
             others_share=usage.others_share,
-            log_tail=log_tail(self._log),
+            log_tail=log_tail(self._log.path),
         )
 
 
-def _parse_events(pipe: Any) -> Iterator[dict[str, Any]]:
-    """Events as they come; a garbled line (a worker killed while writing) is dropped."""
-    for line in pipe:
-        with contextlib.suppress(json.JSONDecodeError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "event" in event:
-                yield event
+class BoundedLog:
+    """Copies a pipe to a file on a thread of its own: all of it, or its beginning and its end where it is long."""
+
+    def __init__(self, pipe: int, path: Path) -> None:
+        self.path = path
+        self._pipe = pipe
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._thread = threading.Thread(target=self._copy, args=(path.open("wb"),), daemon=True, name="worker's log")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait until all of it is copied."""
+        self._thread.join(timeout=KILL_SECONDS)
+
+    def _copy(self, file: BinaryIO) -> None:
+        written, end, left_out = 0, b"", 0
+        with file:
+            while chunk := os.read(self._pipe, 65536):
+                head = chunk[: max(LOG_BYTES - written, 0)]
+                written += len(head)
+                file.write(head)
+                file.flush()
+                end += chunk[len(head) :]
+                left_out += max(len(end) - LOG_BYTES, 0)
+                end = end[-LOG_BYTES:]
+            if left_out:
+                file.write(f"\n... {left_out} bytes left out ...\n".encode())
+            file.write(end)
+
+
+def weights_files(load: str) -> list[Path]:
+    """What a worker must see to read the weights that it is told to load: the hub's cache keeps links to its files."""
+    path = Path(load)
+    if not path.is_absolute() or not path.exists():
+        return []
+    inside = path.rglob("*") if path.is_dir() else ()
+    return [path, *(file.resolve() for file in inside if file.is_symlink())]
 
 
 def log_tail(log: Path) -> str:

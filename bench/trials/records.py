@@ -55,6 +55,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     device_allocator: int | None = None  # bytes
     device_driver: int | None = None  # bytes
     others_share: float = 0.0  # of the machine's cores, used by others meanwhile
+    isolated: bool = False  # run behind walls: truth, store and network out of its reach
     hardware: Hardware
     prediction: str | None = None  # id
     points: int = 0  # of the prediction as it was made

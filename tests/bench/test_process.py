@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from adapters.contract import Views
-from bench.systems.cards import Adapter, get_adapter
+from bench.systems.cards import get_adapter
 from bench.systems.measure import Policy
-from bench.systems.process import namespaces_work, run_adapter, stage
+from bench.systems.process import run_adapter, stage
+from tests.bench.spies import spy
 
 FAULTY = get_adapter(str(Path(__file__).parent.parent / "faulty"))
 VIEWS = Views(tuple(np.zeros((8, 8, 3), np.uint8) for _ in range(2)), ("000", "001"))
@@ -97,33 +98,6 @@ def test_random_weights_time_infer_alone_and_finish_nothing(tmp_path: Path) -> N
     assert outcome.status == "ok" and outcome.cold is not None and result is None
     assert outcome.cold.prepare == outcome.cold.finish == 0 and outcome.cold.total == outcome.cold.infer > 0
     assert outcome.message == "random weights: infer alone is timed"
-
-
-def spy(folder: Path, body: str) -> Adapter:
-    """An adapter whose `infer` runs `body`."""
-    folder.mkdir()
-    (folder / "adapter.toml").write_text('name = "spy"\ntitle = "Spy"\nlicence_code = "MIT"\nscope = "scene"\n')
-    (folder / "adapter.py").write_text(
-        "import numpy as np\nfrom adapters.contract import Reconstruction, Reconstructor\n"
-        "class Adapter(Reconstructor):\n    def infer(self, inputs):\n"
-        + "".join(f"        {line}\n" for line in body.splitlines())
-        + "        return Reconstruction(np.zeros((1, 3), np.float32), 'object', 'arbitrary')\n"
-    )
-    return get_adapter(str(folder))
-
-
-def test_hidden_folders_are_empty_for_the_worker(tmp_path: Path) -> None:
-    if not namespaces_work():
-        pytest.skip("this system permits no mount namespaces")
-    secret = tmp_path / "scene"
-    secret.mkdir()
-    (secret / "truth.ply").write_text("ply")
-    adapter = spy(tmp_path / "spy", f"import os\nassert os.listdir({str(secret)!r}), 'the folder is empty'")
-    assert run_adapter(adapter, VIEWS, policy=QUICK)[0].status == "ok"
-    (secret / "truth").mkdir()
-    outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK, hidden=[secret / "truth", secret])
-    assert outcome.status == "crash" and "the folder is empty" in outcome.message
-    assert (secret / "truth.ply").is_file()
 
 
 def test_the_worker_cannot_import_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

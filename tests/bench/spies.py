@@ -1,0 +1,21 @@
+"""Adapters whose `infer` runs what a test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.systems.cards import Adapter, get_adapter
+
+
+def spy(folder: Path, body: str) -> Adapter:
+    """An adapter whose `infer` runs `body`."""
+    folder.mkdir()
+    (folder / "adapter.toml").write_text('name = "spy"\ntitle = "Spy"\nlicence_code = "MIT"\nscope = "scene"\n')
+    (folder / "adapter.py").write_text(
+        "import numpy as np\nfrom adapters.contract import Reconstruction, Reconstructor\n"
+        "class Adapter(Reconstructor):\n    def infer(self, inputs):\n"
+        + "".join(f"        {line}\n" for line in body.splitlines())
+        + f"        # {folder}\n"  # so that its staged code is like no other test's
+        + "        return Reconstruction(np.zeros((1, 3), np.float32), 'object', 'arbitrary')\n"
+    )
+    return get_adapter(str(folder))

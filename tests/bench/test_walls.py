@@ -1,0 +1,316 @@
+"""Adapters that attack: what they try is out of their reach, and what they say spoils nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from adapters.contract import InputError, Views
+from bench.arrays import read_npz
+from bench.systems import process, walls
+from bench.systems.cards import Adapter
+from bench.systems.measure import Policy
+from bench.systems.process import LOG_BYTES, run_adapter, stage
+from data.scene import Scene
+from tests.bench.spies import spy
+
+ROOT = Path(__file__).parents[2]
+VIEWS = Views(tuple(np.zeros((8, 8, 3), np.uint8) for _ in range(2)), ("000", "001"))
+QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
+enclosed_only = pytest.mark.skipif(not walls.isolated(), reason="this system permits no namespaces")
+
+# What is done in the worker ends in an assertion that fails if the attack worked.
+REACHES = {
+    "the truth by its path": "assert not os.path.exists({truth!r})",
+    "the house": "assert not glob.glob({root!r} + '/data/*') and not glob.glob({root!r} + '/.git/*')",
+    "what unmounting shows": """
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        for line in open('/proc/self/mountinfo'):
+            where = line.split()[4]
+            assert libc.umount2(where.encode(), 2) != 0, where
+        assert not os.path.exists({truth!r})""",
+    "a namespace with capabilities": """
+        import ctypes
+        assert ctypes.CDLL(None).unshare(0x10000000) != 0""",
+    "mounting": """
+        import ctypes
+        assert ctypes.CDLL(None).mount(b'tmpfs', b'/tmp', b'tmpfs', 0, None) != 0""",
+    "a capability": """
+        status = dict(line.split(':', 1) for line in open('/proc/self/status'))
+        assert all(int(status[name], 16) == 0 for name in ('CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'CapInh')), status
+        assert int(status['NoNewPrivs']) == 1""",
+    "the host's processes": """
+        assert len([name for name in os.listdir('/proc') if name.isdigit()]) < 5
+        assert not os.path.exists('/proc/{host}/root/etc')""",
+    "the network": """
+        import socket
+        try:
+            socket.create_connection(('127.0.0.1', {port}), timeout=2)
+        except OSError:
+            pass
+        else:
+            raise AssertionError('connected')""",
+    "the staged code": """
+        import adapters.contract, sys
+        for target in (adapters.contract.__file__, __file__):
+            try:
+                os.chmod(target, 0o666)
+            except OSError:
+                pass
+            try:
+                open(target, 'a').write('# spoilt')
+            except OSError:
+                continue
+            raise AssertionError(target)""",
+    "the kernel's switches": """
+        for name in ('/proc/sys/kernel/core_pattern', '/proc/sysrq-trigger', '/proc/sys/vm/drop_caches'):
+            try:
+                open(name, 'w').write('x')
+            except OSError:
+                continue
+            raise AssertionError(name)""",
+    "the secrets of the environment": """
+        everything = repr(dict(os.environ)) + open('/proc/self/environ').read()
+        assert 'hunter2' not in everything""",
+    "the interpreter's packages": """
+        try:
+            open(os.path.join(os.path.dirname(np.__file__), 'spoilt'), 'w')
+        except OSError:
+            pass
+        else:
+            raise AssertionError(np.__file__)""",
+}
+
+
+@enclosed_only
+@pytest.mark.parametrize("what", REACHES)
+def test_out_of_reach(what: str, tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    truth = str(scene.path.resolve())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        names = {"truth": truth, "root": str(ROOT), "host": os.getpid(), "port": server.getsockname()[1]}
+        body = "import glob, os\n" + textwrap.dedent(REACHES[what].format(**names)).strip()
+        outcome, _ = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK)
+    assert (outcome.status, outcome.isolated) == ("ok", True), outcome
+
+
+# Lines that a hostile adapter writes to the pipe of its messages, whose number it finds out.
+PIPE = """
+import os
+for number in range(3, 40):
+    try:
+        name = os.readlink(f'/proc/self/fd/{number}')
+        os.write(number, {lines!r}) if name.startswith('pipe:') else None
+    except OSError:
+        pass
+os._exit(0)
+"""
+LIES = {
+    "NaN": b'{"event": "cold", "seconds": {"prepare": NaN, "infer": 1, "finish": 1, "total": 1}}\n',
+    "infinity": b'{"event": "loaded", "seconds": 1e999}\n',
+    "a negative time": b'{"event": "loaded", "seconds": -1.0}\n',
+    "text for a number": b'{"event": "loaded", "seconds": "soon"}\n',
+    "an unknown status": b'{"event": "failed", "status": "brilliant", "message": ""}\n',
+    "an unknown event": b'{"event": "applause"}\n',
+    "no JSON": b"\xff\xfe{{{\n",
+    "depth": b'{"event": ' + b"[" * 50_000 + b"\n",
+    "an endless line": b"x" * 300_000,
+    "success without a call": b'{"event": "done", "peak_rss": 1}\n',
+    "a huge integer": b'{"event": "done", "peak_rss": 99999999999999999999999}\n',
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_invalid_output(lie: str, tmp_path: Path) -> None:
+    body = PIPE.replace("{lines!r}", repr(LIES[lie])).strip()
+    outcome, result = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK)
+    assert (outcome.status, result) == ("invalid_output", None), outcome
+    assert "the worker's messages" in outcome.message and len(outcome.message) < 2000
+
+
+def test_what_a_failure_says_is_bounded_and_printable(tmp_path: Path) -> None:
+    body = "raise RuntimeError('\\x1b[31m' + 'long ' * 100_000)"
+    outcome, _ = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK)
+    assert outcome.status == "crash" and len(outcome.message) <= 2000 and "\x1b" not in outcome.message
+
+
+# What stands where the prediction is expected.
+FAKES = {
+    "a pipe": ("os.mkfifo('out.npz')", "not a regular file"),
+    "a link": ("os.symlink('/etc/passwd', 'out.npz')", "not readable"),
+    "half a file": ("open('out.npz', 'wb').write(open('whole.npz', 'rb').read()[:-40])", "not readable"),
+    "a folder": ("os.mkdir('out.npz')", "not a regular file"),
+    "a bomb": (
+        (
+            "import zipfile\nwith zipfile.ZipFile('out.npz', 'w', zipfile.ZIP_DEFLATED) as z:\n"
+            "    with z.open('points.npy', 'w', force_zip64=True) as f:\n"
+            "        f.write(b'\\x93NUMPY\\x01\\x00v\\x00')\n        f.write(bytes(2**26))"
+        ),
+        "no readable header",
+    ),
+    "a pickle": ("np.savez('out.npz', points=np.array([{}], dtype=object))", "dtype"),
+}
+
+
+@pytest.mark.parametrize("fake", FAKES)
+def test_a_fake_prediction_is_invalid_output(fake: str, tmp_path: Path) -> None:
+    make, message = FAKES[fake]
+    # The worker saves its own result after `infer`, so the attack waits until that is done.
+    body = "\n".join(
+        [
+            "import atexit, os, shutil",
+            "work = os.getcwd()",
+            "def spoil():",
+            "    os.chdir(work)",
+            "    os.rename('out.npz', 'whole.npz')",
+            *(f"    {line}" for line in make.splitlines()),
+            "atexit.register(spoil)",
+        ]
+    )
+    outcome, result = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK)
+    assert (outcome.status, result) == ("invalid_output", None), outcome
+    assert (message in outcome.message and "out.npz" in outcome.message) or "points" in outcome.message
+
+
+def test_too_many_points_are_invalid_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "MOST_POINTS", 0)
+    outcome, result = run_adapter(spy(tmp_path / "spy", "pass"), VIEWS, policy=QUICK)
+    assert (outcome.status, result) == (
+        "invalid_output",
+        None,
+    ) and "points: 1 seen, 0 at most wanted" in outcome.message
+
+
+def test_a_declared_size_is_checked_before_memory_is_taken(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000, 3), }"
+    body = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
+    with zipfile.ZipFile(tmp_path / "out.npz", "w") as archive:
+        archive.writestr("points.npy", body)
+    with pytest.raises(InputError, match=r"points.npy.*4000000000.*declared"):
+        read_npz(tmp_path / "out.npz", 2**30)
+    np.savez(tmp_path / "large.npz", points=np.zeros((1000, 3)))
+    with pytest.raises(InputError, match="24128 bytes of arrays seen, 1000 at most wanted"):
+        read_npz(tmp_path / "large.npz", 1000)
+    assert read_npz(tmp_path / "large.npz", 10**6)["points"].shape == (1000, 3)
+
+
+LEFT_BEHIND = {
+    "a child that keeps the pipe": "os.fork() or time.sleep(600)",
+    "a daemon of its own session": "os.fork() or (os.setsid(), os.fork() or time.sleep(600), os._exit(0))",
+    "many": "[os.fork() or (os.setsid(), time.sleep(600)) for _ in range(30)]",
+}
+
+
+@pytest.mark.parametrize("what", LEFT_BEHIND)
+def test_nothing_outlives_a_worker_and_nobody_waits_for_it(what: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    body = f"import os, time\n{LEFT_BEHIND[what]}"
+    adapter = spy(tmp_path / "spy", body)
+    outcome, result = run_adapter(adapter, VIEWS, policy=QUICK)
+    assert outcome.status == "ok" and result is not None, outcome
+    assert time.monotonic() - began < 50
+    assert not _processes_of(adapter)
+
+
+def test_signals_that_a_worker_ignores_end_it_all_the_same(tmp_path: Path) -> None:
+    body = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"
+    policy = Policy(warmups=0, repeats=0, deadline=4.0)
+    adapter = spy(tmp_path / "spy", body)
+    outcome, _ = run_adapter(adapter, VIEWS, policy=policy)
+    assert outcome.status == "timeout"
+    assert not _processes_of(adapter)
+
+
+def test_a_flood_of_output_is_kept_at_both_ends(tmp_path: Path) -> None:
+    body = "for i in range(40):\n    print(str(i) * 500_000)\nprint('the very end')"
+    log = tmp_path / "log.txt"
+    outcome, _ = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK, log=log)
+    assert outcome.status == "ok" and "the very end" in outcome.log_tail
+    assert log.stat().st_size < 2 * LOG_BYTES + 1000
+    assert b" bytes left out ..." in log.read_bytes()
+
+
+def test_spoilt_staged_code_is_staged_anew(tmp_path: Path) -> None:
+    adapter = spy(tmp_path / "spy", "pass")
+    folder = stage(adapter)
+    victim = folder / "adapters" / "contract.py"
+    good = victim.read_bytes()
+    victim.chmod(0o644)
+    victim.write_bytes(good + b"# spoilt\n")
+    assert (stage(adapter) / "adapters" / "contract.py").read_bytes() == good
+    (folder / "adapters" / "shared" / "planted.py").write_text("")
+    assert not (stage(adapter) / "adapters" / "shared" / "planted.py").exists()
+
+
+HOST = """
+import sys, numpy as np
+from pathlib import Path
+from adapters.contract import Views
+from bench.systems.cards import get_adapter
+from bench.systems.measure import Policy
+from bench.systems.process import run_adapter
+views = Views((np.zeros((8, 8, 3), np.uint8),), ("000",))
+print("ready", flush=True)
+run_adapter(get_adapter(sys.argv[1]), views, policy=Policy(deadline=600.0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "delay"),
+    [(signal.SIGKILL, 0.0), (signal.SIGKILL, 0.1), (signal.SIGKILL, 1.0), (signal.SIGTERM, 1.0), (signal.SIGHUP, 1.0)],
+)
+def test_a_host_that_dies_leaves_nothing(number: signal.Signals, delay: float, tmp_path: Path) -> None:
+    adapter = spy(tmp_path / "spy", "import os, time\nos.fork()\ntime.sleep(600)")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", HOST, str(adapter.folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as host:
+        assert host.stdout is not None and host.stdout.readline() == b"ready\n"
+        _wait(lambda: _processes_of(adapter))
+        time.sleep(delay)
+        host.send_signal(number)
+        host.wait(timeout=20)
+    _wait(lambda: not _processes_of(adapter) and not list(temporary.iterdir()))
+
+
+def test_the_folder_of_a_host_that_died_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    left, ours = tmp_path / f"reconbench-{gone.pid}-abc", tmp_path / f"reconbench-{os.getpid()}-abc"
+    for folder in (left, ours, tmp_path / "reconbench-notes"):
+        (folder / "work").mkdir(parents=True)
+    walls.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ours.name, "reconbench-notes"]
+
+
+def _wait(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _processes_of(adapter: Adapter) -> list[str]:
+    """Command lines of living processes that were started for `adapter`, told by its staged code."""
+    staged, commands = str(stage(adapter)), []
+    for running in psutil.process_iter(["cmdline", "status"]):
+        words = " ".join(running.info["cmdline"] or [])
+        if staged in words and running.info["status"] != psutil.STATUS_ZOMBIE:
+            commands.append(words)
+    return commands
