@@ -182,12 +182,13 @@ class TreeWatch:
                 self._on_limit()
 
     def _counted(self) -> list[psutil.Process]:
+        tree = self._process.children(recursive=True)  # one look at every process of the machine: no more than that
         if self._harness == 0:
-            return [self._process, *self._process.children(recursive=True)]
-        ours = [self._process]
+            return [self._process, *tree]
+        ours = {self._process.pid}
         for _ in range(self._harness - 1):
-            ours = [child for process in ours for child in process.children()]
-        return [process for own in ours for process in own.children(recursive=True)]
+            ours = {process.pid for process in tree if process.ppid() in ours}
+        return [process for process in tree if process.pid not in ours]
 
 
 def memory_limit_bytes(policy: Policy) -> int:
