@@ -48,7 +48,7 @@ def write_workspace(
     for sub in ("images", "sparse", "stereo/depth_maps", "stereo/normal_maps", "stereo/consistency_graphs"):
         (workspace / sub).mkdir(parents=True)
     model = pycolmap.Reconstruction()
-    seen = np.zeros((len(images), 0), np.bool_) if visible is None else visible
+    observed = np.zeros((len(images), 0), np.bool_) if visible is None else visible
     for index, image in enumerate(images):
         K, pose = cameras.intrinsics[index], cameras.camera_from_world[index]
         centre = K[:2, 2] - 0.5  # COLMAP's dense code has pixel centres at whole numbers
@@ -60,13 +60,13 @@ def write_workspace(
             params=[K[0, 0], K[1, 1], *centre],
         )
         model.add_camera_with_trivial_rig(camera)
-        keypoints = np.zeros((0, 2)) if points is None else cameras.project(index, points[seen[index]])[0] - 0.5
+        keypoints = np.zeros((0, 2)) if points is None else cameras.project(index, points[observed[index]])[0] - 0.5
         entry = pycolmap.Image(image_name(index), keypoints, camera_id=index + 1, image_id=index + 1)
         model.add_image_with_trivial_frame(entry, pycolmap.Rigid3d(pose[:3]))
         Image.fromarray(image).save(workspace / "images" / image_name(index))
-    keypoint = np.cumsum(seen, axis=1) - 1
+    keypoint = np.cumsum(observed, axis=1) - 1
     for column, point in enumerate(() if points is None else points):
-        views = np.flatnonzero(seen[:, column])
+        views = np.flatnonzero(observed[:, column])
         track = [pycolmap.TrackElement(int(view) + 1, int(keypoint[view, column])) for view in views]
         model.add_point3D(point, pycolmap.Track(track))
     model.write(workspace / "sparse")

@@ -46,7 +46,7 @@ def ours(pred: Cloud, truth: Cloud) -> tuple[Cloud, Cloud]:
     return both.to_truth, both.to_pred
 
 
-def theirs(peer: str, pred: Cloud, truth: Cloud) -> tuple[Cloud, Cloud]:
+def by_peer(peer: str, pred: Cloud, truth: Cloud) -> tuple[Cloud, Cloud]:
     return nearest_by(peer, pred, truth).distance, nearest_by(peer, truth, pred).distance
 
 
@@ -55,9 +55,9 @@ def runners() -> dict[str, tuple[Both, type]]:
     table: dict[str, tuple[Both, type]] = {"ours": (ours, np.float64)}
     for peer in installed(NEAREST):
         if peer != "pytorch3d":  # single precision alone
-            table[peer] = partial(theirs, peer), np.float64
+            table[peer] = partial(by_peer, peer), np.float64
         if peer != "scipy":  # double precision alone
-            table[f"{peer}-f32"] = partial(theirs, peer), np.float32
+            table[f"{peer}-f32"] = partial(by_peer, peer), np.float32
     return table
 
 

@@ -14,7 +14,7 @@ def ring(count: int, rng: np.random.Generator) -> Cameras:
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     height = rng.uniform(0.2, 1.0, count)
     centres = np.stack([2 * np.cos(angle), 2 * np.sin(angle), height], axis=1)
-    return placed(centres, [looking(centre) for centre in centres])
+    return cameras_at(centres, [looking(centre) for centre in centres])
 
 
 def looking(centre: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def looking(centre: np.ndarray) -> np.ndarray:
     return np.stack([x, np.cross(z, x), z])
 
 
-def placed(centres: np.ndarray, rotations: list[np.ndarray]) -> Cameras:
+def cameras_at(centres: np.ndarray, rotations: list[np.ndarray]) -> Cameras:
     poses = np.tile(np.eye(4), (len(centres), 1, 1))
     poses[:, :3, :3] = rotations
     poses[:, :3, 3] = [-R @ c for R, c in zip(rotations, centres, strict=True)]
@@ -33,7 +33,7 @@ def placed(centres: np.ndarray, rotations: list[np.ndarray]) -> Cameras:
 
 def moved(cameras: Cameras, transform: np.ndarray) -> Cameras:
     """The same cameras in the world that `transform` (new from old) leads to."""
-    return placed(
+    return cameras_at(
         apply(transform, cameras.centres),
         [pose[:3, :3] @ rotation_of(transform).T for pose in cameras.camera_from_world],
     )
@@ -70,7 +70,7 @@ def test_alignment_survives_forty_percent_of_wrong_cameras(seed: int) -> None:
     for i in wrong:
         centres[i] = rng.normal(size=3) * 2
         rotations[i] = Rotation.random(random_state=int(rng.integers(1 << 30))).as_matrix()
-    fit = align_cameras(moved(placed(centres, rotations), invert(world)), truth)
+    fit = align_cameras(moved(cameras_at(centres, rotations), invert(world)), truth)
     assert rotation_angle(rotation_of(fit.truth_from_pred) @ rotation_of(world).T) < 1.0
     assert fit.scale == pytest.approx(scale_of(world), rel=0.02)
     assert not fit.inliers[wrong].any()
@@ -80,8 +80,8 @@ def test_rotations_hold_the_turn_that_nearly_collinear_centres_leave_free() -> N
     rng = np.random.default_rng(0)
     centres = np.stack([np.linspace(0, 1, 5), 0.004 * rng.normal(size=5), 0.004 * rng.normal(size=5)], axis=1)
     rotations = [Rotation.from_rotvec(0.3 * rng.normal(size=3)).as_matrix() for _ in range(5)]
-    truth = placed(centres, rotations)
-    pred = placed(centres + 0.01 * rng.normal(size=(5, 3)), rotations)
+    truth = cameras_at(centres, rotations)
+    pred = cameras_at(centres + 0.01 * rng.normal(size=(5, 3)), rotations)
     assert rotation_angle(rotation_of(align_cameras(pred, truth).truth_from_pred)) < 3
 
 
@@ -90,13 +90,13 @@ def test_alignment_refuses_what_is_not_determined() -> None:
     with pytest.raises(AlignmentError, match="2 views"):
         align_cameras(truth.take([0, 1]), truth.take([0, 1]))
     rotations = [pose[:3, :3] for pose in truth.camera_from_world]
-    line = placed(np.outer(np.arange(6.0), [1, 2, 3]), rotations)
+    line = cameras_at(np.outer(np.arange(6.0), [1, 2, 3]), rotations)
     with pytest.raises(AlignmentError, match=r"pred.*line"):
         align_cameras(line, truth)
     with pytest.raises(AlignmentError, match=r"truth.*line"):
         align_cameras(truth, line)
     with pytest.raises(AlignmentError, match=r"pred.*coincide"):
-        align_cameras(placed(np.ones((6, 3)), rotations), truth)
+        align_cameras(cameras_at(np.ones((6, 3)), rotations), truth)
     with pytest.raises(ValueError, match="pred: 5 cameras"):
         align_cameras(truth.take(range(5)), truth)
 
@@ -127,7 +127,7 @@ def test_one_turned_camera() -> None:
 def test_auc_is_that_of_the_published_evaluations() -> None:
     rng = np.random.default_rng(4)
     truth = ring(9, rng)
-    noisy = placed(
+    noisy = cameras_at(
         truth.centres + 0.2 * rng.normal(size=(9, 3)),
         [Rotation.from_rotvec(0.1 * rng.normal(size=3)).as_matrix() @ p[:3, :3] for p in truth.camera_from_world],
     )
@@ -151,7 +151,7 @@ def test_unregistered_views_fail_and_may_hold_anything() -> None:
 
 def test_reversed_baselines_count_as_right_but_show_in_the_centres() -> None:
     truth = ring(6, np.random.default_rng(6))
-    mirrored = placed(-truth.centres, [pose[:3, :3] for pose in truth.camera_from_world])
+    mirrored = cameras_at(-truth.centres, [pose[:3, :3] for pose in truth.camera_from_world])
     errors = pose_errors(mirrored, truth)
     assert errors.translation.max() < 1e-5 and errors.auc_5 == 1
     assert errors.centre_rmse is not None and errors.centre_rmse > 0.1
@@ -160,7 +160,7 @@ def test_reversed_baselines_count_as_right_but_show_in_the_centres() -> None:
 def test_coinciding_centres() -> None:
     truth = ring(3, np.random.default_rng(7))
     rotations = [pose[:3, :3] for pose in truth.camera_from_world]
-    still = placed(np.zeros((3, 3)), rotations)
+    still = cameras_at(np.zeros((3, 3)), rotations)
     assert pose_errors(truth, still).translation.max() == 0
     assert pose_errors(still, truth).translation.min() == 180
     assert pose_errors(truth.take([0]), truth.take([0])).auc_5 is None
