@@ -28,13 +28,19 @@ class Chamfer:
 
 
 def chamfer(
-    pred: ArrayLike, truth: ArrayLike, *, vertices: ArrayLike | None = None, faces: ArrayLike | None = None
+    pred: ArrayLike,
+    truth: ArrayLike,
+    *,
+    vertices: ArrayLike | None = None,
+    faces: ArrayLike | None = None,
+    device: str | None = None,
 ) -> Chamfer:
     """The Chamfer distances of `pred` (M, 3) and `truth` (K, 3), in one frame and unit, exact in float64.
 
     With the truth's mesh, `vertices` (V, 3) and `faces` (F, 3), accuracy is measured to the surface itself; `truth`
-    then only carries completeness. Raises ValueError naming the argument for empty or malformed clouds."""
-    return chamfer_of(distances(pred, truth, vertices=vertices, faces=faces))
+    then only carries completeness. CUDA tensors are searched where they are, and `device` says otherwise. Raises
+    ValueError naming the argument for empty or malformed clouds."""
+    return chamfer_of(distances(pred, truth, vertices=vertices, faces=faces, device=device))
 
 
 def chamfer_of(both: Distances) -> Chamfer:

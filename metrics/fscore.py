@@ -26,13 +26,15 @@ def fscore(
     *,
     vertices: ArrayLike | None = None,
     faces: ArrayLike | None = None,
+    device: str | None = None,
 ) -> FScore:
     """The F-score of `pred` (M, 3) against `truth` (K, 3) at `threshold`, in the clouds' unit.
 
     A distance equal to the threshold does not count. With the truth's mesh, `vertices` (V, 3) and `faces` (F, 3),
-    precision is measured to the surface itself. Raises ValueError naming the argument at fault."""
+    precision is measured to the surface itself. `device` as in `metrics.nearest.nearest`. Raises ValueError naming
+    the argument at fault."""
     _check(threshold)
-    return fscore_of(distances(pred, truth, vertices=vertices, faces=faces), threshold)
+    return fscore_of(distances(pred, truth, vertices=vertices, faces=faces, device=device), threshold)
 
 
 def fscore_of(both: Distances, threshold: float) -> FScore:

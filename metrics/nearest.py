@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adapters.contract import F64
-from metrics.points import checked_faces, checked_points
+from metrics.points import checked_faces, checked_points, device_of, device_points
 
 I64 = NDArray[np.int64]
 
@@ -31,11 +31,18 @@ class Distances:
     to_pred: F64  # (K,) from each truth point to the prediction: completeness, recall
 
 
-def nearest(queries: ArrayLike, points: ArrayLike) -> Nearest:
+def nearest(queries: ArrayLike, points: ArrayLike, *, device: str | None = None) -> Nearest:
     """The nearest of `points` (M, 3) to each of `queries` (Q, 3), both in one frame and unit.
 
-    Distances are those of an exhaustive search in float64. Raises ValueError, naming the argument, for a shape other
-    than (., 3), an empty cloud or numbers that are not finite."""
+    Distances are those of an exhaustive search in float64. CUDA tensors are searched where they are; `device`, "cpu",
+    "cuda" or "cuda:N", says otherwise. Raises ValueError, naming the argument, for a shape other than (., 3), an empty
+    cloud or numbers that are not finite; Unavailable where the device is not here."""
+    if (where := device_of(device, queries=queries, points=points)) is not None:
+        from metrics.kernels.cuda.nearest import TileTree
+
+        asked = TileTree(device_points("queries", queries, where))
+        squared, index = TileTree(device_points("points", points, where)).search(asked)
+        return Nearest(squared.sqrt().cpu().numpy(), index.cpu().numpy())
     from metrics.kernels.cpu.boxtree import BoxTree, sort
 
     query_points, cloud = checked_points("queries", queries), checked_points("points", points)
@@ -43,14 +50,28 @@ def nearest(queries: ArrayLike, points: ArrayLike) -> Nearest:
 
 
 def distances(
-    pred: ArrayLike, truth: ArrayLike, *, vertices: ArrayLike | None = None, faces: ArrayLike | None = None
+    pred: ArrayLike,
+    truth: ArrayLike,
+    *,
+    vertices: ArrayLike | None = None,
+    faces: ArrayLike | None = None,
+    device: str | None = None,
 ) -> Distances:
     """Both directions of nearest distance between `pred` (M, 3) and `truth` (K, 3), in one frame and unit.
 
     Where the truth's surface is a mesh, give its `vertices` (V, 3) and `faces` (F, 3): predicted points are then
-    measured to the surface itself rather than to the nearest of its samples `truth`. Errors as in `nearest`."""
+    measured to the surface itself, on the CPU, rather than to the nearest of its samples `truth`. `device` and errors
+    as in `nearest`."""
     if (vertices is None) != (faces is None):
         raise ValueError(f"{'faces' if faces is None else 'vertices'}: None seen, give vertices and faces together")
+    if (where := device_of(device, pred=pred, truth=truth)) is not None:
+        from metrics.kernels.cuda.nearest import TileTree
+
+        mine, theirs = (TileTree(device_points(n, c, where)) for n, c in (("pred", pred), ("truth", truth)))
+        to_pred = mine.search(theirs)[0].sqrt().cpu().numpy()
+        if vertices is not None and faces is not None:
+            return Distances(surface_distance(pred, vertices, faces), to_pred)
+        return Distances(theirs.search(mine)[0].sqrt().cpu().numpy(), to_pred)
     from metrics.kernels.cpu.boxtree import BoxTree, sort
     from metrics.kernels.cpu.threads import in_threads
 

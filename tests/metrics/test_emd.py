@@ -21,9 +21,9 @@ def exact(pred: F64, truth: F64) -> float:
     return unit * emd_by("pot", (pred - pred[0]) / unit, (truth - pred[0]) / unit)
 
 
-def verify(pred: F64, truth: F64, gap: float, true: float | None = None) -> EMD:
+def verify(pred: F64, truth: F64, gap: float, true: float | None = None, device: str | None = None) -> EMD:
     """The certificate, by its definition: a bijection of that length, and a dual bound from the prices alone."""
-    result = emd(pred, truth, gap)
+    result = emd(pred, truth, gap, device=device)
     n, extent = len(pred), max(float(np.ptp(np.concatenate([pred, truth]), axis=0).max()), 1e-300)
     rounding = 1e-12 * extent + 1e-14 * max(np.abs(pred).max(), np.abs(truth).max())
     np.testing.assert_array_equal(np.sort(result.assignment), np.arange(n))

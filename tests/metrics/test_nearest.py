@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from adapters.contract import F64
+from adapters.contract import F64, Unavailable
 from metrics import nearest
 from metrics.nearest import distances, surface_distance
 
@@ -120,7 +120,7 @@ def test_a_triangle_without_area_is_its_edges() -> None:
     np.testing.assert_allclose(surface_distance(np.array([[1.5, 1.0, 0], [3, 0, 0]]), vertices, faces), [1, 1])
 
 
-def test_tensors_and_lists_are_taken() -> None:
+def test_tensors_and_lists_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     class Tensor:
         """What numpy and we need of a torch CPU tensor that carries a gradient."""
 
@@ -143,7 +143,9 @@ def test_tensors_and_lists_are_taken() -> None:
     assert (nearest(Tensor(cloud), cloud.tolist()).distance == 0).all()  # type: ignore[arg-type]
     gpu = Tensor(cloud)
     gpu.device = "cuda:0"
-    with pytest.raises(ValueError, match=r"queries: a tensor on cuda:0 seen"):
+    monkeypatch.delitem(sys.modules, "metrics.kernels.cuda.device", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(Unavailable, match=r"device cuda:0: torch is not installed \(pip install 'reconbench\[gpu\]'\)"):
         nearest(gpu, cloud)  # type: ignore[arg-type]
 
 

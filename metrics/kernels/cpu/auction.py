@@ -1,30 +1,17 @@
-"""The assignment problem on points as an auction with epsilon scaling, from coarse cells to single points.
+"""The auction on the CPU: bids one at a time, from a tree that bounds distance + price.
 
-Persons (points of one cloud) bid for objects (points of the other) at cost distance + price; a phase with step eps
-ends with prices under which everyone holds an object within eps of the best (Bertsekas, "The auction algorithm: a
-distributed relaxation method for the assignment problem", 1988). What makes it fast and certified:
-
-- Coarse to fine: both clouds are cut by the same median splits into cells of equal mass, so that the cells'
-  centroids are an assignment problem again. The profits pi of its solution extend to the next level's objects by the
-  c-transform p(q) = max_i pi_i - |x_i - q|, which carries the potential along far transport exactly. Coarse levels
-  supply prices to start from, never a bound.
-- A search may miss objects by `SLACK` eps; the bid counts against the smallest bound it pruned, so that
-  eps-complementary slackness still holds exactly.
-- The dual bound is two-sided: pi is the c-transform of the prices over all objects, then the prices that of pi over
-  all persons. The next eps follows from the gap thus measured, and only persons whose object breaks
-  eps-complementary slackness under the better prices bid again.
-- The last few persons, too few to matter for the gap, are matched to the free objects directly.
-
-Lengths are in units of the clouds' joint extent. The bounds hold in float64 less a rounding margin: searches prune by
-valid bounds alone and an inexact c-transform errs downwards.
+See `metrics.kernels.schedule` for the whole. A search may miss objects by `SLACK` eps; the bid counts against the
+smallest bound it pruned, so that eps-complementary slackness still holds exactly. The bounds hold in float64 less a
+rounding margin: searches prune by valid bounds alone and an inexact c-transform errs downwards.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
@@ -43,33 +30,9 @@ from metrics.kernels.cpu.pricetree import (
     leaf_values,
     push_nearest_last,
 )
+from metrics.kernels.schedule import EPSILON
 
 SLACK = 0.5  # share of eps that a search may miss
-CELL = 6  # at least this many points a cell of the finest coarse level
-LEVEL_STEP = 2  # splits between coarse levels
-COARSEST = 8  # splits of the coarsest level
-SPACING_EPS = 0.5  # a coarse level stops at this eps, in units of its spacing ...
-POINTS_EPS = 0.35  # ... and the points start at this one, in units of the finest coarse level's spacing
-COARSE_STEP = 4.0  # eps shrinks by this on the coarse levels
-STEP = 6.0  # eps shrinks by at most this on the points
-AIM = 0.85  # aim at this share of the wanted gap
-GAP_PER_EPS = 0.13  # (upper - lower) / eps that a phase leaves: measured .05 to .25
-POWER = 1.15  # eps goes as gap ** POWER when the gap shrinks: measured 1.0 to 1.2
-TAIL = 0.1  # share of the gap that matching the last persons directly may cost ...
-MOST_LAST = 200  # ... and how many they may be: matching them takes the cube of their number
-DELTA = 0.02  # share of the gap that inexact c-transforms may cost
-RESOLUTION = 1e-9  # a difference of the bounds below this share of the extent is not pursued
-EPSILON = float(np.finfo(np.float64).eps)
-
-
-@dataclass(frozen=True)
-class Solution:
-    """A bijection and a dual bound, in units of the extent."""
-
-    assignment: I64  # (n,) person i of the input holds object assignment[i] of the input
-    prices: F64  # (n,) of the input's objects
-    lower: float
-    resolved: bool  # False where the bounds met the resolution of the arithmetic before the gap asked for
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -175,7 +138,20 @@ def _phase(
     return bids
 
 
-class _Auction:
+def bid_in_turn(persons: F64, held: I64, owner: I64, seen: I64, eps: float, stop: int, objects: PriceTree) -> int:
+    """Bid, first in first out, until at most `stop` of `persons` (n, 3) lack an object; the number of bids made.
+
+    `held` (n,): slot a person holds or -1; `owner` (slots,): its inverse; `seen` (n, 2): slots each found best, or -1.
+    All three, and the prices of `objects`, are updated."""
+    bids: int = _phase(
+        persons, held, owner, seen, eps, stop,
+        objects.leaves, objects.blocks, objects.place, objects.child, objects.shift,
+        np.empty(WIDTH),
+    )  # fmt: skip
+    return bids
+
+
+class Auction:
     """Persons, objects, prices, a partial assignment, and the best bounds so far."""
 
     def __init__(self, persons: PriceTree, objects: PriceTree, prices: F64) -> None:
@@ -193,11 +169,7 @@ class _Auction:
         """One auction phase, completed to a bijection, and the dual bound it gives; returns upper - lower."""
         persons, objects = self.persons, self.objects
         objects.set_prices(self.prices)
-        _phase(
-            persons.points, self.held, self.owner, self.seen, eps, stop,
-            objects.leaves, objects.blocks, objects.place, objects.child, objects.shift,
-            np.empty(WIDTH),
-        )  # fmt: skip
+        bid_in_turn(persons.points, self.held, self.owner, self.seen, eps, stop, objects)
         full = np.where(self.held >= 0, objects.point_of[self.held], -1)
         lone = np.flatnonzero(full < 0)
         if len(lone):
@@ -232,62 +204,21 @@ class _Auction:
         self.held[over] = -1
 
 
-def _first_eps(gap: float, value: float) -> float:
-    """The eps whose phase is expected to end at `AIM` of the gap."""
-    return AIM * gap * value / GAP_PER_EPS
+class Cpu:
+    """The auction's parts on the CPU, for `metrics.kernels.schedule`."""
 
+    def side(self, points: F64) -> PriceTree:
+        return PriceTree(points)
 
-def _coarse_to_fine(persons: PriceTree, objects: PriceTree, gap: float) -> tuple[F64, float, float]:
-    """Prices of the objects from both clouds' cells, an eps to start at, and a first guess of the value."""
-    n = len(persons.points)
-    finest = int(np.log2(max(1, n // CELL)))
-    eps, cells, auction, spacing = 0.25, None, None, 0.0
-    for level in range(COARSEST + (finest - COARSEST) % LEVEL_STEP, finest + 1, LEVEL_STEP):
-        finer, goods = PriceTree(persons.centroids(level)), PriceTree(objects.centroids(level))
-        prices = np.zeros(len(goods.points))
-        if cells is not None and auction is not None:
-            cells.set_prices(-auction.profits)
-            prices = -cells.least_sums(goods.points)
-        cells, auction = finer, _Auction(finer, goods, prices)
-        beside = np.asarray(cKDTree(goods.points).query(goods.points, k=2)[0])
-        spacing = float(np.median(beside[:, 1]))
-        while True:
-            auction.phase(eps)
-            last = max(SPACING_EPS * spacing, _first_eps(gap, auction.upper))
-            if eps <= 1.2 * last or auction.upper <= 0:
-                break
-            eps = max(eps / COARSE_STEP, last)
-            auction.release(eps)
-    if cells is None or auction is None:
-        return np.zeros(n), eps, 0.0
-    cells.set_prices(-auction.profits)
-    prices = -cells.least_sums(objects.points)
-    return prices, max(_first_eps(gap, auction.upper), POINTS_EPS * spacing), auction.upper
+    def coarse(self, side: PriceTree, depth: int) -> PriceTree:
+        return PriceTree(side.centroids(depth))
 
+    def spacing(self, side: PriceTree) -> float:
+        beside = np.asarray(cKDTree(side.points).query(side.points, k=2)[0])
+        return float(np.median(beside[:, 1]))
 
-def solve(persons: F64, objects: F64, gap: float, rounding: float) -> Solution:
-    """A bijection of `persons` and `objects` (n, 3), n >= 1, whose mean length is within `gap` of the dual bound.
+    def auction(self, persons: PriceTree, objects: PriceTree, prices: F64 | None) -> Auction:
+        return Auction(persons, objects, np.zeros(len(objects.points)) if prices is None else prices)
 
-    `rounding`: the error of the coordinates themselves, a length. Ends early where the bounds differ by less than
-    the resolution of the arithmetic."""
-    n = len(persons)
-    one, other = PriceTree(persons), PriceTree(objects)
-    prices, eps, value = _coarse_to_fine(one, other, gap)
-    auction = _Auction(one, other, prices)
-    resolution = max(RESOLUTION, 4 * rounding)
-    while True:
-        excess = auction.phase(eps, min(MOST_LAST, int(TAIL * gap * n * value)), DELTA * gap)
-        wanted = max(gap * (auction.lower - rounding), resolution)
-        if auction.upper - auction.lower + rounding <= wanted:
-            break
-        value = auction.upper
-        ratio = AIM * wanted / excess
-        steps = max(1.0, np.ceil(-np.log(ratio) * POWER / np.log(STEP)))
-        eps *= min(0.7, ratio ** (POWER / steps))
-        auction.release(eps)
-    assignment: I64 = np.empty(n, np.int64)
-    assignment[one.order] = other.order[auction.best]
-    of_objects = np.empty(n)
-    of_objects[other.order] = auction.best_prices
-    lower = max(0.0, auction.lower - rounding)
-    return Solution(assignment, of_objects, lower, auction.upper - lower <= gap * lower)
+    def host(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values
