@@ -137,9 +137,14 @@ class Scene:
         return all(view.mask is not None for view in self.file.views)
 
     @cached_property
-    def truth_kinds(self) -> tuple[str, ...]:
+    def truth_kinds(self) -> tuple[TruthKind, ...]:
         """The kinds of truth present, in the order exact, colmap, scan."""
-        return tuple(k for k in get_args(TruthKind) if (self.path / "truth" / k / "truth.json").is_file())
+        kinds: tuple[TruthKind, ...] = get_args(TruthKind)
+        return tuple(kind for kind in kinds if (self.path / "truth" / kind / "truth.json").is_file())
+
+    def truth_file(self, kind: TruthKind) -> TruthFile:
+        """What `truth.json` says of one ground truth."""
+        return _decode(self.path / "truth" / kind / "truth.json", TruthFile)
 
     def truth(self, kind: str) -> Truth:
         """Read one ground truth whole; raises InputError where it is absent or broken."""

@@ -11,19 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from adapters.contract import TruthKind
 from reports.ranking import ENOUGH_SCENES, Agreement, Cell, Comparisons, agreement, compare, interval, ranks
-from reports.schema import TRUTHS, Tables, TruthCard, metric_order, truth_cards
-
-Trial = Any  # a row of the trials table as a named tuple, None where a value is missing
-RawScore = Any  # likewise of the scores table
+from reports.schema import TRUTHS, Better, Scope, ScoreRow, Tables, TrialRow, TruthCard, metric_order
 
 # What tells two systems of one adapter apart, besides its name.
 VARIANT = ("weights", "device", "options", "adapter_hash", "environment")
+JUDGED_ALIKE: tuple[TruthKind, ...] = ("colmap", "exact")  # the truths whose rankings are compared
 TIMED_ONLY = "random weights: timed only"
 
 
@@ -32,7 +29,7 @@ class Board:
     """One table of rows that may be ranked together."""
 
     inputs: str
-    scope: str
+    scope: Scope
     protocol: str  # name; "" where nothing was scored
     protocol_hash: str
 
@@ -43,7 +40,7 @@ class Metric:
 
     id: str
     unit: str
-    better: str
+    better: Better
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Score:
         return Counter(cell.status for cell in self.cells).most_common(1)[0][0] if self.cells else "not_run"
 
 
-ScoreMap = Mapping[tuple[str, str], Score]  # (truth, metric id) -> score
+ScoreMap = Mapping[tuple[TruthKind, str], Score]  # (truth, metric id) -> score
 
 
 def _by_scene(cells: Iterable[Cell], field: str) -> dict[str, list[float]]:
@@ -138,17 +135,17 @@ class Row:
     board: Board
     system: str  # the adapter's name, with what tells it apart where one adapter has several
     views: int
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRow, ...]
     scores: ScoreMap
-    standings: Mapping[str, Standing]  # truth -> place
+    standings: Mapping[TruthKind, Standing]  # truth -> place
     left_out: tuple[str, ...]  # reasons why some of its cells were not run
 
     @property
-    def first(self) -> Trial:
+    def first(self) -> TrialRow:
         return self.trials[0]
 
     @property
-    def timed(self) -> tuple[Trial, ...]:
+    def timed(self) -> tuple[TrialRow, ...]:
         """The trials whose time and memory mean something: those that ended well."""
         return tuple(trial for trial in self.trials if trial.status == "ok")
 
@@ -166,7 +163,7 @@ class Row:
         """A size (bytes, points, parameters) over the trials that ended well."""
         return Spread.of(getattr(trial, field) for trial in self.timed)
 
-    def failures(self, truth: str, metric: str) -> dict[str, int]:
+    def failures(self, truth: TruthKind, metric: str) -> dict[str, int]:
         """Cells without a result under `truth` and `metric`, by kind; trials where nothing was scored at all."""
         score = self.scores.get((truth, metric))
         kinds = [cell.status for cell in score.cells] if score is not None else [trial.status for trial in self.trials]
@@ -180,9 +177,9 @@ class Group:
     board: Board
     views: int
     rows: tuple[Row, ...]  # by rank, unranked ones last
-    comparisons: Mapping[str, Comparisons]  # truth -> ranked systems
+    comparisons: Mapping[TruthKind, Comparisons]  # truth -> ranked systems
     agreement: Agreement | None  # of the rankings under COLMAP's and the exact truth; None unless both exist
-    scenes: Mapping[str, int]  # truth -> how many scenes have it
+    scenes: Mapping[TruthKind, int]  # truth -> how many scenes have it
 
 
 @dataclass(frozen=True)
@@ -190,9 +187,9 @@ class Leaderboard:
     """All boards."""
 
     groups: tuple[Group, ...]
-    metrics: Mapping[tuple[Board, str], tuple[Metric, ...]]  # (board, truth) -> in printing order
-    truths: tuple[str, ...]  # that something was scored against, the ranking one first
-    cards: Mapping[str, Mapping[str, TruthCard]]  # scene -> kind -> card
+    metrics: Mapping[tuple[Board, TruthKind], tuple[Metric, ...]]  # (board, truth) -> in printing order
+    truths: tuple[TruthKind, ...]  # that something was scored against, the ranking one first
+    cards: Mapping[str, Mapping[TruthKind, TruthCard]]  # scene -> kind -> card
 
     @cached_property
     def boards(self) -> tuple[Board, ...]:
@@ -205,7 +202,7 @@ class Leaderboard:
     def judged_alike(self, scene: str, metric: str) -> Agreement:
         """How far COLMAP's and the exact truth of `scene` order what both gave a score: every system at every number of
         views, kin, references and unlike inputs too, since it is the judge that is judged."""
-        places: dict[str, dict[str, float]] = {"colmap": {}, "exact": {}}
+        places: dict[TruthKind, dict[str, float]] = {"colmap": {}, "exact": {}}
         for i, row in enumerate(self.rows):
             for truth, found in places.items():
                 cells = row.scores[truth, metric].good if (truth, metric) in row.scores else ()
@@ -213,11 +210,6 @@ class Leaderboard:
                 if values:
                     found[str(i)] = fmean(values)
         return agreement(places["colmap"], places["exact"])
-
-
-def records(table: pd.DataFrame) -> list[Any]:
-    """The rows of `table` as named tuples of plain Python values, None where missing."""
-    return list(table.astype(object).where(table.notna(), None).itertuples(index=False))
 
 
 def leaderboard(tables: Tables) -> Leaderboard:
@@ -230,29 +222,29 @@ class _Builder:
 
     def __init__(self, tables: Tables) -> None:
         self.run = tables.run
-        self.trials: list[Trial] = sorted(
-            records(tables.trials), key=lambda t: (t.inputs, t.scope, t.adapter, t.views, t.scene, t.repeat, t.key)
+        self.trials = sorted(
+            tables.trials, key=lambda t: (t.inputs, t.scope, t.adapter, t.views, t.scene, t.repeat, t.key)
         )
         self.labels = system_labels(self.trials)
-        self.cards = {row.scene: truth_cards(row.truths) for row in records(tables.scenes)}
-        self.scores: dict[tuple[str, str, str, str], RawScore] = {}
-        self.protocols: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-        self.seen: dict[tuple[Board, str], dict[str, Metric]] = defaultdict(dict)
+        self.cards = {row.scene: row.truths for row in tables.scenes}
+        self.scores: dict[tuple[str, str, str, str], ScoreRow] = {}
+        self.protocols: dict[tuple[str, Scope], set[tuple[str, str]]] = defaultdict(set)
+        self.seen: dict[tuple[Board, TruthKind], dict[str, Metric]] = defaultdict(dict)
         self.judged_scenes = {truth: {s for s, cards in self.cards.items() if truth in cards} for truth in TRUTHS}
         self.makers: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for score in records(tables.scores):
+        for score in tables.scores:
             self.scores[score.key, score.truth, score.protocol_hash, score.metric] = score
             self.protocols[score.inputs, score.scope].add((score.protocol, score.protocol_hash))
             board = Board(score.inputs, score.scope, score.protocol, score.protocol_hash)
             self.seen[board, score.truth][score.metric] = Metric(score.metric, score.unit, score.better)
             self.judged_scenes[score.truth].add(score.scene)
-            self.makers[score.scene, score.truth].update(_names(score.truth_made_by))
+            self.makers[score.scene, score.truth].update(score.truth_made_by)
         self.left_out: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for absent in records(tables.left_out):
+        for absent in tables.left_out:
             self.left_out[absent.adapter, absent.views].append(f"{absent.scene}: {absent.reason}")
 
     def build(self) -> Leaderboard:
-        slots: dict[tuple[Board, int], dict[str, list[Trial]]] = defaultdict(lambda: defaultdict(list))
+        slots: dict[tuple[Board, int], dict[str, list[TrialRow]]] = defaultdict(lambda: defaultdict(list))
         for trial in self.trials:
             for protocol in sorted(self.protocols.get((trial.inputs, trial.scope), {("", "")})):
                 board = Board(trial.inputs, trial.scope, *protocol)
@@ -269,8 +261,8 @@ class _Builder:
             cards=self.cards,
         )
 
-    def _group(self, board: Board, views: int, systems: Mapping[str, list[Trial]]) -> Group:
-        scores: dict[str, dict[tuple[str, str], Score]] = {system: {} for system in systems}
+    def _group(self, board: Board, views: int, systems: Mapping[str, list[TrialRow]]) -> Group:
+        scores: dict[str, dict[tuple[TruthKind, str], Score]] = {system: {} for system in systems}
         for truth in TRUTHS:
             places = self._places(truth, systems.values())
             for metric in self.seen.get((board, truth), {}).values():
@@ -278,8 +270,8 @@ class _Builder:
                     cells = self._cells(board, truth, metric.id, trials, places)
                     if cells:
                         scores[system][truth, metric.id] = Score(metric, cells)
-        comparisons: dict[str, Comparisons] = {}
-        standings: dict[str, dict[str, Standing]] = {system: {} for system in systems}
+        comparisons: dict[TruthKind, Comparisons] = {}
+        standings: dict[str, dict[TruthKind, Standing]] = {system: {} for system in systems}
         for truth in TRUTHS:
             if self.run.rank_metric not in self.seen.get((board, truth), {}):
                 timed = [system for system, trials in systems.items() if trials[0].weights == "random"]
@@ -316,17 +308,17 @@ class _Builder:
             {truth: len(scenes & self.judged_scenes[truth]) for truth in TRUTHS},
         )
 
-    def _places(self, truth: str, systems: Iterable[list[Trial]]) -> set[tuple[str, str]]:
+    def _places(self, truth: TruthKind, systems: Iterable[list[TrialRow]]) -> set[tuple[str, str]]:
         """The cells of a board at one number of views: what any system that may be ranked was planned for."""
         trials = [trial for found in systems for trial in found if trial.scene in self.judged_scenes[truth]]
         proper = [t for t in trials if not (t.reference or t.external or t.weights == "random")] or trials
         return {(trial.scene, trial.view_ids) for trial in proper}
 
     def _cells(
-        self, board: Board, truth: str, metric: str, trials: list[Trial], places: set[tuple[str, str]]
+        self, board: Board, truth: TruthKind, metric: str, trials: list[TrialRow], places: set[tuple[str, str]]
     ) -> tuple[Cell, ...]:
         """One cell a place, and one for each place that only this system has."""
-        here: dict[tuple[str, str], list[Trial]] = {place: [] for place in places}
+        here: dict[tuple[str, str], list[TrialRow]] = {place: [] for place in places}
         for trial in trials:
             if trial.scene in self.judged_scenes[truth] and trial.weights != "random":
                 here.setdefault((trial.scene, trial.view_ids), []).append(trial)
@@ -336,20 +328,16 @@ class _Builder:
             if trials[0].weights != "random"
         )
 
-    def _cell(self, place: tuple[str, str], repeats: list[tuple[Trial, RawScore | None]]) -> Cell:
+    def _cell(self, place: tuple[str, str], repeats: list[tuple[TrialRow, ScoreRow | None]]) -> Cell:
         """The repeats of one cell taken together: it has a result only where every repeat has one."""
         kinds = [_outcome(trial, score) for trial, score in repeats]
         bad = [kind for kind in kinds if kind != "ok"]
         if bad or not kinds:
             return Cell(*place, status=bad[0] if bad else "not_run")
         scores = [score for _, score in repeats if score is not None]
-
-        def over(field: str) -> list[float] | None:
-            found = [getattr(score, field) for score in scores]
-            return None if any(value is None for value in found) else found
-
-        low, high, floor, before = over("low"), over("high"), over("floor"), over("before_icp")
-        values = [score.value for score in scores]
+        low, high = _all(score.low for score in scores), _all(score.high for score in scores)
+        floor, before = _all(score.floor for score in scores), _all(score.before_icp for score in scores)
+        values = [score.value for score in scores if score.value is not None]
         return Cell(
             *place,
             status="ok",
@@ -360,7 +348,7 @@ class _Builder:
             before_icp=fmean(before) if before else None,
         )
 
-    def _unranked(self, truth: str, trials: list[Trial], scores: ScoreMap) -> str:
+    def _unranked(self, truth: TruthKind, trials: list[TrialRow], scores: ScoreMap) -> str:
         """Why a system has no rank under `truth`; "" where it has one."""
         trial = trials[0]
         if trial.weights == "random":
@@ -370,7 +358,7 @@ class _Builder:
         if trial.external:
             return "external prediction"
         makers = set().union(*(self.makers.get((t.scene, truth), set()) for t in trials))
-        kin = sorted({trial.adapter, *_names(trial.kin)} & makers)
+        kin = sorted({trial.adapter, *trial.kin} & makers)
         if kin:
             return f"kin of this truth ({', '.join(kin)})"
         if all(t.status == "unavailable" for t in trials):
@@ -381,7 +369,7 @@ class _Builder:
         return ""
 
     def _agreement(
-        self, board: Board, comparisons: Mapping[str, Comparisons], scores: Mapping[str, ScoreMap]
+        self, board: Board, comparisons: Mapping[TruthKind, Comparisons], scores: Mapping[str, ScoreMap]
     ) -> Agreement | None:
         """Kendall's tau between COLMAP's and the exact truth's rankings of the same systems on the same scenes."""
         if not {"colmap", "exact"} <= set(comparisons):
@@ -389,7 +377,7 @@ class _Builder:
         both = self.judged_scenes["colmap"] & self.judged_scenes["exact"]
         field = set(comparisons["colmap"].systems) & set(comparisons["exact"].systems)
         places = []
-        for truth in ("colmap", "exact"):
+        for truth in JUDGED_ALIKE:
             cells = {name: scores[name][truth, self.run.rank_metric].cells for name in field}
             shared = {name: [cell for cell in found if cell.scene in both] for name, found in cells.items()}
             whole = all(len(shared[name]) == len(cells[name]) for name in field)
@@ -398,7 +386,7 @@ class _Builder:
         return agreement(*places)
 
 
-def order(row: Row, truth: str, metric: str) -> tuple[Any, ...]:
+def order(row: Row, truth: TruthKind, metric: str) -> tuple[bool, int, bool, int, float, str]:
     """What rows are sorted by under one truth: rank, then those whole, then the mean, then the name."""
     standing = row.standings.get(truth, Standing(None, 0, "not scored"))
     score = row.scores.get((truth, metric))
@@ -409,11 +397,17 @@ def order(row: Row, truth: str, metric: str) -> tuple[Any, ...]:
     return (standing.rank is None, standing.rank or 0, False, missing, signed, row.system)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _all(values: Iterable[float | None]) -> list[float] | None:
+    """The values, or None where one is missing."""
+    present: list[float] = []
+    for value in values:
+        if value is None:
+            return None
+        present.append(value)
+    return present
 
 
-def _outcome(trial: Trial, score: RawScore | None) -> str:
+def _outcome(trial: TrialRow, score: ScoreRow | None) -> str:
     if trial.status != "ok":
         return str(trial.status)
     if score is None:
@@ -421,7 +415,7 @@ def _outcome(trial: Trial, score: RawScore | None) -> str:
     return {"ok": "ok", "failed": "unscorable", "unsupported": "unsupported"}[score.status]
 
 
-def system_labels(trials: Iterable[Trial]) -> dict[str, str]:
+def system_labels(trials: Iterable[TrialRow]) -> dict[str, str]:
     """Trial key -> the system's name: the adapter's, and in brackets what tells it from its other variants."""
     variants: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     listed = list(trials)

@@ -7,23 +7,39 @@ value that has no interval is judged by whether it changed at all. Times of two 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
-import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from reports.page.render import render, write_assets
+from reports.schema import Better, ChangeRow, Scope, Tables, TrialRow, checked, table, write_csv
 
-from reports import text
-from reports.board import records
-from reports.schema import Tables, checked
-
-TEMPLATES = Path(__file__).parent / "page" / "templates"
-PAIRED_BY = ("adapter", "inputs", "scope", "scene", "views", "view_ids", "repeat", "device")
-COSTS = (("warm_seconds", "s"), ("cold_seconds", "s"), ("peak_rss_bytes", "bytes"))
 GAPS = ("now fails", "vanished", "now works", "new", "fails still")
-SHOWN = (*GAPS, "worse", "better")
+NOT_COMPARED = "not compared"
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """What pairs a value of one run with the other run's."""
+
+    adapter: str
+    inputs: str
+    scope: Scope
+    scene: str
+    views: int
+    view_ids: str
+    repeat: int
+    device: str
+    truth: str  # "" for costs
+    quantity: str
+
+    @staticmethod
+    def of(trial: TrialRow | ChangeRow, truth: str = "", quantity: str = "") -> Place:
+        """Of a trial, and of one of its values."""
+        cell = (trial.scene, trial.views, trial.view_ids, trial.repeat, trial.device)
+        return Place(trial.adapter, trial.inputs, trial.scope, *cell, truth, quantity)
 
 
 @dataclass(frozen=True)
@@ -35,72 +51,97 @@ class Side:
     noise: float | None  # half width of its 95% interval
     note: str
     unit: str = ""
-    better: str = "lower"
+    better: Better = "lower"
     made_with: str = ""  # what has to be the same on both sides: a truth's id, a machine
 
 
-def changes(before: Tables, after: Tables) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Summary:
+    """The mean paired change of one system and quantity, over the cells where both runs have a value."""
+
+    adapter: str
+    inputs: str
+    scope: Scope
+    views: int
+    truth: str
+    quantity: str
+    unit: str
+    good: Better
+    cells: int
+    before: float
+    after: float
+    change: float
+    better: int  # cells
+    worse: int
+
+
+def changes(before: Tables, after: Tables) -> list[ChangeRow]:
     """A row a trial and quantity of either run. `verdict`: same | within noise | better | worse | changed machine or
     truth: not compared | new | vanished | now fails | now works | fails still."""
-    sides = [dict(_readings(checked(tables))) for tables in (before, after)]
-    rows = []
-    for place in sorted({*sides[0], *sides[1]}):
-        old, new = sides[0].get(place), sides[1].get(place)
-        known = new or old
-        assert known is not None
-        change = noise = None
-        if old is not None and new is not None and old.value is not None and new.value is not None:
-            change = new.value - old.value
-            if old.noise is not None and new.noise is not None:
-                noise = math.hypot(old.noise, new.noise)
-        rows.append(
-            (
-                *place,
-                known.unit,
-                known.better,
-                old.value if old else None,
-                new.value if new else None,
-                change,
-                noise,
-                _verdict(old, new, change, noise),
-                (old.status if old else ""),
-                (new.status if new else ""),
-                (new.note if new and new.note else old.note if old else ""),
-            )
-        )
-    columns = [*PAIRED_BY, "truth", "quantity", "unit", "good", "before", "after", "change", "noise", "verdict"]
-    return pd.DataFrame(rows, columns=[*columns, "status_before", "status_after", "note"])
+    first, second = (dict(_readings(checked(tables))) for tables in (before, after))
+    return [_change(place, first.get(place), second.get(place)) for place in sorted({*first, *second})]
 
 
-def _readings(tables: Tables) -> Iterator[tuple[tuple[Any, ...], Side]]:
+def _change(place: Place, old: Side | None, new: Side | None) -> ChangeRow:
+    known = new or old
+    assert known is not None
+    change = noise = None
+    if old is not None and new is not None and old.value is not None and new.value is not None:
+        change = new.value - old.value
+        if old.noise is not None and new.noise is not None:
+            noise = math.hypot(old.noise, new.noise)
+    return ChangeRow(
+        adapter=place.adapter,
+        inputs=place.inputs,
+        scope=place.scope,
+        scene=place.scene,
+        views=place.views,
+        view_ids=place.view_ids,
+        repeat=place.repeat,
+        device=place.device,
+        truth=place.truth,
+        quantity=place.quantity,
+        unit=known.unit,
+        good=known.better,
+        before=old.value if old else None,
+        after=new.value if new else None,
+        change=change,
+        noise=noise,
+        verdict=_verdict(old, new, change, noise),
+        status_before=old.status if old else "",
+        status_after=new.status if new else "",
+        note=(new.note if new else "") or (old.note if old else ""),
+    )
+
+
+def _readings(tables: Tables) -> Iterator[tuple[Place, Side]]:
     """Every score and cost by what pairs it with the other run's."""
-    trials = {trial.key: trial for trial in records(tables.trials)}
-    scored = set()
-    for score in records(tables.scores):
+    trials = {trial.key: trial for trial in tables.trials}
+    for score in tables.scores:
         trial = trials[score.key]
-        scored.add((score.key, score.truth))
         # What no run of this adapter could give is no gap.
         if score.status == "unsupported" and trial.status == "ok":
             continue
-        noise = None if score.low is None else (score.high - score.low) / 2
+        noise = None if score.low is None or score.high is None else (score.high - score.low) / 2
         status = score.status if trial.status == "ok" else trial.status
         side = Side(status, score.value, noise, score.note, score.unit, score.better, score.truth_id)
-        yield (*_place(trial), score.truth, score.metric), side
+        yield Place.of(trial, score.truth, score.metric), side
     for trial in trials.values():
-        for name, unit in COSTS:
-            value = getattr(trial, name) if trial.status == "ok" else None
-            if value is None and trial.status == "ok":
+        note = trial.message or ("timed on a busy machine" if trial.busy else "")
+        noise = None
+        if trial.warm_iqr is not None and trial.warm_n:
+            noise = 1.57 * trial.warm_iqr / math.sqrt(trial.warm_n)
+        costs = (
+            ("warm_seconds", "s", trial.warm_seconds, noise),
+            ("cold_seconds", "s", trial.cold_seconds, None),
+            ("peak_rss_bytes", "bytes", trial.peak_rss_bytes, None),
+        )
+        for name, unit, cost, spread in costs:
+            if trial.status != "ok":
+                cost = spread = None
+            elif cost is None:
                 continue
-            noise = None
-            if name == "warm_seconds" and trial.warm_iqr is not None and trial.warm_n:
-                noise = 1.57 * trial.warm_iqr / math.sqrt(trial.warm_n)
-            note = "timed on a busy machine" if trial.busy else ""
-            side = Side(trial.status, value, noise, trial.message or note, unit, "lower", trial.hardware)
-            yield (*_place(trial), "", name), side
-
-
-def _place(trial: Any) -> tuple[Any, ...]:
-    return tuple(getattr(trial, name) for name in PAIRED_BY)
+            yield Place.of(trial, "", name), Side(trial.status, cost, spread, note, unit, "lower", trial.hardware)
 
 
 def _verdict(old: Side | None, new: Side | None, change: float | None, noise: float | None) -> str:
@@ -110,7 +151,8 @@ def _verdict(old: Side | None, new: Side | None, change: float | None, noise: fl
         return ("fails still" if new.value is None else "now works") if old.value is None else "now fails"
     assert change is not None
     if old.made_with != new.made_with:
-        return "other machine: not compared" if new.unit in ("s", "bytes") else "other truth: not compared"
+        other = "machine" if new.unit in ("s", "bytes") else "truth"
+        return f"other {other}: {NOT_COMPARED}"
     if change == 0:
         return "same"
     if noise is None and new.unit in ("s", "bytes"):
@@ -120,75 +162,75 @@ def _verdict(old: Side | None, new: Side | None, change: float | None, noise: fl
     return "better" if (change < 0) == (new.better == "lower") else "worse"
 
 
-def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """A row a system, truth and quantity: the mean paired change over the cells where both runs have a value."""
-    both = found[found["change"].notna() & ~found["verdict"].str.endswith("not compared")]
-    by = ["adapter", "inputs", "scope", "views", "truth", "quantity", "unit", "good"]
-    groups = both.groupby(by, sort=True)
-    table = groups.agg(cells=("change", "size"), before=("before", "mean"), after=("after", "mean"))
-    table["change"] = groups["change"].mean()
-    for verdict in ("better", "worse"):
-        counts = both.assign(hit=both["verdict"] == verdict).groupby(by, sort=True)["hit"].sum()
-        table[verdict] = counts.astype(int)
-    return table.reset_index()
+def summary(rows: Iterable[ChangeRow]) -> list[Summary]:
+    """A line a system, number of views, truth and quantity."""
+    groups: dict[tuple[str, str, Scope, int, str, str, str, Better], list[tuple[float, float, str]]] = defaultdict(list)
+    for row in rows:
+        if row.before is not None and row.after is not None and not row.verdict.endswith(NOT_COMPARED):
+            group = (row.adapter, row.inputs, row.scope, row.views, row.truth, row.quantity, row.unit, row.good)
+            groups[group].append((row.before, row.after, row.verdict))
+    out = []
+    for group, cells in sorted(groups.items()):
+        before, after, verdicts = zip(*cells, strict=True)
+        change = fmean(new - old for old, new, _ in cells)
+        counts = (verdicts.count("better"), verdicts.count("worse"))
+        out.append(Summary(*group, len(cells), fmean(before), fmean(after), change, *counts))
+    return out
 
 
 def write_comparison(
     before: Tables, after: Tables, names: tuple[str, str], out: Path
-) -> tuple[pd.DataFrame, list[Path]]:
+) -> tuple[list[ChangeRow], list[Path]]:
     """Write compare.csv and compare.html into `out`; returns the changes and the files."""
-    found = changes(before, after)
+    rows = changes(before, after)
     out.mkdir(parents=True, exist_ok=True)
-    found.to_csv(out / "compare.csv", index=False, lineterminator="\n")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": text.number, "seconds": text.seconds}
-    noted = found.assign(weight=(found["change"] / found["noise"]).abs().fillna(math.inf))
-    by_verdict = {
-        verdict: records(noted[noted["verdict"] == verdict].sort_values("weight", ascending=False, kind="stable"))
-        for verdict in SHOWN
-    }
-    page = environment.get_template("compare.html").render(
+    page = render(
+        "compare.html",
         names=names,
         runs=(before.run, after.run),
         run=after.run,
-        counts=found["verdict"].value_counts().to_dict(),
-        trials=found.drop_duplicates(list(PAIRED_BY)).shape[0],
-        gaps=[(verdict, _grouped(by_verdict[verdict])) for verdict in GAPS if by_verdict[verdict]],
-        moved=[*by_verdict["worse"], *by_verdict["better"]],
-        summary=[row for row in records(summary(found)) if row.change],
+        counts=dict(Counter(row.verdict for row in rows).most_common()),
+        trials=len({Place.of(row) for row in rows}),
+        gaps=[
+            (verdict, found) for verdict in GAPS if (found := _by_trial(row for row in rows if row.verdict == verdict))
+        ],
+        moved=[row for verdict in ("worse", "better") for row in _beyond_noise(rows, verdict)],
+        summary=[line for line in summary(rows) if line.change],
     )
     (out / "compare.html").write_text(page, encoding="utf-8", newline="\n")
-    (out / "assets").mkdir(exist_ok=True)
-    for name in ("style.css", "page.js", "clouds.js"):
-        (out / "assets" / name).write_text((TEMPLATES / name).read_text(encoding="utf-8"), encoding="utf-8")
-    return found, [out / "compare.csv", out / "compare.html"]
+    write_assets(out, "style.css", "page.js", "clouds.js")
+    return rows, [write_csv(out / "compare.csv", table(ChangeRow, rows)), out / "compare.html"]
 
 
-def sentences(found: pd.DataFrame) -> Iterator[str]:
+def _beyond_noise(rows: Iterable[ChangeRow], verdict: str) -> list[ChangeRow]:
+    """The rows of one verdict, the farthest beyond their noise first."""
+
+    def weight(row: ChangeRow) -> float:
+        return abs(row.change / row.noise) if row.change is not None and row.noise else math.inf
+
+    return sorted((row for row in rows if row.verdict == verdict), key=weight, reverse=True)
+
+
+def sentences(rows: list[ChangeRow]) -> Iterator[str]:
     """What changed, for a terminal: the counts, then a line a trial with a gap, and one a value beyond its noise."""
-    yield ", ".join(f"{count} {verdict}" for verdict, count in found["verdict"].value_counts().items())
+    yield ", ".join(f"{count} {verdict}" for verdict, count in Counter(row.verdict for row in rows).most_common())
     for verdict in GAPS:
-        for row, quantities in _grouped(records(found[found["verdict"] == verdict])):
+        for row, quantities in _by_trial(row for row in rows if row.verdict == verdict):
             yield f"{verdict}: {row.adapter} on {row.scene}, {row.views} views: {len(quantities)} values"
-    for row in records(found[found["verdict"].isin(("worse", "better"))]):
-        what = f"{row.quantity} ({row.truth} truth)" if row.truth else row.quantity
-        noise = f", noise ±{row.noise:.2g}" if row.noise is not None else ""
-        where = f"{row.adapter} on {row.scene}, {row.views} views"
-        yield f"{row.verdict}: {where}, {what}: {row.before:.4g} -> {row.after:.4g}{noise}"
-
-
-def _grouped(rows: list[Any]) -> list[tuple[Any, list[str]]]:
-    """The rows of one verdict, a trial at a time: its first row and what it concerns."""
-    trials: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
-        trials.setdefault(_place(row), []).append(row)
+        if row.verdict in ("worse", "better"):
+            what = f"{row.quantity} ({row.truth} truth)" if row.truth else row.quantity
+            noise = f", noise ±{row.noise:.2g}" if row.noise is not None else ""
+            where = f"{row.adapter} on {row.scene}, {row.views} views"
+            yield f"{row.verdict}: {where}, {what}: {row.before:.4g} -> {row.after:.4g}{noise}"
+
+
+def _by_trial(rows: Iterable[ChangeRow]) -> list[tuple[ChangeRow, list[str]]]:
+    """The rows, a trial at a time: its first row and what it concerns."""
+    trials: dict[Place, list[ChangeRow]] = {}
+    for row in rows:
+        trials.setdefault(Place.of(row), []).append(row)
     return [
-        (found[0], [f"{row.quantity} ({row.truth})" if row.truth else row.quantity for row in found])
-        for found in trials.values()
+        (group[0], [f"{row.quantity} ({row.truth})" if row.truth else row.quantity for row in group])
+        for group in trials.values()
     ]

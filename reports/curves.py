@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import pandas as pd
-
+from adapters.contract import TruthKind
 from reports.board import Board, Leaderboard, Row
+from reports.schema import CurveRow
 
 COSTS = (("warm_seconds", "s"), ("cold_seconds", "s"), ("peak_rss_bytes", "bytes"), ("device_peak_bytes", "bytes"))
 
@@ -33,7 +34,7 @@ class Curve:
     title: str
     quantity: str  # a metric id, or one of COSTS
     unit: str
-    truth: str  # "" for costs
+    truth: TruthKind | None  # None for costs
     hardware: str  # costs only: curves of two machines are never compared
     points: tuple[Point, ...]
 
@@ -56,11 +57,11 @@ def curves(board: Leaderboard) -> list[Curve]:
             points = tuple(_cost(row, quantity) for row in rows)
             if any(point.value is not None for point in points):
                 hardware = " | ".join(sorted({name for row in rows for name in row.hardware}))
-                out.append(Curve(place, system, title, quantity, unit, "", hardware, points))
+                out.append(Curve(place, system, title, quantity, unit, None, hardware, points))
     return out
 
 
-def _quality(row: Row, truth: str, metric: str) -> Point | None:
+def _quality(row: Row, truth: TruthKind, metric: str) -> Point | None:
     score = row.scores.get((truth, metric))
     if score is None:
         return None
@@ -74,33 +75,26 @@ def _cost(row: Row, quantity: str) -> Point:
     return Point(row.views, middle, low, high, len(row.timed), len(row.trials))
 
 
-def curves_csv(found: list[Curve]) -> pd.DataFrame:
-    """A row a point of a curve; an empty value is a system without a result there."""
-    return pd.DataFrame(
-        [
-            {
-                "inputs": curve.board.inputs,
-                "scope": curve.board.scope,
-                "protocol": curve.board.protocol,
-                "protocol_hash": curve.board.protocol_hash,
-                "system": curve.system,
-                "title": curve.title,
-                "quantity": curve.quantity,
-                "unit": curve.unit,
-                "truth": curve.truth,
-                "hardware": curve.hardware,
-                "views": point.views,
-                "value": point.value,
-                "low": point.low,
-                "high": point.high,
-                "cells_ok": point.cells_ok,
-                "cells": point.cells,
-            }
-            for curve in found
-            for point in curve.points
-        ],
-        columns=[
-            *("inputs", "scope", "protocol", "protocol_hash", "system", "title", "quantity", "unit", "truth"),
-            *("hardware", "views", "value", "low", "high", "cells_ok", "cells"),
-        ],
-    )
+def curve_rows(curves: Iterable[Curve], scene: str = "") -> Iterator[CurveRow]:
+    """A row a point of a curve, of one `scene` or over all."""
+    for curve in curves:
+        for point in curve.points:
+            yield CurveRow(
+                inputs=curve.board.inputs,
+                scope=curve.board.scope,
+                protocol=curve.board.protocol,
+                protocol_hash=curve.board.protocol_hash,
+                system=curve.system,
+                title=curve.title,
+                quantity=curve.quantity,
+                unit=curve.unit,
+                truth=curve.truth or "",
+                hardware=curve.hardware,
+                scene=scene,
+                views=point.views,
+                value=point.value,
+                low=point.low,
+                high=point.high,
+                cells_ok=point.cells_ok,
+                cells=point.cells,
+            )

@@ -2,106 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
+from adapters.contract import TruthKind
 from reports import text
-from reports.board import Board, Group, Leaderboard, Metric, Row, Standing, records
+from reports.board import Board, Group, Leaderboard, Metric, Row, Score, Standing
 from reports.ranking import ENOUGH_SCENES
-from reports.schema import SCORES, RunInfo, Tables, metric_order
-
-TIMES = (
-    *("load_seconds", "cold_seconds", "warm_seconds", "warm_iqr"),
-    *("prepare_seconds", "infer_seconds", "finish_seconds"),
+from reports.schema import (
+    SCORES_COLUMNS,
+    Cell,
+    Column,
+    ComparisonRow,
+    LeaderboardCosts,
+    LeaderboardRow,
+    MetricColumns,
+    RunInfo,
+    Tables,
+    TruthColumns,
+    cells,
+    columns,
+    frame,
+    metric_order,
+    table,
 )
-NAME = ("inputs", "scope", "views", "adapter", "system")  # what names a row
-INTEGERS = ("rank", "scenes", "cells_ok", "cells", "peak_rss_bytes", "device_peak_bytes", "parameters", "points")
+
 PAPER_METRICS = 5  # how many fit a page's width
 
 
 def leaderboard_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
-    """A row an adapter x inputs x scope x views (x protocol, x variant where one adapter has several).
-
-    Metric columns are named TRUTH.METRIC: the mean, and after a dot `low` and `high` (95% interval over scenes with at
-    least `ENOUGH_SCENES`, else the mean interval over draws: column `interval` says which), `floor`, `cells` ("k of n")
-    and `status` (ok | partial | why it is empty). A missing value is an empty field."""
-    # Every board has the same columns, those of the ranking truth first.
-    found = {(truth, metric.id) for (_, truth), metrics in board.metrics.items() for metric in metrics}
+    """A row a system on a board at one number of views: `LeaderboardRow`, the columns of every truth and metric, and
+    `LeaderboardCosts`. Every board has the same columns, those of the ranking truth first."""
+    measured = {(truth, metric.id) for (_, truth), metrics in board.metrics.items() for metric in metrics}
     order = [
         (truth, name)
         for truth in board.truths
-        for name in metric_order((metric for at, metric in found if at == truth), run.rank_metric)
+        for name in metric_order((metric for at, metric in measured if at == truth), run.rank_metric)
     ]
-    rows = [_csv_row(board, row, order, run) for row in board.rows]
-    table = pd.DataFrame(rows, columns=list(rows[0]) if rows else list(NAME))
-    return table.astype({name: "Int64" for name in (*INTEGERS, *(f"{t}.rank" for t in board.truths)) if name in table})
+    described = [
+        *columns(LeaderboardRow),
+        *(_behind(truth, column) for truth in board.truths for column in columns(TruthColumns)),
+        *(_behind(f"{truth}.{name}", column) for truth, name in order for column in columns(MetricColumns)),
+        *columns(LeaderboardCosts),
+    ]
+    return frame(described, [_leaderboard_cells(board, row, order, run) for row in board.rows])
 
 
-def _csv_row(board: Leaderboard, row: Row, metrics: Sequence[tuple[str, str]], run: RunInfo) -> dict[str, Any]:
-    first = row.first
+def _behind(prefix: str, column: Column) -> Column:
+    """The column under the name it has for one truth or metric."""
+    return replace(column, name=prefix if column.name == "value" else f"{prefix}.{column.name}")
+
+
+def _leaderboard_cells(
+    board: Leaderboard, row: Row, metrics: Sequence[tuple[TruthKind, str]], run: RunInfo
+) -> dict[str, Cell]:
+    out = cells(_leaderboard_row(row, run))
+    for truth in board.truths:
+        standing = row.standings.get(truth)
+        of_truth = TruthColumns(rank=standing.rank if standing else None, truth_id=_truth_ids(board, row, truth))
+        out |= {f"{truth}.{name}": value for name, value in cells(of_truth).items()}
+    for truth, metric in metrics:
+        name = f"{truth}.{metric}"
+        values = cells(_metric_columns(row.scores.get((truth, metric))))
+        out |= {name: values.pop("value")} | {f"{name}.{field}": value for field, value in values.items()}
+    return out | cells(_leaderboard_costs(row, run))
+
+
+def _leaderboard_row(row: Row, run: RunInfo) -> LeaderboardRow:
     judged = row.scores.get((run.rank_truth, run.rank_metric))
     standing = row.standings.get(run.rank_truth, Standing(None, 0, f"not scored against {run.rank_truth} truth"))
-    out: dict[str, Any] = {
-        "inputs": row.board.inputs,
-        "scope": row.board.scope,
-        "views": row.views,
-        "adapter": first.adapter,
-        "system": row.system,
-        "title": first.title,
-        "rank": standing.rank,
-        "ranked": standing.ranked,
-        "status": "ranked" if standing.rank is not None else standing.reason,
-        "rank_truth": run.rank_truth,
-        "rank_metric": run.rank_metric,
-        "scenes": len({cell.scene for cell in judged.cells}) if judged else None,
-        "cells_ok": len(judged.good) if judged else None,
-        "cells": len(judged.cells) if judged else None,
-        "failures": text.kinds(row.failures(run.rank_truth, run.rank_metric)),
-        "left_out": " | ".join(row.left_out),
-        "interval": ("scenes" if judged.over_scenes else "draws") if judged and judged.good else None,
-    }
-    for truth in board.truths:
-        out[f"{truth}.rank"] = row.standings[truth].rank if truth in row.standings else None
-        out[f"{truth}.truth_id"] = _truth_ids(board, row, truth)
-    for truth, metric in metrics:
-        score, name = row.scores.get((truth, metric)), f"{truth}.{metric}"
-        low, high = (score.bounds if score else None) or (None, None)
-        out |= {
-            name: score.value if score else None,
-            f"{name}.low": low,
-            f"{name}.high": high,
-            f"{name}.floor": score.floor if score else None,
-            f"{name}.cells": f"{len(score.good)} of {len(score.cells)}" if score else None,
-            f"{name}.status": score.status if score else "not_scored",
-        }
-    for field in TIMES:
+    return LeaderboardRow(
+        inputs=row.board.inputs,
+        scope=row.board.scope,
+        views=row.views,
+        adapter=row.first.adapter,
+        system=row.system,
+        title=row.first.title,
+        rank=standing.rank,
+        ranked=standing.ranked,
+        status="ranked" if standing.rank is not None else standing.reason,
+        rank_truth=run.rank_truth,
+        rank_metric=run.rank_metric,
+        scenes=len({cell.scene for cell in judged.cells}) if judged else None,
+        cells_ok=len(judged.good) if judged else None,
+        cells=len(judged.cells) if judged else None,
+        failures=text.kinds(row.failures(run.rank_truth, run.rank_metric)),
+        left_out=" | ".join(row.left_out),
+        interval=("scenes" if judged.over_scenes else "draws") if judged and judged.good else "",
+    )
+
+
+def _metric_columns(score: Score | None) -> MetricColumns:
+    if score is None:
+        return MetricColumns(value=None, low=None, high=None, floor=None, cells="", status="not_scored")
+    low, high = score.bounds or (None, None)
+    counted = f"{len(score.good)} of {len(score.cells)}"
+    return MetricColumns(value=score.value, low=low, high=high, floor=score.floor, cells=counted, status=score.status)
+
+
+def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
+    first = row.first
+
+    def seconds(field: str) -> float | None:
         spread = row.seconds(field)
-        out[field] = spread.middle if spread else None
-    for field in ("peak_rss_bytes", "device_peak_bytes"):
-        sizes = row.amount(field)
-        out[field] = int(sizes.high) if sizes else None
+        return spread.middle if spread else None
+
+    def most(field: str) -> int | None:
+        spread = row.amount(field)
+        return int(spread.high) if spread else None
+
     points = row.amount("points")
-    return out | {
-        "timing_status": _timing_status(row),
-        "busy_trials": sum(trial.busy for trial in row.timed),
-        "parameters": first.parameters,
-        "points": int(points.middle) if points else None,
-        "weights": first.weights,
-        "kin": first.kin,
-        "reference": first.reference,
-        "external": first.external,
-        "device": first.device,
-        "options": first.options,
-        "hardware": " | ".join(row.hardware),
-        "environment": first.environment,
-        "adapter_hash": first.adapter_hash,
-        "protocol": row.board.protocol,
-        "protocol_hash": row.board.protocol_hash,
-        "trials": " ".join(trial.key for trial in row.trials),
-        "version": run.version,
-    }
+    return LeaderboardCosts(
+        load_seconds=seconds("load_seconds"),
+        cold_seconds=seconds("cold_seconds"),
+        warm_seconds=seconds("warm_seconds"),
+        warm_iqr=seconds("warm_iqr"),
+        prepare_seconds=seconds("prepare_seconds"),
+        infer_seconds=seconds("infer_seconds"),
+        finish_seconds=seconds("finish_seconds"),
+        peak_rss_bytes=most("peak_rss_bytes"),
+        device_peak_bytes=most("device_peak_bytes"),
+        timing_status=_timing_status(row),
+        busy_trials=sum(trial.busy for trial in row.timed),
+        parameters=first.parameters,
+        points=int(points.middle) if points else None,
+        weights=first.weights,
+        kin=first.kin,
+        reference=first.reference,
+        external=first.external,
+        device=first.device,
+        options=first.options,
+        hardware=" | ".join(row.hardware),
+        environment=first.environment,
+        adapter_hash=first.adapter_hash,
+        protocol=row.board.protocol,
+        protocol_hash=row.board.protocol_hash,
+        trials=" ".join(trial.key for trial in row.trials),
+        version=run.version,
+    )
 
 
 def _timing_status(row: Row) -> str:
@@ -113,7 +154,7 @@ def _timing_status(row: Row) -> str:
     return "ok" if row.seconds("cold_seconds") else "not timed"
 
 
-def _truth_ids(board: Leaderboard, row: Row, truth: str) -> str:
+def _truth_ids(board: Leaderboard, row: Row, truth: TruthKind) -> str:
     """`scene=id` for each of a row's scenes that has that truth, joined by spaces."""
     scenes = sorted({trial.scene for trial in row.trials})
     return " ".join(f"{s}={board.cards[s][truth].id}" for s in scenes if truth in board.cards.get(s, {}))
@@ -123,93 +164,100 @@ def scores_csv(tables: Tables) -> pd.DataFrame:
     """A row a trial, truth, protocol and metric, with what names the trial; a trial that was never scored has one row.
 
     `status` is the score's, or the trial's where nothing was scored; a missing value is an empty field."""
-    extra = ["title", "view_ids", "device", "weights", "reference", "external", "kin", "hardware", "prediction"]
-    trials = tables.trials[["key", *extra, "status", "message"]]
-    scored = tables.scores.merge(trials.drop(columns=["status", "message"]), on="key", how="left")
-    rest = tables.trials[~tables.trials["key"].isin(tables.scores["key"])]
-    silent = rest.reindex(columns=list(scored.columns)).assign(
-        status=[
-            "timed only" if t.weights == "random" else ("unscored" if t.status == "ok" else t.status)
-            for t in records(rest)
-        ],
-        note=rest["message"],
-    )
-    silent = silent.astype(scored.dtypes.to_dict())
-    out = pd.concat([scored, silent], ignore_index=True) if len(scored) else silent
-    order = ["inputs", "scope", "adapter", "views", "scene", "repeat", "key", "truth", "protocol", "metric"]
-    columns = [*SCORES.names, *extra]
-    return out.sort_values(order, kind="stable")[columns].reset_index(drop=True)
+    trials = {trial.key: trial for trial in tables.trials}
+    rows = [cells(trials[score.key]) | cells(score) for score in tables.scores]
+    scored = {score.key for score in tables.scores}
+    for trial in tables.trials:
+        if trial.key not in scored:
+            reason = "unscored" if trial.status == "ok" else trial.status
+            rows.append(cells(trial) | {"status": "timed only" if trial.weights == "random" else reason})
+            rows[-1]["note"] = trial.message
+    order = [*("inputs", "scope", "adapter", "views", "scene", "repeat", "key"), "truth", "protocol", "metric"]
+    wanted = [column.name for column in SCORES_COLUMNS]
+    out = frame(SCORES_COLUMNS, ({name: row[name] for name in wanted if name in row} for row in rows))
+    return out.sort_values(order, kind="stable").reset_index(drop=True)
 
 
 def comparisons_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
-    """A row an ordered pair of ranked systems, on each board, at each number of views, under each truth.
-
-    `gain`: how much better `system` is than `other` in the ranking metric, over the cells where both have a result;
-    `low` and `high`: 95% interval of that mean over scenes, empty with too few; `failed`: cells where `system` failed
-    and `other` has a result, `other_failed` the reverse: they have no size and are in no mean."""
-    rows = []
-    for group in board.groups:
-        for truth, found in group.comparisons.items():
-            for i, system in enumerate(found.systems):
-                for j, other in enumerate(found.systems):
-                    if i == j:
-                        continue
-                    rows.append(
-                        (
-                            *(group.board.inputs, group.board.scope, group.views, group.board.protocol_hash, truth),
-                            *(run.rank_metric, system, other, found.scenes[i, j], found.common[i, j]),
-                            *(found.wins[i, j], found.wins[j, i], found.failed[i, j], found.failed[j, i]),
-                            *(found.gain[i, j], found.low[i, j], found.high[i, j], bool(found.better[i, j])),
-                        )
-                    )
-    return pd.DataFrame(
-        rows,
-        columns=[
-            *("inputs", "scope", "views", "protocol_hash", "truth", "metric", "system", "other", "scenes"),
-            *("common_cells", "wins", "losses", "failed", "other_failed", "gain", "low", "high", "better"),
-        ],
-    )
+    """A row an ordered pair of ranked systems, on each board, at each number of views, under each truth."""
+    return table(ComparisonRow, (row for group in board.groups for row in _comparisons(group, run)))
 
 
-def paper_metrics(board: Leaderboard, place: Board, truth: str) -> tuple[Metric, ...]:
+def _comparisons(group: Group, run: RunInfo) -> Iterator[ComparisonRow]:
+    for truth, compared in group.comparisons.items():
+        for i, system in enumerate(compared.systems):
+            for j, other in enumerate(compared.systems):
+                if i == j:
+                    continue
+                yield ComparisonRow(
+                    inputs=group.board.inputs,
+                    scope=group.board.scope,
+                    views=group.views,
+                    protocol_hash=group.board.protocol_hash,
+                    truth=truth,
+                    metric=run.rank_metric,
+                    system=system,
+                    other=other,
+                    scenes=int(compared.scenes[i, j]),
+                    common_cells=int(compared.common[i, j]),
+                    wins=int(compared.wins[i, j]),
+                    losses=int(compared.wins[j, i]),
+                    failed=int(compared.failed[i, j]),
+                    other_failed=int(compared.failed[j, i]),
+                    gain=_known(compared.gain[i, j]),
+                    low=_known(compared.low[i, j]),
+                    high=_known(compared.high[i, j]),
+                    better=bool(compared.better[i, j]),
+                )
+
+
+def _known(value: float) -> float | None:
+    """`value`, or None for NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def paper_metrics(board: Leaderboard, place: Board, truth: TruthKind) -> tuple[Metric, ...]:
     """The metrics that a paper's table has room for, the ranking one first."""
     return board.metrics.get((place, truth), ())[:PAPER_METRICS]
 
 
 def markdown(board: Leaderboard, run: RunInfo) -> str:
     """Every group as a Markdown table."""
-    parts = [f"# Leaderboard\n\nReconbench {_md(run.version)}, {_md(run.created)}. {_md(_caption(run))}\n"]
+    parts = ["# Leaderboard\n\n" + text.markdown(f"Reconbench {run.version}, {run.created}. {_caption(run)}") + "\n"]
     for group in board.groups:
         metrics = paper_metrics(board, group.board, run.rank_truth)
         heads = ["Rank", "System", "Cells", *(text.metric_name(m.id, m.unit, m.better) for m in metrics)]
         heads += ["Warm", "Peak RSS", "Failures"]
-        lines = [f"\n## {_md(group_title(group))}\n", f"{_md(scope_of_claim(group, run.rank_truth))}\n"]
-        lines += ["| " + " | ".join(map(_md, heads)) + " |", "|" + "---|" * len(heads)]
-        lines += ["| " + " | ".join(map(_md, _cells(row, metrics, run))) + " |" for row in group.rows]
+        lines = [
+            f"\n## {text.markdown(group_title(group))}\n",
+            f"{text.markdown(scope_of_claim(group, run.rank_truth))}\n",
+        ]
+        lines += ["| " + " | ".join(map(text.markdown, heads)) + " |", "|" + "---|" * len(heads)]
+        lines += ["| " + " | ".join(map(text.markdown, _cells(row, metrics, run))) + " |" for row in group.rows]
         parts.append("\n".join(lines) + "\n")
     return "".join(parts)
 
 
 def latex(board: Leaderboard, run: RunInfo) -> str:
     """Every group as a LaTeX table (package booktabs)."""
-    parts = [f"% Reconbench {_one_line(run.version)}, {_one_line(run.created)}\n% \\usepackage{{booktabs}}\n"]
+    parts = [f"% Reconbench {text.one_line(run.version)}, {text.one_line(run.created)}\n% \\usepackage{{booktabs}}\n"]
     for group in board.groups:
         metrics = paper_metrics(board, group.board, run.rank_truth)
-        columns = ["Rank", "System", "Cells"]
-        columns += [_tex(text.metric_name(m.id, m.unit, m.better)) for m in metrics]
-        columns += ["Warm", "Peak RSS", "Failures"]
+        heads = ["Rank", "System", "Cells"]
+        heads += [text.latex(text.metric_name(m.id, m.unit, m.better)) for m in metrics]
+        heads += ["Warm", "Peak RSS", "Failures"]
         caption = f"{group_title(group)}. {_caption(run)} {scope_of_claim(group, run.rank_truth)}"
-        rows = [" & ".join(map(_tex, _cells(row, metrics, run))) + r" \\" for row in group.rows]
+        rows = [" & ".join(map(text.latex, _cells(row, metrics, run))) + r" \\" for row in group.rows]
         parts.append(
             "\n".join(
                 [
                     "",
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{_tex(caption)}}}",
+                    rf"\caption{{{text.latex(caption)}}}",
                     r"\begin{tabular}{rlr" + "r" * len(metrics) + "rrl}",
                     r"\toprule",
-                    " & ".join(columns) + r" \\",
+                    " & ".join(heads) + r" \\",
                     r"\midrule",
                     *rows,
                     r"\bottomrule",
@@ -228,7 +276,7 @@ def group_title(group: Group) -> str:
     return f"{group.board.inputs}, {group.board.scope}{protocol}, {group.views} view{'s' * (group.views != 1)}"
 
 
-def scope_of_claim(group: Group, truth: str) -> str:
+def scope_of_claim(group: Group, truth: TruthKind) -> str:
     """How far the ranks under `truth` reach."""
     if truth not in group.comparisons or not group.comparisons[truth].systems:
         return "No row here is ranked."
@@ -257,31 +305,3 @@ def _cells(row: Row, metrics: Sequence[Metric], run: RunInfo) -> list[str]:
         text.size(memory.high if memory else None),
         text.kinds(row.failures(run.rank_truth, run.rank_metric)) or text.MISSING,
     ]
-
-
-def _one_line(value: str) -> str:
-    return " ".join(value.split())
-
-
-def _md(value: str) -> str:
-    """`value` as plain text in a Markdown table."""
-    out = _one_line(value).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "|`*_[]~":
-        out = out.replace(mark, "\\" + mark)
-    return out
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    **{mark: "\\" + mark for mark in "&%$#_{}"},
-}
-
-
-def _tex(value: str) -> str:
-    """`value` as plain text in LaTeX."""
-    return "".join(_TEX.get(mark, mark) for mark in _one_line(value))

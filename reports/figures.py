@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapters.contract import TruthKind
 from reports import text
-from reports.board import Board, Group, Leaderboard, leaderboard, records
+from reports.board import Board, Group, Leaderboard, leaderboard
 from reports.curves import COSTS, Curve, curves
 from reports.export import group_title
 from reports.heatmaps import write_heat_maps
@@ -51,10 +52,10 @@ def write_figures(tables: Tables, out: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = _curves(board, good, folder) + _scores(board, good, folder) + _kept(board, good, folder)
     trials = {trial.key: (row, trial) for row in board.rows for trial in row.trials}
-    for cloud in records(good.clouds):
+    for cloud in good.clouds:
         row, trial = trials[cloud.key]
         name = _slug("heat", row.board.inputs, row.system, row.views, trial.scene, trial.repeat, cloud.truth)
-        written += write_heat_maps(Path(cloud.path), folder / name)
+        written += write_heat_maps(cloud.path, folder / name)
     return written
 
 
@@ -96,7 +97,7 @@ def _hues(board: Leaderboard, place: Board) -> dict[str, int]:
 
 def _curves(board: Leaderboard, tables: Tables, folder: Path) -> list[Path]:
     """The ranking metric, the warm time and the memory against the number of views."""
-    found: dict[tuple[Board, str, str], list[Curve]] = defaultdict(list)
+    found: dict[tuple[Board, TruthKind | None, str], list[Curve]] = defaultdict(list)
     units = dict(COSTS)
     for curve in curves(board):
         if curve.quantity in (tables.run.rank_metric, "warm_seconds", "cold_seconds", "peak_rss_bytes"):
@@ -144,7 +145,9 @@ def _curves(board: Leaderboard, tables: Tables, folder: Path) -> list[Path]:
         else:
             axes.set_ylim(bottom=0)
         axes.legend(fontsize=7)
-        written += _save(axes, folder / _slug("by-views", place.inputs, place.scope, place.protocol, truth, quantity))
+        written += _save(
+            axes, folder / _slug("by-views", place.inputs, place.scope, place.protocol, truth or "", quantity)
+        )
     return written
 
 
@@ -179,7 +182,7 @@ def _scores(board: Leaderboard, tables: Tables, folder: Path) -> list[Path]:
     return written
 
 
-def _better(group: Group, truth: str, metric: str) -> str:
+def _better(group: Group, truth: TruthKind, metric: str) -> str:
     return next(r.scores[truth, metric].metric.better for r in group.rows if (truth, metric) in r.scores)
 
 

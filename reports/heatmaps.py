@@ -65,7 +65,7 @@ def _disc(radius: float) -> NDArray[np.int64]:
 
 
 def write_heat_maps(source: Path, target: Path) -> list[Path]:
-    """Write TARGET-0.png ... for every camera that the cloud file `source` (see CLOUDS) holds; returns the files."""
+    """Write TARGET-0.png ... for every camera that the cloud file `source` (see `CloudRow`) holds; the files."""
     with np.load(source, allow_pickle=False) as file:
         arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     if "intrinsics" not in arrays:

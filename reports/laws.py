@@ -241,11 +241,11 @@ class HeldOut:
     low: float
     middle: float
     high: float
-    seen: float
+    observed: float
 
     @property
     def holds(self) -> bool:
-        return self.low <= self.seen <= self.high
+        return self.low <= self.observed <= self.high
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ def _verdict(found: Scaling) -> tuple[Law | None, str]:
         return None, f"{best.name} fits best, but its curve turns or falls below zero: no law of growth"
     out = found.held_out[best]
     if not out.holds:
-        seen = f"{text.number(out.low)} to {text.number(out.high)} predicted, {text.number(out.seen)} seen"
+        seen = f"{text.number(out.low)} to {text.number(out.high)} predicted, {text.number(out.observed)} observed"
         return None, f"{best.name} fits best, but fails to predict n = {found.points.n[-1]:g} from the rest: {seen}"
     apart = {law: _departure(fits[best], fits[law]) for law in larger if weights[law] >= 1 - ENOUGH}
     far = [law for law in apart if apart[law] > CLOSE]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import pandas as pd
-
 from reports.board import leaderboard
-from reports.curves import curves, curves_csv
+from reports.curves import curve_rows, curves
 from reports.export import comparisons_csv, latex, leaderboard_csv, markdown, scores_csv
 from reports.page.html import write_html
-from reports.schema import TableError, Tables, checked
-from reports.stability import Sweeps, kept_csv, stability_csv
+from reports.schema import CurveRow, KeptRow, StabilityRow, TableError, Tables, checked, table, write_csv
+from reports.stability import Sweeps, kept_rows, stability_rows
 
 
 def write_report(tables: Tables, out: Path) -> list[Path]:
@@ -26,15 +24,18 @@ def write_report(tables: Tables, out: Path) -> list[Path]:
     board = leaderboard(good)
     lines, sweeps = curves(board), Sweeps(good, board)
     out.mkdir(parents=True, exist_ok=True)
-    swept = {"stability.csv": stability_csv, "kept.csv": kept_csv} if sweeps else {}
+    swept = []
+    if sweeps:
+        swept.append(write_csv(out / "stability.csv", table(StabilityRow, stability_rows(board, sweeps))))
+        swept.append(write_csv(out / "kept.csv", table(KeptRow, kept_rows(board, sweeps))))
     return [
-        _csv(out / "leaderboard.csv", leaderboard_csv(board, good.run)),
-        _csv(out / "scores.csv", scores_csv(good)),
-        _csv(out / "curves.csv", curves_csv(lines)),
-        _csv(out / "comparisons.csv", comparisons_csv(board, good.run)),
+        write_csv(out / "leaderboard.csv", leaderboard_csv(board, good.run)),
+        write_csv(out / "scores.csv", scores_csv(good)),
+        write_csv(out / "curves.csv", table(CurveRow, curve_rows(lines))),
+        write_csv(out / "comparisons.csv", comparisons_csv(board, good.run)),
         _text(out / "leaderboard.md", markdown(board, good.run)),
         _text(out / "leaderboard.tex", latex(board, good.run)),
-        *(_csv(out / name, table(board, sweeps)) for name, table in swept.items()),
+        *swept,
         *write_html(good, board, lines, sweeps, out),
     ]
 
@@ -50,11 +51,6 @@ def write_parquet(tables: Tables, out: Path) -> Path:
     need_pyarrow()
     path = out / "scores.parquet"
     scores_csv(checked(tables)).to_parquet(path, engine="pyarrow", index=False)
-    return path
-
-
-def _csv(path: Path, table: pd.DataFrame) -> Path:
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
     return path
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from reports import text
-from reports.curves import Curve, curves_csv
-from reports.laws import LargestCount, Points, Scaling, gather, judge
+from reports.curves import Curve, curve_rows
+from reports.laws import Fit, LargestCount, Points, Scaling, gather, judge
+from reports.page.render import render, write_assets
 from reports.published import FOLDER
-from reports.schema import TableError
+from reports.schema import CurveRow, LawRow, TableError, table, write_csv
 
-TEMPLATES = Path(__file__).parent / "page" / "templates"
 DRAWN = ("accuracy", "completeness-given", "completeness-visible")  # of the quality curves
 COSTS = ("time", "memory")  # the published metrics that are costs
 HUES = 8
@@ -133,88 +131,98 @@ def published_series(folder: Path = FOLDER) -> list[Series]:
     return out
 
 
-def laws_csv(found: Sequence[Series]) -> pd.DataFrame:
-    """A row a series and law: coefficients with 95% intervals, evidence, the held-out prediction, the verdict."""
-    rows = []
+def law_rows(series: Series) -> Iterator[LawRow]:
+    """A row a law: coefficients with 95% intervals, evidence, the held-out prediction, the verdict."""
+    scaling, largest = series.scaling, series.largest
+    for fit in scaling.fits:
+        held = scaling.held_out.get(fit.law)
+        yield LawRow(
+            system=series.system,
+            inputs=series.inputs,
+            scope=series.scope,
+            scene=series.scene,
+            hardware=series.hardware,
+            quantity=series.quantity,
+            unit=series.unit,
+            note=series.note,
+            counts=len(series.points.n),
+            smallest=float(series.points.n[0]),
+            largest=float(series.points.n[-1]),
+            weighted=series.points.weighted,
+            law=fit.law.name,
+            **_coefficients(fit),
+            r2=fit.explained,
+            aicc=fit.aicc,
+            weight=scaling.weights.get(fit.law),
+            last_predicted=held.middle if held else None,
+            last_low=held.low if held else None,
+            last_high=held.high if held else None,
+            last_observed=held.observed if held else None,
+            last_holds=held.holds if held else None,
+            plain_a=float(scaling.plain.coefficients[1]),
+            plain_b=float(scaling.plain.coefficients[0]),
+            named=fit.law == scaling.named,
+            verdict=scaling.verdict,
+            limit=series.limit,
+            count_below_limit=largest.middle if largest else None,
+            count_low=largest.low if largest else None,
+            count_high=largest.high if largest else None,
+        )
+
+
+def _coefficients(fit: Fit) -> dict[str, float]:
+    """A law's coefficients by letter, and the ends of their intervals."""
+    ends = fit.intervals()
+    out = {letter: float(value) for letter, value in zip(fit.law.letters, fit.coefficients, strict=True)}
+    for letter, (low, high) in zip(fit.law.letters, ends or (), strict=ends is not None):
+        out |= {f"{letter}_low": low, f"{letter}_high": high}
+    return out
+
+
+def _cost_rows(series: Series) -> Iterator[CurveRow]:
+    """A row a count: median and ends of its repeats."""
+    points = series.points
+    for n, value, (low, high), repeats in zip(points.n, points.values, points.ends, points.repeats, strict=True):
+        yield CurveRow(
+            inputs=series.inputs,
+            scope=series.scope,
+            protocol="",
+            protocol_hash="",
+            system=series.system,
+            title=series.system,
+            quantity=series.quantity,
+            unit=series.unit,
+            truth="",
+            hardware=series.hardware,
+            scene=series.scene,
+            views=int(n) if float(n).is_integer() else float(n),
+            value=float(value),
+            low=float(low),
+            high=float(high),
+            cells_ok=int(repeats),
+            cells=int(repeats),
+        )
+
+
+def point_rows(found: Sequence[Series], quality: Quality) -> Iterator[CurveRow]:
+    """Quality first, each scene's own and, with no scene named, over every scene; then every scene's costs."""
+    for scene, curves in quality.items():
+        yield from curve_rows([curve for curve in curves if curve.truth], scene)
     for series in found:
-        scaling = series.scaling
-        largest = series.largest
-        for fit in scaling.fits:
-            row: dict[str, Any] = {name: getattr(series, name) for name in ("system", "inputs", "scope", "scene")}
-            row |= {name: getattr(series, name) for name in ("hardware", "quantity", "unit", "note")}
-            row |= {"counts": len(series.points.n), "smallest": series.points.n[0], "largest": series.points.n[-1]}
-            row |= {"weighted": series.points.weighted, "law": fit.law.name}
-            ends = fit.intervals()
-            for i, letter in enumerate(fit.law.letters):
-                row[letter] = fit.coefficients[i]
-                if ends is not None:
-                    row[f"{letter}_low"], row[f"{letter}_high"] = ends[i]
-            row |= {"r2": fit.explained, "aicc": fit.aicc, "weight": scaling.weights.get(fit.law)}
-            if (out := scaling.held_out.get(fit.law)) is not None:
-                row |= {"last_predicted": out.middle, "last_low": out.low, "last_high": out.high}
-                row |= {"last_seen": out.seen, "last_holds": out.holds}
-            row |= {"plain_a": scaling.plain.coefficients[1], "plain_b": scaling.plain.coefficients[0]}
-            row |= {"named": fit.law == scaling.named, "verdict": scaling.verdict, "limit": series.limit}
-            if largest is not None:
-                row |= {"count_below_limit": largest.middle, "count_low": largest.low, "count_high": largest.high}
-            rows.append(row)
-    letters = [f"{letter}{end}" for letter in "abcp" for end in ("", "_low", "_high")]
-    columns = [
-        *("system", "inputs", "scope", "scene", "hardware", "quantity", "unit", "note"),
-        *("counts", "smallest", "largest", "weighted", "law", *letters, "r2", "aicc", "weight"),
-        *("last_predicted", "last_low", "last_high", "last_seen", "last_holds", "plain_a", "plain_b"),
-        *("named", "verdict", "limit", "count_below_limit", "count_low", "count_high"),
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def points_csv(found: Sequence[Series], quality: Quality) -> pd.DataFrame:
-    """A row a point, quality first, in the columns of `curves_csv` and `scene`: costs are each scene's own, median and
-    ends of their repeats; quality is each scene's own and, with no scene named, over every scene."""
-    costs = [
-        {
-            **{name: getattr(series, name) for name in ("inputs", "scope", "system", "quantity", "unit", "hardware")},
-            "scene": series.scene,
-            "title": series.system,
-            "views": int(series.points.n[i]) if series.points.n[i].is_integer() else series.points.n[i],
-            "value": series.points.values[i],
-            "low": series.points.ends[i, 0],
-            "high": series.points.ends[i, 1],
-            "cells_ok": series.points.repeats[i],
-            "cells": series.points.repeats[i],
-        }
-        for series in found
-        for i in range(len(series.points.n))
-    ]
-    tables = [
-        curves_csv([curve for curve in curves if curve.truth]).assign(scene=scene) for scene, curves in quality.items()
-    ]
-    columns = curves_csv([]).assign(scene="").columns
-    tables.append(pd.DataFrame(costs, columns=columns))
-    return pd.concat([table for table in tables if len(table)] or tables)
+        yield from _cost_rows(series)
 
 
 def write_curves(found: Sequence[Series], quality: Quality, out: Path) -> list[Path]:
     """curves.csv, laws.csv and curves.html, which opens from disk, in the folder `out`."""
-    assets = out / "assets"
-    assets.mkdir(parents=True, exist_ok=True)
     figures = _figures(found, quality)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("curves.html").render(
-        figures=figures, data=json.dumps(figures, allow_nan=False).replace("<", "\\u003c"), found=found, text=text
-    )
-    contents = {
-        assets / "style.css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        assets / "plotly.min.js": get_plotlyjs(),
-        out / "curves.html": page,
-        out / "curves.csv": points_csv(found, quality).to_csv(index=False, lineterminator="\n"),
-        out / "laws.csv": laws_csv(found).to_csv(index=False, lineterminator="\n"),
-    }
-    for path, content in contents.items():
+    written = write_assets(out, "style.css", "page.js")
+    page = render("curves.html", base="", home="curves.html", figures=figures, found=found)
+    for path, content in ((out / "assets" / "plotly.min.js", get_plotlyjs()), (out / "curves.html", page)):
         path.write_text(content, encoding="utf-8", newline="\n")
-    return list(contents)
+        written.append(path)
+    laws = table(LawRow, (row for series in found for row in law_rows(series)))
+    points = table(CurveRow, point_rows(found, quality))
+    return [*written, write_csv(out / "curves.csv", points), write_csv(out / "laws.csv", laws)]
 
 
 def _figures(found: Sequence[Series], quality: Quality) -> list[dict[str, Any]]:
@@ -231,7 +239,7 @@ def _figures(found: Sequence[Series], quality: Quality) -> list[dict[str, Any]]:
 
     for scene, curve in every:
         title = f"{curve.quantity} [{curve.unit}], {curve.truth} truth"
-        lines = figure(scene, (curve.truth, curve.quantity), title, False)
+        lines = figure(scene, (curve.truth or "", curve.quantity), title, False)
         known = [point for point in curve.points if point.value is not None]
         lines.append(
             {

@@ -1,29 +1,34 @@
-"""The tables every report reads: their columns, their checks, and what stands beside them.
+"""The tables: what reports read, row by row, and what they write, column by column.
 
-Text is never null: a missing text is "". A missing number is NaN in a `number` column and <NA> in an `integer?` one;
-infinities are refused. Whether a number is missing for a reason is said by the `status` column beside it.
+A row is a frozen dataclass whose fields say what they hold, in which unit, once: types for mypy, columns of the CSV
+files and their documentation (`python -m reports.document`) all come from it. Text is never None: a missing text is "".
+A missing number is None, and an empty field of a file; infinities and NaN are refused. Why a number is missing is said
+by the `status` beside it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+import dataclasses
+import functools
+import math
+import types
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 import pandas as pd
 
-from adapters.contract import InputError
+from adapters.contract import InputError, ScoreStatus, TrialStatus, TruthKind
 
-Kind = Literal["text", "integer", "integer?", "number", "flag"]
+Scope = Literal["scene", "object"]
+Better = Literal["lower", "higher"]
+WeightsKind = Literal["none", "pretrained", "random", "path"]
+Cell = str | int | float | bool | None  # of a table; None is missing
+Matrix = tuple[tuple[float, ...], ...]
 
-TRIAL_STATUS = ("ok", "oom", "timeout", "crash", "invalid_output", "unsupported", "unavailable")
-SCORE_STATUS = ("ok", "failed", "unsupported")
-TRUTHS = ("exact", "colmap", "scan")
-WEIGHTS = ("none", "pretrained", "random", "path")
-BETTER = ("lower", "higher")
-SCOPES = ("scene", "object")
+TRUTHS: tuple[TruthKind, ...] = get_args(TruthKind)
 
 # Metrics a reader wants first, in this order; every other metric follows in alphabetical order.
 HEADLINE = (
@@ -44,202 +49,230 @@ class TableError(InputError):
 
 
 @dataclass(frozen=True)
+class Of:
+    """What a field holds: stands in its annotation."""
+
+    meaning: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class Column:
     """One column of a table."""
 
     name: str
-    kind: Kind
+    dtype: str  # of pandas
+    optional: bool  # whether it may be missing
+    values: tuple[str, ...]  # the only ones allowed, where there are few
+    unit: str
     meaning: str
-    one_of: tuple[str, ...] = ()  # the only values allowed, where there are few
-
-    @property
-    def dtype(self) -> str:
-        """The pandas dtype that `conform` gives the column."""
-        return {"text": "object", "integer": "int64", "integer?": "Int64", "number": "float64", "flag": "bool"}[
-            self.kind
-        ]
 
 
-@dataclass(frozen=True)
-class Schema:
-    """A table's columns and the columns that together name a row."""
-
-    name: str
-    columns: tuple[Column, ...]
-    unique: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns)
+_DTYPES = {bool: "bool", int: "int64", float: "float64", str: "object", tuple: "object"}
 
 
-def _text(name: str, meaning: str, one_of: tuple[str, ...] = ()) -> Column:
-    return Column(name, "text", meaning, one_of)
+@functools.cache
+def columns(row: type) -> tuple[Column, ...]:
+    """The columns that a row's fields declare."""
+    hints = get_type_hints(row, include_extras=True)
+    return tuple(_column(field.name, hints[field.name]) for field in dataclasses.fields(row))
 
 
-def _number(name: str, meaning: str) -> Column:
-    return Column(name, "number", meaning)
+def _column(name: str, hint: Any) -> Column:
+    of = Of("")
+    if get_origin(hint) is Annotated:
+        hint, of = get_args(hint)
+    inner = [part for part in get_args(hint) if part is not type(None)]
+    optional = get_origin(hint) in (Union, types.UnionType) and len(inner) == 1
+    kind = inner[0] if optional else hint
+    values: tuple[str, ...] = get_args(kind) if get_origin(kind) is Literal else ()
+    dtype = _DTYPES.get(str if values else get_origin(kind) or kind, "object")
+    if optional:
+        dtype = {"int64": "Int64", "bool": "boolean"}.get(dtype, dtype)
+    return Column(name, dtype, optional, values, of.unit, of.meaning)
 
 
-KEY = _text("key", "the trial's key: hash of everything that decides its result")
+def cells(row: Any) -> dict[str, Cell]:
+    """A row's fields as a file has them: texts that are several stand joined by commas."""
+    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in _fields(row).items()}
 
-TRIALS = Schema(
-    "trials",
-    (
-        KEY,
-        _text("adapter", "the adapter's name"),
-        _text("title", "the system's name as printed"),
-        _text("inputs", "what it was given: images, images+masks+cameras, images+truth ..."),
-        _text("scope", "what it reconstructs", SCOPES),
-        _text("scene", "the scene's name"),
-        Column("views", "integer", "how many views it was given"),
-        _text("view_ids", "their names, joined by a space"),
-        Column("repeat", "integer", "the seed"),
-        _text("device", "cpu, cuda:0 ..."),
-        _text("status", "how the trial ended", TRIAL_STATUS),
-        _text("message", "one sentence where it did not end well"),
-        _text("log_tail", "the last lines of its log"),
-        _number("load_seconds", "s"),
-        _number("cold_seconds", "s, the first call"),
-        _number("warm_seconds", "s, median of the repeats after warm-up; NaN where there were none"),
-        _number("warm_iqr", "s, interquartile range of the same repeats"),
-        Column("warm_n", "integer?", "how many they were"),
-        _number("prepare_seconds", "s"),
-        _number("infer_seconds", "s"),
-        _number("finish_seconds", "s"),
-        Column("peak_rss_bytes", "integer?", "of the process tree"),
-        Column("device_peak_bytes", "integer?", "of the device; <NA> on a CPU"),
-        Column("parameters", "integer?", "of the network; <NA> where there is none"),
-        _text("kin", "systems it shares method or code with, joined by commas"),
-        Column("reference", "flag", "it was given the truth: never ranked"),
-        Column("external", "flag", "the prediction was made elsewhere: never ranked"),
-        _text("weights", "random ones are timed and never scored", WEIGHTS),
-        _text("options", "json object"),
-        _text("environment", "hash"),
-        _text("adapter_hash", "hash of the adapter's folder"),
-        _text("hardware", "fingerprint; times are never compared across two"),
-        Column("busy", "flag", "the machine was busy with something else while it was timed"),
-        _text("command", "reproduces the trial"),
-        _text("prediction", "id in the store"),
-        _text("prediction_path", "its folder"),
-        Column("points", "integer?", "how many points it predicted"),
-        _text("finished", "ISO 8601 time"),
-    ),
-    ("key",),
-)
 
-SCORES = Schema(
-    "scores",
-    (
-        KEY,
-        _text("adapter", "as in trials"),
-        _text("inputs", "as in trials"),
-        _text("scope", "as in trials", SCOPES),
-        _text("scene", "as in trials"),
-        Column("views", "integer", "as in trials"),
-        Column("repeat", "integer", "as in trials"),
-        _text("truth", "the kind of ground truth it was scored against", TRUTHS),
-        _text("truth_id", "hash of that truth's files"),
-        _text("truth_made_by", "systems that made it, joined by commas: their kin is never ranked under it"),
-        _text("protocol", "the protocol's name"),
-        _text("protocol_hash", "hash of the protocol and the versions of its metrics"),
-        _text("metric", "names the formula: chamfer-l1-sum, fscore@1% ..."),
-        _text("unit", "% (of the scene's diameter), deg, ratio"),
-        _text("better", "which way is good", BETTER),
-        _number("value", "NaN unless status is ok"),
-        _number("low", "lower end of the interval over draws; NaN where there was one draw"),
-        _number("high", "upper end"),
-        _number("floor", "the truth against itself at the same sample count; NaN where it has no meaning"),
-        _number("before_icp", "the value before ICP; NaN where the route has none"),
-        _text("status", "how scoring ended", SCORE_STATUS),
-        _text("note", "one sentence where it did not end well"),
-    ),
-    ("key", "truth", "protocol_hash", "metric"),
-)
+def _fields(row: Any) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
 
-ALIGNMENTS = Schema(
-    "alignments",
-    (
-        KEY,
-        _text("truth", "as in scores", TRUTHS),
-        _text("protocol", "as in scores"),
-        _text("stage", "umeyama, icp ..."),
-        _number("residual", "% of the diameter after the stage"),
-        _number("gain", "how much the stage lowered it, same unit"),
-        _number("scale", "of the stage's similarity"),
-        _text("transform", "json, 4x4, truth_from_prediction"),
-    ),
-    ("key", "truth", "protocol", "stage"),
-)
 
-CLOUDS = Schema(
-    "clouds",
-    (
-        KEY,
-        _text("truth", "the truth whose frame they are in", TRUTHS),
-        _text(
-            "path",
+def frame(described: Sequence[Column], rows: Iterable[Mapping[str, Cell]]) -> pd.DataFrame:
+    """A table of exactly these columns, each in its dtype; what a row lacks is missing."""
+    absent: dict[str, Cell] = {column.name: "" if column.dtype == "object" else None for column in described}
+    table = pd.DataFrame([absent | dict(row) for row in rows], columns=list(absent), dtype=object)
+    return table.astype({column.name: column.dtype for column in described if column.dtype != "object"})
+
+
+def table(kind: type, rows: Iterable[Any]) -> pd.DataFrame:
+    """A table of `rows`, all of the dataclass `kind`."""
+    return frame(columns(kind), map(cells, rows))
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> Path:
+    """Write `table` as CSV, every digit kept, a missing value empty."""
+    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    return path
+
+
+Key = Annotated[str, Of("the trial's key: hash of everything that decides its result")]
+Adapter = Annotated[str, Of("the adapter's name, with its options where it was given any")]
+System = Annotated[str, Of("the adapter, and in brackets what tells it from its other variants")]
+Title = Annotated[str, Of("the system's name as printed")]
+Inputs = Annotated[str, Of("what it was given: images, images+masks+cameras, images+truth ...")]
+OutputScope = Annotated[Scope, Of("what it reconstructs")]
+SceneName = Annotated[str, Of("the scene's name")]
+Views = Annotated[int, Of("how many views it was given")]
+Seed = Annotated[int, Of("the seed: trials that differ in it alone are repeats of one cell")]
+Judge = Annotated[TruthKind, Of("the kind of ground truth it was scored against")]
+ProtocolName = Annotated[str, Of("the protocol's name")]
+ProtocolHash = Annotated[str, Of("hash of the protocol and the versions of its metrics")]
+MetricId = Annotated[str, Of("names the formula: chamfer-l1-sum, fscore@1% ...")]
+UnitName = Annotated[str, Of("% (of the scene's diameter), deg, ratio; s or bytes for costs")]
+WhichIsBetter = Annotated[Better, Of("which way is good")]
+Value = Annotated[float | None, Of("missing unless status is ok", "as `unit`")]
+Low = Annotated[float | None, Of("lower end of the interval over draws; missing where there was one draw", "as `unit`")]
+High = Annotated[float | None, Of("its upper end", "as `unit`")]
+Outcome = Annotated[ScoreStatus, Of("how scoring ended")]
+CellsOk = Annotated[int, Of("how many of the cells have a result")]
+Cells = Annotated[int, Of("how many cells there are: scenes and choices of views")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfTrial:
+    """What names a trial."""
+
+    key: Key
+    adapter: Adapter
+    inputs: Inputs
+    scope: OutputScope
+    scene: SceneName
+    views: Views
+    repeat: Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow(OfTrial):
+    """One finished trial."""
+
+    title: Title
+    view_ids: Annotated[str, Of("the views' names, joined by a space")]
+    device: Annotated[str, Of("cpu, cuda:0 ...")]
+    status: Annotated[TrialStatus, Of("how the trial ended")]
+    message: Annotated[str, Of("one sentence where it did not end well")] = ""
+    log_tail: Annotated[str, Of("the last lines of its log")] = ""
+    load_seconds: Annotated[float | None, Of("loading the weights", "s")] = None
+    cold_seconds: Annotated[float | None, Of("the first call", "s")] = None
+    warm_seconds: Annotated[float | None, Of("median of the repeats after warm-up; missing without any", "s")] = None
+    warm_iqr: Annotated[float | None, Of("interquartile range of the same repeats", "s")] = None
+    warm_n: Annotated[int | None, Of("how many they were")] = None
+    prepare_seconds: Annotated[float | None, Of("median over the calls: from images to inputs", "s")] = None
+    infer_seconds: Annotated[float | None, Of("median over the calls: the network, or what stands for it", "s")] = None
+    finish_seconds: Annotated[float | None, Of("median over the calls: from outputs to points", "s")] = None
+    peak_rss_bytes: Annotated[int | None, Of("largest resident memory of the process tree", "bytes")] = None
+    device_peak_bytes: Annotated[int | None, Of("the same of the device; missing on a CPU", "bytes")] = None
+    parameters: Annotated[int | None, Of("of the network; missing where there is none")] = None
+    kin: Annotated[tuple[str, ...], Of("systems it shares method or code with")] = ()
+    reference: Annotated[bool, Of("it was given the truth: never ranked")] = False
+    external: Annotated[bool, Of("the prediction was made elsewhere: never ranked")] = False
+    weights: Annotated[WeightsKind, Of("random ones are timed and never scored")]
+    options: Annotated[str, Of("json object")]
+    environment: Annotated[str, Of("hash of the interpreter and its packages")] = ""
+    adapter_hash: Annotated[str, Of("hash of the adapter's folder")] = ""
+    hardware: Annotated[str, Of("the machine; times are never compared across two")] = ""
+    busy: Annotated[bool, Of("the machine was busy with something else while it was timed")] = False
+    command: Annotated[str, Of("reproduces the trial")] = ""
+    prediction: Annotated[str, Of("id of the prediction in the store")] = ""
+    prediction_path: Annotated[str, Of("its file")] = ""
+    points: Annotated[int | None, Of("how many points it predicted")] = None
+    finished: Annotated[str, Of("UTC, ISO 8601")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow(OfTrial):
+    """One metric of one trial, under one truth and protocol."""
+
+    truth: Judge
+    truth_id: Annotated[str, Of("hash of that truth's files")]
+    truth_made_by: Annotated[tuple[str, ...], Of("systems that made it: their kin is never ranked under it")] = ()
+    protocol: ProtocolName
+    protocol_hash: ProtocolHash
+    metric: MetricId
+    unit: UnitName
+    better: WhichIsBetter
+    value: Value = None
+    low: Low = None
+    high: High = None
+    floor: Annotated[
+        float | None,
+        Of("the truth against itself at the same sample count; missing where it has no meaning", "as `unit`"),
+    ] = None
+    before_icp: Annotated[float | None, Of("the value before ICP; missing where the route has none", "as `unit`")] = (
+        None
+    )
+    status: Outcome
+    note: Annotated[str, Of("one sentence where it did not end well")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentRow:
+    """One stage of the alignment of one prediction."""
+
+    key: Key
+    truth: Judge
+    protocol_hash: ProtocolHash
+    stage: Annotated[str, Of("umeyama, icp ...")]
+    residual: Annotated[float | None, Of("after the stage", "% of the diameter")]
+    gain: Annotated[float | None, Of("how much the stage lowered it", "% of the diameter")]
+    scale: Annotated[float, Of("of the stage's similarity")]
+    truth_from_prediction: Annotated[Matrix, Of("4x4, all stages so far")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudRow:
+    """Points coloured by error, for looking at."""
+
+    key: Key
+    truth: Annotated[TruthKind, Of("the truth whose frame they are in")]
+    path: Annotated[
+        Path,
+        Of(
             "an .npz with pred (K, 3) f32, error (K,) f32 in % of the diameter, truth (T, 3) f32, and perhaps "
             "pred_colors (K, 3) u8, truth_colors (T, 3) u8, up (3,), the direction that is up, and C cameras to draw "
-            "from: intrinsics (C, 3, 3), camera_from_world (C, 4, 4), sizes (C, 2); K and T at most 40,000",
+            "from: intrinsics (C, 3, 3), camera_from_world (C, 4, 4), sizes (C, 2); K and T at most 40,000"
         ),
-    ),
-    ("key", "truth"),
-)
+    ]
 
-SWEEPS = Schema(
-    "sweeps",
-    (
-        KEY,
-        _text("truth", "as in scores", TRUTHS),
-        _text("protocol_hash", "as in scores: the protocol that was varied"),
-        _text("alignment", "as ranked, or the alignment taken instead"),
-        _number("keep", "share of its surest points that the protocol asked for"),
-        _number("kept", "share of its points that were kept: more than asked where confidence ties"),
-        _text("metric", "as in scores"),
-        _number("value", "NaN unless status is ok"),
-        _number("low", "as in scores"),
-        _number("high", "as in scores"),
-        _text("status", "as in scores", SCORE_STATUS),
-    ),
-    ("key", "truth", "protocol_hash", "alignment", "keep", "metric"),
-)
 
-REMARKS = Schema(
-    "remarks",
-    (
-        KEY,
-        _text("truth", "as in scores", TRUTHS),
-        _text("protocol_hash", "as in scores"),
-        _text("remark", "one sentence on a score that ended well: an ambiguous alignment, no confidence ..."),
-    ),
-    ("key", "truth", "protocol_hash", "remark"),
-)
+@dataclass(frozen=True, kw_only=True)
+class SweepRow:
+    """One metric of one trial with one choice of its protocol made otherwise."""
 
-SCENES = Schema(
-    "scenes",
-    (
-        _text("scene", "its name"),
-        _text("title", "its name as printed"),
-        _text("images", "json object: view id -> path of the image, in the order of the views"),
-        _text("truths", "json object: kind -> the fields of TruthCard"),
-        _text(
-            "refused", "why its COLMAP truth was refused, so that nothing is scored against it; empty where it was not"
-        ),
-    ),
-    ("scene",),
-)
+    key: Key
+    truth: Judge
+    protocol_hash: Annotated[str, Of("the protocol that was varied")]
+    alignment: Annotated[str, Of("as ranked, or the alignment taken instead")]
+    keep: Annotated[float, Of("share of its surest points that the protocol asked for")]
+    kept: Annotated[float, Of("share of its points that were kept: more than asked where confidence ties")]
+    metric: MetricId
+    value: Value
+    low: Low
+    high: High
+    status: Outcome
 
-LEFT_OUT = Schema(
-    "left_out",
-    (
-        _text("adapter", "as in trials"),
-        _text("scene", "as in trials"),
-        Column("views", "integer", "as in trials"),
-        _text("reason", "why it was not run"),
-    ),
-    ("adapter", "scene", "views", "reason"),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class RemarkRow:
+    """One sentence on a score that ended well: an ambiguous alignment, no confidence ..."""
+
+    key: Key
+    truth: Judge
+    protocol_hash: ProtocolHash
+    remark: str
 
 
 @dataclass(frozen=True)
@@ -255,6 +288,27 @@ class TruthCard:
     predicted: tuple[float, float] | None = None  # between which its quality card expects error_accuracy to lie
 
 
+@dataclass(frozen=True, kw_only=True)
+class SceneRow:
+    """One scene: what the page shows of it, and what is known of its truths."""
+
+    scene: SceneName
+    title: str
+    images: Mapping[str, Path]  # by view id, in the order of the views
+    truths: Mapping[TruthKind, TruthCard]
+    refused: str = ""  # why its COLMAP truth was refused, so that nothing is scored against it
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutRow:
+    """A planned trial that was not run."""
+
+    adapter: Adapter
+    scene: SceneName
+    views: Views
+    reason: str
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """What a report says of the run as a whole."""
@@ -266,194 +320,374 @@ class RunInfo:
     hardware: str
     overhead_seconds: float | None  # the harness's own, a trial
     rank_metric: str
-    rank_truth: str
+    rank_truth: TruthKind
+    not_scored: str = ""  # what no score was stored of yet, and the command that scores it: one sentence
 
 
 @dataclass(frozen=True)
 class Tables:
     """Everything a report is made of; `checked` before use."""
 
-    trials: pd.DataFrame
-    scores: pd.DataFrame
-    alignments: pd.DataFrame
-    clouds: pd.DataFrame
-    scenes: pd.DataFrame
-    left_out: pd.DataFrame
+    trials: tuple[TrialRow, ...]
+    scores: tuple[ScoreRow, ...]
+    alignments: tuple[AlignmentRow, ...]
+    clouds: tuple[CloudRow, ...]
+    scenes: tuple[SceneRow, ...]
+    left_out: tuple[LeftOutRow, ...]
     run: RunInfo
-    sweeps: pd.DataFrame = field(default_factory=lambda: frame(SWEEPS, []))  # empty unless asked for
-    remarks: pd.DataFrame = field(default_factory=lambda: frame(REMARKS, []))
+    sweeps: tuple[SweepRow, ...] = ()  # empty unless scored for
+    remarks: tuple[RemarkRow, ...] = ()
 
     def of_scene(self, scene: str) -> Tables:
         """The rows of one scene and of its trials."""
-        keys = set(self.trials.loc[self.trials["scene"] == scene, "key"])
-
-        def of(table: pd.DataFrame) -> pd.DataFrame:
-            mine = table["scene"] == scene if "scene" in table else table["key"].isin(keys)
-            return table[mine].reset_index(drop=True)
-
-        return Tables(
-            trials=of(self.trials),
-            scores=of(self.scores),
-            alignments=of(self.alignments),
-            clouds=of(self.clouds),
-            scenes=of(self.scenes),
-            left_out=of(self.left_out),
-            run=self.run,
-            sweeps=of(self.sweeps),
-            remarks=of(self.remarks),
+        keys = {trial.key for trial in self.trials if trial.scene == scene}
+        return replace(
+            self,
+            trials=tuple(row for row in self.trials if row.scene == scene),
+            scores=tuple(row for row in self.scores if row.scene == scene),
+            scenes=tuple(row for row in self.scenes if row.scene == scene),
+            left_out=tuple(row for row in self.left_out if row.scene == scene),
+            alignments=tuple(row for row in self.alignments if row.key in keys),
+            clouds=tuple(row for row in self.clouds if row.key in keys),
+            sweeps=tuple(row for row in self.sweeps if row.key in keys),
+            remarks=tuple(row for row in self.remarks if row.key in keys),
         )
 
 
-def frame(schema: Schema, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A conforming table from `rows`, each a mapping from column name to value; None is missing."""
-    return conform(schema, pd.DataFrame(list(rows), columns=list(schema.names)))
-
-
-def conform(schema: Schema, table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with exactly the schema's columns, in its order and dtypes; raises TableError."""
-    for name in table.columns:
-        if name not in schema.names:
-            raise TableError(f"{schema.name}.{name}: an unknown column seen, one of {', '.join(schema.names)} wanted")
-    columns = {}
-    for column in schema.columns:
-        where = f"{schema.name}.{column.name}"
-        if column.name not in table.columns:
-            raise TableError(f"{where}: no such column seen, one wanted ({column.meaning})")
-        columns[column.name] = _converted(where, column, table[column.name])
-    out = pd.DataFrame(columns, index=range(len(table)))
-    double = out.duplicated(list(schema.unique))
-    if double.any():
-        i = int(np.argmax(double.to_numpy()))
-        seen = ", ".join(str(out[name].iloc[i]) for name in schema.unique)
-        raise TableError(f"{schema.name}: two rows for ({seen}) seen, one wanted")
-    return out
-
-
-def _converted(where: str, column: Column, values: pd.Series[Any]) -> pd.Series[Any]:
-    """The column's values in its dtype; TableError where one does not fit."""
-    missing = values.isna().to_numpy()
-    plain = values.reset_index(drop=True)
-    if column.kind == "text":
-        text = pd.Series(["" if absent else value for value, absent in zip(plain, missing, strict=True)], dtype=object)
-        for value in text:
-            if not isinstance(value, str):
-                raise TableError(f"{where}: {type(value).__name__} {value!r} seen, text wanted")
-            if column.one_of and value not in column.one_of:
-                raise TableError(f"{where}: {value!r} seen, one of {', '.join(column.one_of)} wanted")
-        return text
-    if missing.any() and column.kind in ("integer", "flag"):
-        raise TableError(f"{where}: {int(missing.sum())} missing values seen, none wanted")
-    if column.kind == "flag":
-        for value in plain:
-            if not isinstance(value, bool | np.bool_):
-                raise TableError(f"{where}: {type(value).__name__} {value!r} seen, True or False wanted")
-        return plain.astype("bool")
-    try:  # to_numeric first: a column of None alone has dtype object
-        found = pd.Series(pd.to_numeric(plain))
-        if column.kind == "number":
-            out: pd.Series[Any] = found.astype("float64")
-        else:  # Int64 refuses fractions, int64 would cut them off
-            whole = found.astype("Int64")
-            out = whole if column.kind == "integer?" else whole.astype("int64")
-    except (TypeError, ValueError) as error:
-        raise TableError(f"{where}: {error}, {column.kind} wanted") from error
-    if column.kind == "number" and np.isinf(out.to_numpy()).any():
-        raise TableError(f"{where}: an infinite number seen, finite or missing wanted")
-    return pd.Series(out)
+# What names a row of each table.
+UNIQUE: Mapping[str, tuple[str, ...]] = {
+    "trials": ("key",),
+    "scores": ("key", "truth", "protocol_hash", "metric"),
+    "alignments": ("key", "truth", "protocol_hash", "stage"),
+    "clouds": ("key", "truth"),
+    "scenes": ("scene",),
+    "left_out": ("adapter", "scene", "views", "reason"),
+    "sweeps": ("key", "truth", "protocol_hash", "alignment", "keep", "metric"),
+    "remarks": ("key", "truth", "protocol_hash", "remark"),
+}
 
 
 def checked(tables: Tables) -> Tables:
-    """The same tables in their exact dtypes, once they agree with each other; raises TableError."""
-    out = replace(
-        tables,
-        trials=conform(TRIALS, tables.trials),
-        scores=conform(SCORES, tables.scores),
-        alignments=conform(ALIGNMENTS, tables.alignments),
-        clouds=conform(CLOUDS, tables.clouds),
-        scenes=conform(SCENES, tables.scenes),
-        left_out=conform(LEFT_OUT, tables.left_out),
-        sweeps=conform(SWEEPS, tables.sweeps),
-        remarks=conform(REMARKS, tables.remarks),
-    )
-    if out.run.rank_truth not in TRUTHS:
-        raise TableError(f"run.rank_truth: {out.run.rank_truth!r} seen, one of {', '.join(TRUTHS)} wanted")
-    known = set(out.trials["key"])
-    for schema in (SCORES, ALIGNMENTS, CLOUDS, SWEEPS, REMARKS):
-        table: pd.DataFrame = getattr(out, schema.name)
-        strange = set(table["key"]) - known
-        if strange:
-            raise TableError(f"{schema.name}.key: {min(strange)!r} seen, the key of a trial wanted")
-    strange = set(out.trials["scene"]) - set(out.scenes["scene"])
-    if strange:
-        raise TableError(f"trials.scene: {min(strange)!r} seen, a scene of the scenes table wanted")
-    _check_scores(out)
-    for row in out.scenes.itertuples():
-        scene_images(str(row.images))
-        truth_cards(str(row.truths))
-    return out
+    """The same tables, once their rows agree with each other; raises TableError."""
+    trials = {trial.key: trial for trial in tables.trials}
+    scenes = {scene.scene for scene in tables.scenes}
+    for name, unique in UNIQUE.items():
+        known = set[tuple[Any, ...]]()
+        for row in getattr(tables, name):
+            for field, value in _fields(row).items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise TableError(f"{name}.{field}: {value} seen, a finite number or none wanted")
+            named = tuple(getattr(row, field) for field in unique)
+            if named in known:
+                raise TableError(f"{name}: two rows for ({', '.join(map(str, named))}) seen, one wanted")
+            known.add(named)
+            if "key" in unique and row.key not in trials:
+                raise TableError(f"{name}.key: {row.key!r} seen, the key of a trial wanted")
+    for trial in tables.trials:
+        if trial.scene not in scenes:
+            raise TableError(f"trials.scene: {trial.scene!r} seen, a scene of the scenes table wanted")
+    _check_scores(tables.scores, trials)
+    return tables
 
 
-def _check_scores(tables: Tables) -> None:
-    scores = tables.scores
-    present = scores["value"].notna()
-    wrong = present != (scores["status"] == "ok")
-    if wrong.any():
-        row = scores.iloc[int(np.argmax(wrong.to_numpy()))]
-        raise TableError(
-            f"scores.value: {row['value']} with status {row['status']!r} seen (key {row['key']}, "
-            f"metric {row['metric']}), a number exactly where the status is ok wanted"
-        )
-    trials = tables.trials.set_index("key")
-    of = trials.loc[scores["key"]]
-    for name in ("adapter", "inputs", "scope", "scene", "views", "repeat"):
-        differs = of[name].to_numpy() != scores[name].to_numpy()
-        if differs.any():
-            i = int(np.argmax(differs))
-            raise TableError(f"scores.{name}: {scores[name].iloc[i]!r} seen, its trial's {of[name].iloc[i]!r} wanted")
-    for what, never in (("status", of["status"] != "ok"), ("weights", of["weights"] == "random")):
-        bad = never.to_numpy() & present.to_numpy()
-        if bad.any():
-            row = of.iloc[int(np.argmax(bad))]
-            raise TableError(f"scores.value: a score of a trial with {what} {row[what]!r} seen, none wanted")
-    for (_, metric), group in scores.groupby(["protocol_hash", "metric"]):
-        for name in ("unit", "better"):
-            if group[name].nunique() > 1:
-                seen = ", ".join(sorted(group[name].unique()))
-                raise TableError(f"scores.{name}: {seen} seen for metric {metric}, one {name} wanted")
-
-
-def scene_images(text: str) -> dict[str, str]:
-    """View id -> image path, from a `scenes.images` cell; raises TableError."""
-    found = _json_object("scenes.images", text)
-    return {str(view): str(path) for view, path in found.items()}
-
-
-def truth_cards(text: str) -> dict[str, TruthCard]:
-    """Kind -> card, from a `scenes.truths` cell; raises TableError."""
-    cards = {}
-    for kind, fields in _json_object("scenes.truths", text).items():
-        if kind not in TRUTHS:
-            raise TableError(f"scenes.truths: {kind!r} seen, one of {', '.join(TRUTHS)} wanted")
-        try:
-            pair = fields.get("predicted")
-            tuples = {"reasons": tuple(fields.get("reasons", ())), "predicted": tuple(pair) if pair else None}
-            cards[kind] = TruthCard(**{**fields, **tuples})
-        except TypeError as error:
-            raise TableError(f"scenes.truths: {error}, the fields of TruthCard wanted") from error
-    return cards
-
-
-def _json_object(where: str, text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise TableError(f"{where}: {error}, a json object wanted") from error
-    if not isinstance(found, dict):
-        raise TableError(f"{where}: {type(found).__name__} seen, a json object wanted")
-    return found
+def _check_scores(scores: Iterable[ScoreRow], trials: Mapping[str, TrialRow]) -> None:
+    measured: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for score in scores:
+        trial = trials[score.key]
+        if (score.value is not None) != (score.status == "ok"):
+            raise TableError(
+                f"scores.value: {score.value} with status {score.status!r} seen (key {score.key}, metric "
+                f"{score.metric}), a number exactly where the status is ok wanted"
+            )
+        for column in columns(OfTrial):
+            own, wanted = getattr(score, column.name), getattr(trial, column.name)
+            if own != wanted:
+                raise TableError(f"scores.{column.name}: {own!r} seen, its trial's {wanted!r} wanted")
+        if score.value is not None and trial.status != "ok":
+            raise TableError(f"scores.value: a score of a trial with status {trial.status!r} seen, none wanted")
+        if score.value is not None and trial.weights == "random":
+            raise TableError("scores.value: a score of a trial with weights 'random' seen, none wanted")
+        measured[score.protocol_hash, score.metric].add((score.unit, score.better))
+    for (_, metric), kinds in measured.items():
+        for name, values in zip(("unit", "better"), zip(*kinds, strict=True), strict=True):
+            if len(set(values)) > 1:
+                raise TableError(
+                    f"scores.{name}: {', '.join(sorted(set(values)))} seen for {metric}, one {name} wanted"
+                )
 
 
 def metric_order(metrics: Iterable[str], first: str) -> list[str]:
     """Distinct `metrics`, the one named `first` leading, then the headline ones, then the rest by name."""
     place = {name: i for i, name in enumerate((first, *(name for name in HEADLINE if name != first)))}
     return sorted(set(metrics), key=lambda name: (place.get(name, len(place)), name))
+
+
+# Below: the rows of the files that reports write.
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardRow:
+    """leaderboard.csv: one system on one board at one number of views; then the columns of every truth and metric, then
+    `LeaderboardCosts`."""
+
+    inputs: Inputs
+    scope: OutputScope
+    views: Views
+    adapter: Adapter
+    system: System
+    title: Title
+    rank: Annotated[int | None, Of("1 + the number of ranked systems significantly better; missing where unranked")]
+    ranked: Annotated[int, Of("how many systems were ranked together")]
+    status: Annotated[str, Of("ranked, or why it has no rank")]
+    rank_truth: Annotated[TruthKind, Of("the truth that ranks")]
+    rank_metric: Annotated[str, Of("the metric that ranks")]
+    scenes: Annotated[int | None, Of("how many scenes the ranking metric's cells are of")]
+    cells_ok: Annotated[int | None, Of("how many of those cells have a result")]
+    cells: Annotated[int | None, Of("how many cells the ranking metric has")]
+    failures: Annotated[str, Of("cells without a result, counted by kind")]
+    left_out: Annotated[str, Of("planned and not run: scene and reason, joined by |")]
+    interval: Annotated[str, Of("what the intervals are over: scenes, or draws")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthColumns:
+    """leaderboard.csv, once a truth, each name behind `TRUTH.`"""
+
+    rank: Annotated[int | None, Of("the rank under that truth")]
+    truth_id: Annotated[str, Of("scene=id of each of the row's scenes that has that truth")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricColumns:
+    """leaderboard.csv, once a truth and metric, each name behind `TRUTH.METRIC.`, `value` as `TRUTH.METRIC` alone."""
+
+    value: Annotated[float | None, Of("mean over scenes of the cells with a result", "of the metric")]
+    low: Annotated[
+        float | None, Of("95% interval over scenes, or mean interval over draws: `interval`", "of the metric")
+    ]
+    high: Annotated[float | None, Of("its upper end", "of the metric")]
+    floor: Annotated[float | None, Of("the truth against itself", "of the metric")]
+    cells: Annotated[str, Of("k of n cells have a result")]
+    status: Annotated[str, Of("ok, partial, or why it is empty")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardCosts:
+    """leaderboard.csv, the last columns: what the row cost, and what it was made with."""
+
+    load_seconds: Annotated[float | None, Of("median over its trials", "s")]
+    cold_seconds: Annotated[float | None, Of("the first call, median over its trials", "s")]
+    warm_seconds: Annotated[float | None, Of("after warm-up, median over its trials", "s")]
+    warm_iqr: Annotated[float | None, Of("interquartile range of a trial's repeats, median over its trials", "s")]
+    prepare_seconds: Annotated[float | None, Of("median over its trials", "s")]
+    infer_seconds: Annotated[float | None, Of("median over its trials", "s")]
+    finish_seconds: Annotated[float | None, Of("median over its trials", "s")]
+    peak_rss_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
+    device_peak_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
+    timing_status: Annotated[str, Of("ok, or why the times are empty")]
+    busy_trials: Annotated[int, Of("how many trials were timed on a busy machine")]
+    parameters: Annotated[int | None, Of("of the network; missing where there is none")]
+    points: Annotated[int | None, Of("how many it predicted, median over its trials")]
+    weights: Annotated[WeightsKind, Of("random ones are timed and never scored")]
+    kin: Annotated[tuple[str, ...], Of("systems it shares method or code with")]
+    reference: Annotated[bool, Of("it was given the truth: never ranked")]
+    external: Annotated[bool, Of("the prediction was made elsewhere: never ranked")]
+    device: Annotated[str, Of("cpu, cuda:0 ...")]
+    options: Annotated[str, Of("json object")]
+    hardware: Annotated[str, Of("its machines, joined by |; times of two are never mixed")]
+    environment: Annotated[str, Of("hash of the interpreter and its packages")]
+    adapter_hash: Annotated[str, Of("hash of the adapter's folder")]
+    protocol: ProtocolName
+    protocol_hash: ProtocolHash
+    trials: Annotated[str, Of("its trials' keys, joined by a space")]
+    version: Annotated[str, Of("of Reconbench")]
+
+
+# scores.csv: a score and what names its trial; a trial that was never scored has one row without a metric.
+OF_ITS_TRIAL = ("title", "view_ids", "device", "weights", "reference", "external", "kin", "hardware", "prediction")
+SCORES_COLUMNS = (*columns(ScoreRow), *(column for column in columns(TrialRow) if column.name in OF_ITS_TRIAL))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRow:
+    """curves.csv: one system's value at one number of views; an empty value is a gap in its curve."""
+
+    inputs: Inputs
+    scope: Annotated[str, Of("what it reconstructs; empty for a file of one's own")]
+    protocol: ProtocolName
+    protocol_hash: ProtocolHash
+    system: System
+    title: Title
+    quantity: Annotated[str, Of("a metric, or a cost: warm_seconds, peak_rss_bytes ...")]
+    unit: UnitName
+    truth: Annotated[str, Of("the truth of a metric; empty for costs")]
+    hardware: Annotated[str, Of("of costs: curves of two machines are never compared")]
+    scene: Annotated[str, Of("the scene; empty over all of them")]
+    views: Annotated[int | float, Of("how many views it was given, or the count that a file of one's own names")]
+    value: Annotated[float | None, Of("mean of a metric, median of a cost", "as `unit`")]
+    low: Annotated[float | None, Of("lower end of the mean's interval; the least of a cost", "as `unit`")]
+    high: Annotated[float | None, Of("upper end; the largest of a cost", "as `unit`")]
+    cells_ok: CellsOk
+    cells: Cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfBoard:
+    """What names a group of rows that are compared: a board, a number of views, a truth."""
+
+    inputs: Inputs
+    scope: OutputScope
+    views: Views
+    protocol_hash: ProtocolHash
+    truth: Judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow(OfBoard):
+    """comparisons.csv: an ordered pair of ranked systems."""
+
+    metric: Annotated[str, Of("the metric that ranks")]
+    system: System
+    other: Annotated[str, Of("the system it is compared with")]
+    scenes: Annotated[int, Of("scenes with a cell that both tried")]
+    common_cells: Annotated[int, Of("cells where both have a result")]
+    wins: Annotated[int, Of("cells that `system` clearly wins")]
+    losses: Annotated[int, Of("cells that `other` clearly wins")]
+    failed: Annotated[int, Of("cells where `system` failed and `other` has a result: in no mean")]
+    other_failed: Annotated[int, Of("the reverse")]
+    gain: Annotated[float | None, Of("how much better `system` is, over the common cells", "of the metric")]
+    low: Annotated[float | None, Of("95% interval of that mean over scenes; empty with too few", "of the metric")]
+    high: Annotated[float | None, Of("its upper end", "of the metric")]
+    better: Annotated[bool, Of("whether the difference counts for the rank")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityRow(OfBoard):
+    """stability.csv: an ordered pair of ranked systems that were swept."""
+
+    system: System
+    other: Annotated[str, Of("the system it is compared with")]
+    share_won: Annotated[float, Of("of the comparisons, by `system`; .5 is a coin")]
+    alignments: Annotated[str, Of("those tried, joined by |")]
+    shares_kept: Annotated[str, Of("those tried, joined by a space")]
+    scenes: Annotated[int, Of("how many scenes were drawn from")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptRow(OfBoard):
+    """kept.csv: a system's score against the share of its surest points."""
+
+    system: System
+    metric: MetricId
+    keep: Annotated[float, Of("share that the protocol asked for")]
+    kept: Annotated[float, Of("share that was kept: more than asked where confidence ties")]
+    value: Annotated[float | None, Of("mean over scenes; missing unless every cell has a result", "of the metric")]
+    cells_ok: CellsOk
+    cells: Cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfSeries:
+    """What names a cost of one system against a count."""
+
+    system: System
+    inputs: Inputs
+    scope: Annotated[str, Of("what it reconstructs; empty for a file of one's own")]
+    scene: SceneName
+    hardware: Annotated[str, Of("the machine; costs of two are never compared")]
+    quantity: Annotated[str, Of("warm_seconds, peak_rss ...")]
+    unit: Annotated[str, Of("s or MiB; empty for a file of one's own")]
+    note: Annotated[str, Of("where the values come from, if not from a store")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawRow(OfSeries):
+    """laws.csv: one law fitted to one cost."""
+
+    counts: Annotated[int, Of("how many different counts")]
+    smallest: Annotated[float, Of("the smallest count")]
+    largest: Annotated[float, Of("the largest count")]
+    weighted: Annotated[bool, Of("by the repeats' variance; else every count alike")]
+    law: Annotated[str, Of("b n, a + b n, a + b n log n, a + b n^2, a + b n + c n^2, b n^p")]
+    a: Annotated[float | None, Of("coefficient", "as `unit`")] = None
+    a_low: Annotated[float | None, Of("its 95% interval", "as `unit`")] = None
+    a_high: Annotated[float | None, Of("upper end", "as `unit`")] = None
+    b: Annotated[float | None, Of("coefficient", "as `unit`")] = None
+    b_low: Annotated[float | None, Of("its 95% interval", "as `unit`")] = None
+    b_high: Annotated[float | None, Of("upper end", "as `unit`")] = None
+    c: Annotated[float | None, Of("coefficient", "as `unit`")] = None
+    c_low: Annotated[float | None, Of("its 95% interval", "as `unit`")] = None
+    c_high: Annotated[float | None, Of("upper end", "as `unit`")] = None
+    p: Annotated[float | None, Of("exponent")] = None
+    p_low: Annotated[float | None, Of("its 95% interval")] = None
+    p_high: Annotated[float | None, Of("upper end")] = None
+    r2: Annotated[float, Of("weighted share of the variance explained")]
+    aicc: Annotated[float | None, Of("AICc; missing with too few counts")]
+    weight: Annotated[float | None, Of("AICc weight: the evidence among all laws")]
+    last_predicted: Annotated[float | None, Of("value at the largest count, from all other counts", "as `unit`")] = None
+    last_low: Annotated[float | None, Of("its 95% interval", "as `unit`")] = None
+    last_high: Annotated[float | None, Of("upper end", "as `unit`")] = None
+    last_observed: Annotated[float | None, Of("what was measured there", "as `unit`")] = None
+    last_holds: Annotated[bool | None, Of("whether the interval holds it")] = None
+    plain_a: Annotated[float, Of("a of a n log n + b by plain least squares", "as `unit`")]
+    plain_b: Annotated[float, Of("b of the same", "as `unit`")]
+    named: Annotated[bool, Of("whether the evidence names this law")]
+    verdict: Annotated[str, Of("what the counts can tell")]
+    limit: Annotated[float | None, Of("what the cost must stay below", "as `unit`")]
+    count_below_limit: Annotated[int | None, Of("largest count that does")] = None
+    count_low: Annotated[int | None, Of("its 95% interval; empty: no end in sight")] = None
+    count_high: Annotated[int | None, Of("upper end")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeRow:
+    """compare.csv: one value of two runs."""
+
+    adapter: Adapter
+    inputs: Inputs
+    scope: OutputScope
+    scene: SceneName
+    views: Views
+    view_ids: Annotated[str, Of("the views' names, joined by a space")]
+    repeat: Seed
+    device: Annotated[str, Of("cpu, cuda:0 ...")]
+    truth: Annotated[str, Of("the truth of a metric; empty for costs")]
+    quantity: Annotated[str, Of("a metric, or a cost: warm_seconds, peak_rss_bytes ...")]
+    unit: UnitName
+    good: Annotated[Better, Of("which way is good")]
+    before: Annotated[float | None, Of("in the first run", "as `unit`")]
+    after: Annotated[float | None, Of("in the second", "as `unit`")]
+    change: Annotated[float | None, Of("after - before", "as `unit`")]
+    noise: Annotated[float | None, Of("half the 95% interval of the change", "as `unit`")]
+    verdict: Annotated[str, Of("same, within noise, better, worse, vanished, now fails ...")]
+    status_before: Annotated[str, Of("how it ended in the first run")]
+    status_after: Annotated[str, Of("in the second")]
+    note: Annotated[str, Of("one sentence where one did not end well")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceRow:
+    """The file of `protocol diff`: what one stage does to one value under two protocols; a row without a stage says why
+    the two cannot be compared."""
+
+    adapter: Adapter
+    inputs: Inputs
+    scene: SceneName
+    views: Views
+    seed: Seed
+    truth: Annotated[str, Of("the truth that both score against")]
+    measures: Annotated[str, Of("what the two metrics have in common: chamfer, fscore ...")]
+    protocol_a: Annotated[str, Of("the first protocol")]
+    metric_a: Annotated[str, Of("its metric")]
+    unit_a: Annotated[str, Of("its unit")]
+    value_a: Annotated[float | None, Of("its value", "as `unit_a`")]
+    protocol_b: Annotated[str, Of("the second protocol")]
+    metric_b: Annotated[str, Of("its metric")]
+    unit_b: Annotated[str, Of("its unit")]
+    value_b: Annotated[float | None, Of("its value", "as `unit_b`")]
+    parts_are: Annotated[Literal["factors", "differences"], Of("how the parts make up the whole")]
+    stage: Annotated[str, Of("confidence, alignment, crop, equalisation, sampling, formula")] = ""
+    part: Annotated[float | None, Of("the stage's part: mean of the two orders")] = None
+    in_order: Annotated[float | None, Of("swapped after the stages before it")] = None
+    in_reverse: Annotated[float | None, Of("swapped after the stages behind it")] = None
+    note: Annotated[str, Of("why the two cannot be compared")] = ""

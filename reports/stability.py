@@ -10,18 +10,16 @@ ranks decide, such a failure being the largest; a cell that one of them never tr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.stats import rankdata
 
-from adapters.contract import F64, Bools
-from reports.board import Group, Leaderboard, Row, records
-from reports.schema import RunInfo, Tables
+from adapters.contract import F64, Bools, TruthKind
+from reports.board import Group, Leaderboard, Row
+from reports.schema import KeptRow, RunInfo, StabilityRow, SweepRow, Tables
 
 DRAWS = 400  # of scenes and values, under each variant
 SEED = 20260102
@@ -61,23 +59,23 @@ class Sweeps:
     def __init__(self, tables: Tables, board: Leaderboard) -> None:
         self.run: RunInfo = tables.run
         self.better = {metric.id: metric.better for metrics in board.metrics.values() for metric in metrics}
-        self._found: dict[tuple[str, str, str, str], dict[Choice, Any]] = defaultdict(dict)
-        for row in records(tables.sweeps):
+        self._found: dict[tuple[str, str, str, str], dict[Choice, SweepRow]] = defaultdict(dict)
+        for row in tables.sweeps:
             place = (row.key, row.truth, row.protocol_hash, row.metric)
             self._found[place][row.alignment, row.keep] = row
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def _choices(self, row: Row, truth: str, metric: str) -> dict[Place, dict[Choice, list[Any]]]:
+    def _choices(self, row: Row, truth: TruthKind, metric: str) -> dict[Place, dict[Choice, list[SweepRow]]]:
         """A row's swept scores by cell and choice, a list over repeats."""
-        out: dict[Place, dict[Choice, list[Any]]] = defaultdict(lambda: defaultdict(list))
+        out: dict[Place, dict[Choice, list[SweepRow]]] = defaultdict(lambda: defaultdict(list))
         for trial in row.trials:
             for choice, score in self._found.get((trial.key, truth, row.board.protocol_hash, metric), {}).items():
                 out[trial.scene, trial.view_ids][choice].append(score)
         return out
 
-    def kept(self, row: Row, truth: str, metric: str) -> tuple[Kept, ...]:
+    def kept(self, row: Row, truth: TruthKind, metric: str) -> tuple[Kept, ...]:
         """The row's score against the share kept, from all to few; empty without confidence or without any result."""
         cells = self._choices(row, truth, metric)
         asked = sorted({k for found in cells.values() for name, k in found if name == AS_RANKED}, reverse=True)
@@ -89,14 +87,14 @@ class Sweeps:
             good = [score for score in scores if score.status == "ok"]
             means: dict[str, list[float]] = defaultdict(list)
             for (scene, _), found in cells.items():
-                means[scene] += [s.value for s in found.get((AS_RANKED, share), ()) if s.status == "ok"]
+                means[scene] += [s.value for s in found.get((AS_RANKED, share), ()) if s.value is not None]
             value = fmean(fmean(group) for group in means.values() if group) if good else None
             whole = len(good) == len(scores)
             kept = fmean(score.kept for score in good) if good else share
             out.append(Kept(share, kept, value if whole else None, len(good), len(scores)))
         return tuple(out) if any(point.value is not None for point in out) else ()
 
-    def stability(self, group: Group, truth: str) -> Stability | None:
+    def stability(self, group: Group, truth: TruthKind) -> Stability | None:
         """How often each ranked system of `group` beats each other one; None with fewer than two, or unswept."""
         metric = self.run.rank_metric
         found = group.comparisons.get(truth)
@@ -134,16 +132,17 @@ class Sweeps:
         )
 
 
-def _at(by_choice: Mapping[Choice, list[Any]], choice: Choice, whole: float) -> tuple[float, float]:
+def _at(by_choice: Mapping[Choice, list[SweepRow]], choice: Choice, whole: float) -> tuple[float, float]:
     """Mean and half interval of one cell under `choice`, or under the nearest choice that concerns the system."""
     alignment, share = choice
     for wanted in ((alignment, share), (alignment, whole), (AS_RANKED, share), (AS_RANKED, whole)):
         scores = by_choice.get(wanted)
         if scores:
-            if any(score.status != "ok" for score in scores):
+            values = [score.value for score in scores if score.value is not None]
+            if len(values) < len(scores):
                 return np.nan, 0.0
-            half = fmean((s.high - s.low) / 2 if s.low is not None else 0.0 for s in scores)
-            return fmean(score.value for score in scores), half
+            half = fmean((s.high - s.low) / 2 if s.low is not None and s.high is not None else 0.0 for s in scores)
+            return fmean(values), half
     return np.nan, 0.0
 
 
@@ -183,9 +182,8 @@ def _wins(value: F64, spread: F64, tried: Bools, in_scene: F64) -> F64:
     return out
 
 
-def stability_csv(board: Leaderboard, sweeps: Sweeps) -> pd.DataFrame:
+def stability_rows(board: Leaderboard, sweeps: Sweeps) -> Iterator[StabilityRow]:
     """A row an ordered pair of ranked systems that were swept."""
-    rows = []
     for group in board.groups:
         for truth in group.comparisons:
             found = sweeps.stability(group, truth)
@@ -194,24 +192,37 @@ def stability_csv(board: Leaderboard, sweeps: Sweeps) -> pd.DataFrame:
             for i, system in enumerate(found.systems):
                 for j, other in enumerate(found.systems):
                     if i != j:
-                        place = (group.board.inputs, group.board.scope, group.views, group.board.protocol_hash, truth)
-                        choices = (" | ".join(found.alignments), " ".join(f"{k:g}" for k in found.shares_kept))
-                        rows.append((*place, system, other, found.share[i, j], *choices, found.scenes))
-    columns = ["inputs", "scope", "views", "protocol_hash", "truth", "system", "other", "share_won"]
-    return pd.DataFrame(rows, columns=[*columns, "alignments", "shares_kept", "scenes"])
+                        yield StabilityRow(
+                            inputs=group.board.inputs,
+                            scope=group.board.scope,
+                            views=group.views,
+                            protocol_hash=group.board.protocol_hash,
+                            truth=truth,
+                            system=system,
+                            other=other,
+                            share_won=float(found.share[i, j]),
+                            alignments=" | ".join(found.alignments),
+                            shares_kept=" ".join(f"{k:g}" for k in found.shares_kept),
+                            scenes=found.scenes,
+                        )
 
 
-def kept_csv(board: Leaderboard, sweeps: Sweeps) -> pd.DataFrame:
+def kept_rows(board: Leaderboard, sweeps: Sweeps) -> Iterator[KeptRow]:
     """A row a system, metric and share kept: the score against the share of its surest points."""
-    rows = []
     for row in board.rows:
         for truth, metric in row.scores:
-            rows += [
-                (
-                    *(row.board.inputs, row.board.scope, row.views, row.system, row.board.protocol_hash, truth, metric),
-                    *(point.asked, point.kept, point.value, point.cells_ok, point.cells),
+            for point in sweeps.kept(row, truth, metric):
+                yield KeptRow(
+                    inputs=row.board.inputs,
+                    scope=row.board.scope,
+                    views=row.views,
+                    protocol_hash=row.board.protocol_hash,
+                    truth=truth,
+                    system=row.system,
+                    metric=metric,
+                    keep=point.asked,
+                    kept=point.kept,
+                    value=point.value,
+                    cells_ok=point.cells_ok,
+                    cells=point.cells,
                 )
-                for point in sweeps.kept(row, truth, metric)
-            ]
-    columns = ["inputs", "scope", "views", "system", "protocol_hash", "truth", "metric"]
-    return pd.DataFrame(rows, columns=[*columns, "keep", "kept", "value", "cells_ok", "cells"])

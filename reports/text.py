@@ -64,3 +64,30 @@ def metric_name(metric: str, unit: str, better: str) -> str:
     """A column's head: the metric, its unit and an arrow towards good; it may break after the metric only."""
     marks = ([] if unit == "ratio" else [f"[{unit}]"]) + ["↓" if better == "lower" else "↑"]
     return f"{metric} " + "\N{NO-BREAK SPACE}".join(marks)
+
+
+def one_line(value: str) -> str:
+    """`value` with every run of white space as one space."""
+    return " ".join(value.split())
+
+
+def markdown(value: str) -> str:
+    """`value` as plain text on one line of a Markdown table: nothing in it is markup."""
+    out = one_line(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\|`*_[]~" else c for c in out)
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    **{mark: "\\" + mark for mark in "&%$#_{}"},
+}
+
+
+def latex(value: str) -> str:
+    """`value` as plain text on one line of LaTeX."""
+    return "".join(_TEX.get(mark, mark) for mark in one_line(value))

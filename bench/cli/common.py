@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from reports.schema import Tables
 
 # Results go to standard output; progress and messages to standard error.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -24,6 +27,12 @@ def refuse(sentence: str) -> int:
     """Print `sentence` as an error and return exit code 2."""
     console.print(f"reconbench: {sentence}", style="red", markup=False)
     return 2
+
+
+def say_not_scored(tables: Tables) -> None:
+    """Print what no score was stored of yet, if there is any."""
+    if tables.run.not_scored:
+        console.print(f"{tables.run.not_scored}.", style="yellow", markup=False)
 
 
 def split(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bench.cli.common import STORE, Truth, console, output, refuse
+from bench.cli.common import STORE, Truth, output, refuse, say_not_scored
 
 if TYPE_CHECKING:
     from reports.scaling import Quality, Series
@@ -32,8 +32,8 @@ def curves(
         ),
     ] = None,
     protocol: Annotated[str, Parameter(help="a protocol's name or .toml file, for quality")] = "object-v1",
-    truth: Annotated[Truth, Parameter(help="the truth to score quality under")] = "colmap",
-    costs_only: Annotated[bool, Parameter(help="leave quality out, so that nothing needs to be scored")] = False,
+    truth: Annotated[Truth, Parameter(help="the truth that quality was scored under")] = "colmap",
+    costs_only: Annotated[bool, Parameter(help="leave quality out")] = False,
 ) -> int:
     """Which law of growth time and memory follow, if the counts can tell; and how many views fit.
 
@@ -74,7 +74,7 @@ def _costs(store: Path, limit: float | None) -> list[Series]:
     return found
 
 
-def _quality(store: Path, protocol: str, truth: str) -> Quality:
+def _quality(store: Path, protocol: str, truth: Truth) -> Quality:
     """The curves of every trial that is not for the clock alone; none where there is no such trial."""
     from bench.scoring.collect import make_tables
     from bench.trials.store import Store
@@ -83,9 +83,9 @@ def _quality(store: Path, protocol: str, truth: str) -> Quality:
 
     if all(record.policy.timing_only for record in Store(store).trials()):
         return {}
-    with console.status("scoring what is not scored yet") as status:
-        tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"))
-    scenes = sorted(set(tables.trials.scene))
+    tables = make_tables(Store(store), protocol, truth)
+    say_not_scored(tables)
+    scenes = sorted({trial.scene for trial in tables.trials})
     parts = {"": tables} | ({scene: tables.of_scene(scene) for scene in scenes} if len(scenes) > 1 else {})
     return {scene: quality_curves(leaderboard(part)) for scene, part in parts.items()}
 
@@ -97,14 +97,14 @@ def _print(series: Series) -> None:
 
     output.print(series.title, markup=False, style="bold")
     table = Table(box=None, pad_edge=False)
-    for column in ("law", "fit", "AICc weight", f"at n = {series.points.n[-1]:g} from the rest", "seen"):
+    for column in ("law", "fit", "AICc weight", f"at n = {series.points.n[-1]:g} from the rest", "observed"):
         table.add_column(column, justify="left" if column in ("law", "fit") else "right")
     for fit in series.scaling.fits:
         weight, held = series.scaling.weights.get(fit.law), series.scaling.held_out.get(fit.law)
         row = [fit.law.name, fit.law.formula(fit.coefficients), "too few counts" if weight is None else f"{weight:.3f}"]
         if held is not None:
             outside = "" if held.holds else ", outside"
-            row += [f"{text.number(held.low)} to {text.number(held.high)}", f"{text.number(held.seen)}{outside}"]
+            row += [f"{text.number(held.low)} to {text.number(held.high)}", f"{text.number(held.observed)}{outside}"]
         table.add_row(*row)
     output.print(table)
     for sentence in series.sentences():

@@ -70,7 +70,7 @@ def groundtruth(
 ) -> int:
     """Build COLMAP ground truth from photos, with a quality card that says how far to trust it."""
     from bench.cli.show import progress_bar
-    from data.groundtruth import build_groundtruth
+    from data.groundtruth.build import build_groundtruth
 
     with progress_bar(console) as bar:
         task = bar.add_task("ground truth", total=100)

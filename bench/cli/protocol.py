@@ -88,9 +88,10 @@ def diff(
     both, so the parts make up the whole: factors of lengths multiply to it, differences of shares add up to it."""
     from bench.cli.common import integers
     from bench.scoring.collect import newest
-    from bench.scoring.explain import differences_csv, explain
+    from bench.scoring.explain import difference_rows, explain
     from bench.trials.store import Store
     from metrics.scoring.protocol import load_protocol
+    from reports.schema import DifferenceRow, table, write_csv
 
     a, b = load_protocol(one), load_protocol(other)
     wanted, counts = split(adapters or ""), integers("--views", views or "")
@@ -103,7 +104,7 @@ def diff(
         found = list(explain(Store(store), records, truth, a, b, lambda label: status.update(f"scored {label}")))
     _print_differences(found, a, b)
     if out is not None:
-        differences_csv(found, a, b, truth).to_csv(out, index=False, lineterminator="\n")
+        write_csv(out, table(DifferenceRow, difference_rows(found, a, b, truth)))
         output.print(str(out), markup=False)
     return 0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bench.cli.common import REPORT, STORE, Truth, console, output
+from bench.cli.common import REPORT, STORE, Truth, console, output, say_not_scored
 
 if TYPE_CHECKING:
     from reports.schema import Tables
@@ -19,9 +19,6 @@ def report(
     out: Annotated[Path, Parameter(help="the folder to write the report to")] = REPORT,
     protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
     truth: Annotated[Truth, Parameter(help="the truth to rank under")] = "colmap",
-    sweep: Annotated[
-        bool, Parameter(help="also score under other alignments and fewer of the surest points: rank stability")
-    ] = False,
     compare: Annotated[
         tuple[str, str] | None,
         Parameter(help="two stores, or runs as STORE@START of their start time: what changed from the first"),
@@ -29,7 +26,10 @@ def report(
     figures: Annotated[bool, Parameter(help="also figures/*.svg and *.png for papers (extra `figures`)")] = False,
     parquet: Annotated[bool, Parameter(help="also scores.parquet (extra `parquet`)")] = False,
 ) -> int:
-    """Write leaderboard.html, leaderboard.csv, scores.csv and their peers; with --compare, compare.html and .csv."""
+    """Write leaderboard.html, leaderboard.csv, scores.csv and their peers; with --compare, compare.html and .csv.
+
+    Reads the store only: what is not scored yet is named, with the command that scores it. Rank stability is
+    there where `score --sweep` made it."""
     if compare is not None:
         return _compare(compare, out, protocol, truth)
     from bench.scoring.collect import make_tables
@@ -41,12 +41,13 @@ def report(
         need_matplotlib()
     if parquet:
         need_pyarrow()
-    with console.status("scoring what is not scored yet") as status:
-        tables = make_tables(Store(store), protocol, truth, lambda label: status.update(f"scored {label}"), sweep)
+    with console.status("reading the store") as status:
+        tables = make_tables(Store(store), protocol, truth)
         status.update("writing")
         paths = write_report(tables, out)
         paths += write_figures(tables, out) if figures else []
         paths += [write_parquet(tables, out)] if parquet else []
+    say_not_scored(tables)
     for path in paths:
         if path.suffix in (".html", ".csv", ".md", ".tex", ".parquet") and path.parent == out:
             output.print(str(path), markup=False)
@@ -55,20 +56,22 @@ def report(
     return 0
 
 
-def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: str) -> int:
+def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: Truth) -> int:
     from reports.compare import sentences, write_comparison
 
-    with console.status("scoring what is not scored yet"):
+    with console.status("reading the stores"):
         before, after = (_tables(run, protocol, truth) for run in runs)
-        found, paths = write_comparison(before, after, runs, out)
-    for sentence in sentences(found):
+        rows, paths = write_comparison(before, after, runs, out)
+    for tables in (before, after):
+        say_not_scored(tables)
+    for sentence in sentences(rows):
         output.print(sentence, markup=False)
     for path in paths:
         output.print(str(path), markup=False)
     return 0
 
 
-def _tables(run: str, protocol: str, truth: str) -> Tables:
+def _tables(run: str, protocol: str, truth: Truth) -> Tables:
     """The tables of `run`: a store, or STORE@START of one of its runs."""
     from adapters.contract import InputError
     from bench.scoring.collect import keys_of_run, make_tables

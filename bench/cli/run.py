@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -13,9 +12,11 @@ from bench.cli.common import STORE, Truth, Weights, console, integers, options_o
 
 if TYPE_CHECKING:
     from bench.trials.plan import Trial
-    from bench.trials.records import ScoreRecord, TrialRecord
-    from bench.trials.store import Store
+    from bench.trials.records import TrialRecord
     from bench.trials.suite import Suite
+
+
+SWEEP = "also under other alignments and fewer of the surest points: reports then print rank stability"
 
 
 @Parameter(name="*")
@@ -28,7 +29,6 @@ class RunFlags:
     scenes: Annotated[str | None, Parameter(help="embedded scenes or Scene directories, comma-separated")] = None
     views: Annotated[str | None, Parameter(help="view counts, such as 1,2,4; default: all")] = None
     seeds: Annotated[str | None, Parameter(help="seeds, each a repeat with its own view subset: 0,1,2")] = None
-    order: Annotated[Literal["spread", "overlap"] | None, Parameter(help="of the views that a count takes")] = None
     give: Annotated[str | None, Parameter(help="masks, cameras, targets: given to adapters that accept them")] = None
     option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None
     protocol: Annotated[str | None, Parameter(help="how to score: a protocol's name or .toml file")] = None
@@ -48,12 +48,14 @@ def run(
     store: Annotated[Path, Parameter(help="where finished trials are kept")] = STORE,
     keep_all: Annotated[bool, Parameter(help="store whole clouds, not at most 400,000 points of each")] = False,
     dry_run: Annotated[bool, Parameter(help="print the trials and what they will take, and stop")] = False,
+    sweep: Annotated[bool, Parameter(help=SWEEP)] = False,
 ) -> int:
     """Run adapters on scenes, and score what they return.
 
     Every finished trial is stored at once: interrupt freely, and give the same command to go on."""
     from bench.cli.show import ShownRun, print_plan
     from bench.engines.local import run_plan
+    from bench.scoring.stage import score_records
     from bench.trials.plan import plan
     from bench.trials.scenes import scene_of_images
     from bench.trials.store import Store
@@ -82,9 +84,11 @@ def run(
             keep_all=keep_all,
             progress=shown.progress,
         )
-    for protocol in chosen.protocols:
-        with console.status(f"scoring under {protocol}"):
-            list(_score_again(Store(store), result.records, protocol))
+    for protocol in dict.fromkeys((chosen.protocol, *chosen.protocols)):
+        with console.status(f"scoring under {protocol}") as status:
+            scored = score_records(Store(store), result.records, protocol, sweeps=sweep, gone=_say_gone)
+            for record, _ in scored:
+                status.update(f"scoring under {protocol}: {record.system} on {record.scene}")
     failed = [record for record in result.records if record.status != "ok"]
     console.print(f"{len(result.records)} trials finished, {len(failed)} of them failures, in {store}.")
     if result.left_out:
@@ -99,7 +103,9 @@ def run(
 def score(
     *,
     store: Annotated[Path, Parameter(help="the store to score in")] = STORE,
-    protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
+    protocol: Annotated[str, Parameter(help="names of protocols or .toml files, comma-separated")] = "object-v1",
+    truth: Annotated[Truth | None, Parameter(help="the one truth to score against; default: every one")] = None,
+    sweep: Annotated[bool, Parameter(help=SWEEP)] = False,
     prediction: Annotated[
         Path | None, Parameter(help="a PLY, OBJ or GLB made elsewhere, to score as `external`")
     ] = None,
@@ -112,11 +118,14 @@ def score(
     from adapters.contract import InputError
     from bench.cli.show import print_score
     from bench.scoring.external import add_external
+    from bench.scoring.stage import score_records
     from bench.trials.scenes import get_scene
     from bench.trials.store import Store
     from metrics.scoring.protocol import load_protocol
 
-    load_protocol(protocol)
+    protocols = split(protocol)
+    for name in protocols:
+        load_protocol(name)
     kept = Store(store)
     if prediction is not None:
         if scene is None:
@@ -126,29 +135,15 @@ def score(
         records = kept.trials()
         if not records:
             raise InputError(f"{store}: no finished trial seen, a store wanted")
-    for record, done in _score_again(kept, records, protocol, again=again):
-        print_score(output, record, done)
+    for name in protocols:
+        scored = score_records(kept, records, name, truth=truth, sweeps=sweep, again=again, gone=_say_gone)
+        for record, done in scored:
+            print_score(output, record, done)
     return 0
 
 
-def _score_again(
-    store: Store, records: list[TrialRecord], protocol: str, again: bool = False
-) -> Iterator[tuple[TrialRecord, ScoreRecord]]:
-    """Score stored predictions under `protocol` and every truth of their scenes."""
-    from bench.scoring.score import score_trial
-    from data.scene import Scene
-
-    for record in records:
-        if record.timed_only:
-            continue
-        if not Path(record.scene_path, "scene.json").is_file():
-            console.print(
-                f"{record.system} on {record.scene}: the scene is gone or has no truth, not scored", markup=False
-            )
-            continue
-        opened = Scene.open(Path(record.scene_path))
-        for kind in opened.truth_kinds:
-            yield record, score_trial(store, record, opened, kind, protocol, again=again)
+def _say_gone(record: TrialRecord) -> None:
+    console.print(f"{record.system} on {record.scene}: the scene is gone or has no truth, not scored", markup=False)
 
 
 def predict(
@@ -250,13 +245,7 @@ def _suite(flags: RunFlags) -> Suite:
     for flag, text in (("views", flags.views), ("seeds", flags.seeds)):
         if text is not None:
             changes[flag] = integers(f"--{flag}", text)
-    plain = {
-        "order": flags.order,
-        "protocol": flags.protocol,
-        "truth": flags.truth,
-        "device": flags.device,
-        "budget_seconds": flags.budget,
-    }
+    plain = {"protocol": flags.protocol, "truth": flags.truth, "device": flags.device, "budget_seconds": flags.budget}
     changes |= {field: value for field, value in plain.items() if value is not None}
     policy = {"deadline": flags.deadline, "memory_gib": flags.memory, "repeats": flags.repeats}
     stated = {field: value for field, value in policy.items() if value is not None}

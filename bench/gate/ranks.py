@@ -9,6 +9,7 @@ from typing import Any
 from adapters.contract import Reconstruction
 from bench.gate.readings import Readings, read
 from bench.scoring.collect import make_tables
+from bench.scoring.stage import score_records
 from bench.systems.cards import Card
 from bench.systems.measure import Hardware, Policy, Steps
 from bench.trials.plan import read_truth
@@ -53,6 +54,8 @@ def leaderboard_readings(scene: Scene, views: tuple[str, ...]) -> Readings:
                         store.put_score(
                             _synthetic_score(record, read_truth(scene, kind), str(file), number + cell / 4), None
                         )
+        for _ in score_records(store, store.trials(), str(file)):
+            pass
         tables = make_tables(store, str(file), scene.truth_kinds[0])
     board = leaderboard(tables)
     rows = leaderboard_csv(board, tables.run)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from reports import text
+
 Verdict = Literal["pass", "regression", "inconclusive", "unmeasured", "broken"]
 Part = Literal["exact", "fresh", "time"]
 
@@ -63,18 +65,12 @@ def markdown(findings: Sequence[Finding], against: str) -> str:
     out += ["", "| part | case | verdict | |", "|---|---|---|---|"]
     for finding in findings:
         detail = finding.detail or (f"{len(finding.mismatches)} readings differ" if finding.mismatches else "")
-        out.append(f"| {finding.part} | {_cell(finding.case)} | {finding.verdict} | {_cell(detail)} |")
+        out.append(f"| {finding.part} | {text.markdown(finding.case)} | {finding.verdict} | {text.markdown(detail)} |")
     for finding in findings:
         if finding.mismatches:
-            out += ["", f"<details><summary>{finding.part}: {_cell(finding.case)}</summary>", ""]
-            out += [f"- {_cell(line)}" for line in finding.lines()] + ["", "</details>"]
+            out += ["", f"<details><summary>{finding.part}: {text.markdown(finding.case)}</summary>", ""]
+            out += [f"- {text.markdown(line)}" for line in finding.lines()] + ["", "</details>"]
     return "\n".join(out) + "\n"
-
-
-def _cell(text: str) -> str:
-    """`text` on one line of a Markdown table, in which nothing is markup."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "|`*_[]~\\" else c for c in plain)
 
 
 def junit(findings: Sequence[Finding]) -> str:
@@ -97,6 +93,6 @@ def junit(findings: Sequence[Finding]) -> str:
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _printable(text: str) -> str:
-    """`text` without the control characters that XML forbids."""
-    return "".join(c if c >= " " or c in "\t\n" else "?" for c in text)
+def _printable(line: str) -> str:
+    """`line` without the control characters that XML forbids."""
+    return "".join(c if c >= " " or c in "\t\n" else "?" for c in line)

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from adapters.contract import InputError
-from bench.scoring.score import score_trial
-from bench.scoring.sweep import Variant, sweep
+from adapters.contract import InputError, TruthKind
+from bench.scoring.sweep import Variant, variants_of
 from bench.systems.measure import BUSY_SHARE, median_and_iqr, now, version
-from bench.trials.records import ScoreRecord, TrialRecord
+from bench.trials.records import LeftOut, ScoreRecord, TrialRecord
 from bench.trials.store import Store
+from data.groundtruth.quality import QualityCard
 from data.scene import Scene, truth_id
 from metrics.scoring.protocol import Protocol, geometry_table, load_protocol
 from metrics.similarity import scale_of
 from reports.schema import (
-    ALIGNMENTS,
-    CLOUDS,
-    LEFT_OUT,
-    REMARKS,
-    SCENES,
-    SCORES,
-    SWEEPS,
-    TRIALS,
+    AlignmentRow,
+    CloudRow,
+    LeftOutRow,
+    RemarkRow,
     RunInfo,
+    SceneRow,
+    ScoreRow,
+    SweepRow,
     Tables,
+    TrialRow,
     TruthCard,
+    WeightsKind,
     checked,
-    frame,
 )
 
 PREVIEW_IMAGES = 32
@@ -41,75 +41,101 @@ PREVIEW_IMAGES = 32
 def make_tables(
     store: Store,
     protocol: str,
-    truth: str,
-    advance: Callable[[str], None] = lambda label: None,
-    sweeps: bool = False,
+    truth: TruthKind,
     only: Collection[str] | None = None,
 ) -> Tables:
-    """Every table of a report on `store` under one protocol, ranked under `truth`.
+    """Every table of a report on `store` under one protocol, ranked under `truth`. Reads only: what was not scored yet
+    under this protocol is named in `RunInfo.not_scored`; `score_trial` and `sweep` score it.
 
     Of trials that differ only in code, environment or policy the newest stands; `only` names the keys of the trials to
-    report on. What was not scored yet under this protocol is scored now, and with `sweeps` under its variants too;
-    `advance` is told of each trial."""
+    report on. Sweeps are there where they were scored."""
     records = newest(
         [record for record in store.trials() if not record.policy.timing_only and (only is None or record.key in only)]
     )
     if not records:
         raise InputError(f"{store.path}: no finished trial seen, `reconbench run --store {store.path}` makes some")
     scenes = _open_scenes(records)
-    meant = load_protocol(protocol)
-    scores: list[tuple[TrialRecord, ScoreRecord]] = []
-    swept: list[tuple[Variant, ScoreRecord]] = []
-    for record in records:
-        scene = scenes.get(record.scene_path)
-        if scene is not None and not record.timed_only:
-            scores += [(record, score_trial(store, record, scene, kind, meant)) for kind in scene.truth_kinds]
-            if sweeps and truth in scene.truth_kinds:
-                swept += sweep(store, record, scene, truth, meant)
-        advance(f"{record.system} on {record.scene}")
+    wanted = load_protocol(protocol)
+    found = [_stored(store, record, scenes.get(record.scene_path), wanted) for record in records]
+    scores = [(record, score) for record, stored in zip(records, found, strict=True) for score in stored.scores]
+    swept = [pair for stored in found for pair in stored.swept.get(truth, ())]
+    if all(variant.protocol is wanted for variant, _ in swept):
+        swept = []  # the ranked choice alone is no sweep
     runs = store.runs()
+    clouds = ((score, store.cloud_path(score)) for _, score in scores)
     kinds = {score.truth for _, score in scores}
+    missing = sum(stored.missing > 0 for stored in found)
+    command = f"reconbench score --store {store.path} --protocol {protocol}"
     return checked(
         Tables(
-            trials=frame(TRIALS, (_trial_row(store, record) for record in records)),
-            scores=frame(SCORES, [row for record, score in scores for row in _score_rows(record, score)]),
-            alignments=frame(ALIGNMENTS, [row for _, score in scores for row in _stage_rows(score)]),
-            clouds=frame(
-                CLOUDS,
-                [
-                    {"key": s.trial, "truth": s.truth, "path": str(store.cloud_path(s).resolve())}
-                    for _, s in scores
-                    if store.cloud_path(s).is_file()
-                ],
+            trials=tuple(_trial_row(store, record) for record in records),
+            scores=tuple(row for record, score in scores for row in _score_rows(record, score)),
+            alignments=tuple(row for _, score in scores for row in _stage_rows(score)),
+            clouds=tuple(
+                CloudRow(key=score.trial, truth=score.truth, path=path.resolve())
+                for score, path in clouds
+                if path.is_file()
             ),
-            scenes=frame(SCENES, _scene_rows(records, scenes)),
-            left_out=frame(
-                LEFT_OUT,
-                {
-                    (left.system, left.scene, left.views, left.reason): {
-                        "adapter": left.system,
-                        "scene": left.scene,
-                        "views": left.views,
-                        "reason": left.reason,
-                    }
-                    for left in (runs[-1].left_out if runs else [])
-                }.values(),
-            ),
+            scenes=tuple(_scene_rows(records, scenes)),
+            left_out=tuple(_left_out_rows(runs[-1].left_out if runs else [])),
             run=RunInfo(
                 version=version(),
                 created=now(),
                 commands=tuple(dict.fromkeys(run.command for run in runs)),
-                protocols={meant.hash: msgspec.json.format(msgspec.json.encode(meant), indent=1).decode()}
-                | {variant.protocol.hash: _said(meant, variant.protocol) for variant, _ in swept},
+                protocols={wanted.hash: msgspec.json.format(msgspec.json.encode(wanted), indent=1).decode()}
+                | {variant.protocol.hash: _changed_text(wanted, variant.protocol) for variant, _ in swept},
                 hardware="; ".join(dict.fromkeys(str(record.hardware) for record in records)),
                 overhead_seconds=runs[-1].overhead_seconds if runs else None,
-                rank_metric=meant.rank_metric,
+                rank_metric=wanted.rank_metric,
                 rank_truth=truth if truth in kinds or not kinds else min(kinds),
+                not_scored=(
+                    f"{missing} of {len(records)} trials are not scored under {wanted.name} yet: `{command}` scores "
+                    f"{'it' if missing == 1 else 'them'}"
+                    if missing
+                    else ""
+                ),
             ),
-            sweeps=frame(SWEEPS, [row for variant, score in swept for row in _sweep_rows(meant, variant, score)]),
-            remarks=frame(REMARKS, [row for _, score in scores for row in _remark_rows(score)]),
+            sweeps=tuple(row for variant, score in swept for row in _sweep_rows(wanted, variant, score)),
+            remarks=tuple(row for _, score in scores for row in _remark_rows(score)),
         )
     )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a store holds of one trial's scores."""
+
+    scores: list[ScoreRecord]  # under every truth of its scene
+    swept: dict[TruthKind, list[tuple[Variant, ScoreRecord]]]  # of the truths under which every variant was scored
+    missing: int  # truths under which it was not scored
+
+
+def _stored(store: Store, record: TrialRecord, scene: Scene | None, protocol: Protocol) -> _Stored:
+    out = _Stored([], {}, 0)
+    if scene is None or record.timed_only:
+        return out
+    missing = 0
+    for kind in scene.truth_kinds:
+        truth = truth_id(scene.path / "truth" / kind)
+        score = store.score(record.key, protocol.hash, truth)
+        if score is None:
+            missing += 1
+            continue
+        out.scores.append(score)
+        pairs = [
+            (variant, store.score(record.key, variant.protocol.hash, truth))
+            for variant in variants_of(store, record, protocol)
+        ]
+        whole = [(variant, variant_score) for variant, variant_score in pairs if variant_score is not None]
+        if len(whole) == len(pairs):
+            out.swept[kind] = whole
+    return replace(out, missing=missing)
+
+
+def _left_out_rows(planned: list[LeftOut]) -> Iterator[LeftOutRow]:
+    """Each reason once, whatever the seeds and inputs it holds for."""
+    for adapter, scene, views, reason in dict.fromkeys((p.system, p.scene, p.views, p.reason) for p in planned):
+        yield LeftOutRow(adapter=adapter, scene=scene, views=views, reason=reason)
 
 
 def keys_of_run(store: Store, started: str) -> set[str]:
@@ -124,7 +150,7 @@ def keys_of_run(store: Store, started: str) -> set[str]:
 
 def newest(records: list[TrialRecord]) -> list[TrialRecord]:
     """Of records that answer the same question, the one that finished last."""
-    latest: dict[tuple[Any, ...], TrialRecord] = {}
+    latest: dict[tuple[str | int | tuple[str, ...], ...], TrialRecord] = {}
     for record in sorted(records, key=lambda r: r.finished):
         question = (record.system, record.inputs, record.scene, tuple(record.views), record.seed, record.device)
         latest[question] = record
@@ -137,102 +163,122 @@ def _open_scenes(records: list[TrialRecord]) -> dict[str, Scene]:
     return {path: Scene.open(Path(path)) for path in paths if (Path(path) / "scene.json").is_file()}
 
 
-def _trial_row(store: Store, record: TrialRecord) -> dict[str, Any]:
+def _trial_row(store: Store, record: TrialRecord) -> TrialRow:
     warm, iqr = median_and_iqr([steps.total for steps in record.warm])
     calls = record.warm or ([record.cold] if record.cold else [])
     card = record.card
-    return {
-        "key": record.key,
-        "adapter": record.system,
-        "title": card.title,
-        "inputs": record.inputs,
-        "scope": card.scope,
-        "scene": record.scene,
-        "views": len(record.views),
-        "view_ids": " ".join(record.views),
-        "repeat": record.seed,
-        "device": record.device,
-        "status": record.status,
-        "message": record.message,
-        "log_tail": record.log_tail,
-        "load_seconds": record.load_seconds,
-        "cold_seconds": record.cold.total if record.cold else None,
-        "warm_seconds": warm,
-        "warm_iqr": iqr,
-        "warm_n": len(record.warm),
-        **{
-            f"{step}_seconds": float(np.median([getattr(call, step) for call in calls])) if calls else None
-            for step in ("prepare", "infer", "finish")
-        },
-        "peak_rss_bytes": record.peak_rss or None,
-        "device_peak_bytes": record.device_allocator,
-        "parameters": card.parameters or None,
-        "kin": ",".join(card.kin),
-        "reference": card.reference,
-        "external": record.external,
-        "weights": record.weights.partition(":")[0],
-        "options": json.dumps(record.options, sort_keys=True),
-        "environment": record.environment,
-        "adapter_hash": record.adapter_hash,
-        "hardware": str(record.hardware),
-        "busy": record.others_share > BUSY_SHARE,
-        "command": record.command,
-        "prediction": record.prediction or "",
-        "prediction_path": str(store.prediction_path(record.prediction).resolve()) if record.prediction else "",
-        "points": record.points or None,
-        "finished": record.finished,
-    }
+    return TrialRow(
+        key=record.key,
+        adapter=record.system,
+        title=card.title,
+        inputs=record.inputs,
+        scope=card.scope,
+        scene=record.scene,
+        views=len(record.views),
+        view_ids=" ".join(record.views),
+        repeat=record.seed,
+        device=record.device,
+        status=record.status,
+        message=record.message,
+        log_tail=record.log_tail,
+        load_seconds=record.load_seconds,
+        cold_seconds=record.cold.total if record.cold else None,
+        warm_seconds=warm,
+        warm_iqr=iqr,
+        warm_n=len(record.warm),
+        prepare_seconds=_median([steps.prepare for steps in calls]),
+        infer_seconds=_median([steps.infer for steps in calls]),
+        finish_seconds=_median([steps.finish for steps in calls]),
+        peak_rss_bytes=record.peak_rss or None,
+        device_peak_bytes=record.device_allocator,
+        parameters=card.parameters or None,
+        kin=tuple(card.kin),
+        reference=card.reference,
+        external=record.external,
+        weights=_weights_kind(record),
+        options=json.dumps(record.options, sort_keys=True),
+        environment=record.environment,
+        adapter_hash=record.adapter_hash,
+        hardware=str(record.hardware),
+        busy=record.others_share > BUSY_SHARE,
+        command=record.command,
+        prediction=record.prediction or "",
+        prediction_path=str(store.prediction_path(record.prediction).resolve()) if record.prediction else "",
+        points=record.points or None,
+        finished=record.finished,
+    )
 
 
-def _score_rows(record: TrialRecord, score: ScoreRecord) -> list[dict[str, Any]]:
-    shared = {
-        "key": record.key,
-        "adapter": record.system,
-        "inputs": record.inputs,
-        "scope": record.card.scope,
-        "scene": record.scene,
-        "views": len(record.views),
-        "repeat": record.seed,
-        "truth": score.truth,
-        "truth_id": score.truth_id,
-        "truth_made_by": ",".join(score.truth_made_by),
-        "protocol": score.protocol,
-        "protocol_hash": score.protocol_hash,
-    }
-    return [{**shared, **msgspec.structs.asdict(value)} for value in score.values]
+def _median(seconds: list[float]) -> float | None:
+    return float(np.median(seconds)) if seconds else None
 
 
-def _stage_rows(score: ScoreRecord) -> list[dict[str, Any]]:
-    return [
-        {
-            "key": score.trial,
-            "truth": score.truth,
-            "protocol": score.protocol,
-            "stage": stage.name,
-            "residual": stage.residual,
-            "gain": stage.gain,
-            "scale": scale_of(np.array(stage.truth_from_pred)),
-            "transform": json.dumps(stage.truth_from_pred),
-        }
-        for stage in score.stages
-    ]
+def _weights_kind(record: TrialRecord) -> WeightsKind:
+    kind: WeightsKind = msgspec.convert(record.weights.partition(":")[0], WeightsKind)
+    return kind
 
 
-def _sweep_rows(protocol: Protocol, variant: Variant, score: ScoreRecord) -> list[dict[str, Any]]:
-    shared = {"key": score.trial, "truth": score.truth, "protocol_hash": protocol.hash, "alignment": variant.alignment}
-    return [
-        {
-            **shared,
-            "keep": variant.keep,
-            "kept": score.kept,
-            **{name: getattr(value, name) for name in ("metric", "value", "low", "high", "status")},
-        }
-        for value in score.values
-        if value.metric in geometry_table(variant.protocol)
-    ]
+def _score_rows(record: TrialRecord, score: ScoreRecord) -> Iterator[ScoreRow]:
+    for value in score.values:
+        yield ScoreRow(
+            key=record.key,
+            adapter=record.system,
+            inputs=record.inputs,
+            scope=record.card.scope,
+            scene=record.scene,
+            views=len(record.views),
+            repeat=record.seed,
+            truth=score.truth,
+            truth_id=score.truth_id,
+            truth_made_by=tuple(score.truth_made_by),
+            protocol=score.protocol,
+            protocol_hash=score.protocol_hash,
+            metric=value.metric,
+            unit=value.unit,
+            better=value.better,
+            value=value.value,
+            low=value.low,
+            high=value.high,
+            floor=value.floor,
+            before_icp=value.before_icp,
+            status=value.status,
+            note=value.note,
+        )
 
 
-def _said(protocol: Protocol, variant: Protocol) -> str:
+def _stage_rows(score: ScoreRecord) -> Iterator[AlignmentRow]:
+    for stage in score.stages:
+        yield AlignmentRow(
+            key=score.trial,
+            truth=score.truth,
+            protocol_hash=score.protocol_hash,
+            stage=stage.name,
+            residual=stage.residual,
+            gain=stage.gain,
+            scale=scale_of(np.array(stage.truth_from_pred)),
+            truth_from_prediction=tuple(map(tuple, stage.truth_from_pred)),
+        )
+
+
+def _sweep_rows(protocol: Protocol, variant: Variant, score: ScoreRecord) -> Iterator[SweepRow]:
+    for value in score.values:
+        if value.metric in geometry_table(variant.protocol):
+            yield SweepRow(
+                key=score.trial,
+                truth=score.truth,
+                protocol_hash=protocol.hash,
+                alignment=variant.alignment,
+                keep=variant.keep,
+                kept=score.kept,
+                metric=value.metric,
+                value=value.value,
+                low=value.low,
+                high=value.high,
+                status=value.status,
+            )
+
+
+def _changed_text(protocol: Protocol, variant: Protocol) -> str:
     """What a variant changes of `protocol`, for the page's list of protocols."""
     old, new = msgspec.to_builtins(protocol), msgspec.to_builtins(variant)
     changes = {name: value for name, value in new.items() if old[name] != value and name != "name"}
@@ -240,57 +286,56 @@ def _said(protocol: Protocol, variant: Protocol) -> str:
     return f"{variant.name}\n{msgspec.json.format(msgspec.json.encode(text), indent=1).decode()}"
 
 
-def _remark_rows(score: ScoreRecord) -> list[dict[str, Any]]:
-    shared = {"key": score.trial, "truth": score.truth, "protocol_hash": score.protocol_hash}
-    return [{**shared, "remark": note} for note in dict.fromkeys(score.notes)]
+def _remark_rows(score: ScoreRecord) -> Iterator[RemarkRow]:
+    for note in dict.fromkeys(score.notes):
+        yield RemarkRow(key=score.trial, truth=score.truth, protocol_hash=score.protocol_hash, remark=note)
 
 
-def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> list[dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
+def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> Iterator[SceneRow]:
+    paths: dict[str, str] = {}
     for record in records:
-        if (known := rows.get(record.scene)) is not None:
-            if known["path"] != record.scene_path:
-                raise InputError(f"two scenes are called {record.scene}: {known['path']} and {record.scene_path}")
+        if (known := paths.setdefault(record.scene, record.scene_path)) != record.scene_path:
+            raise InputError(f"two scenes are called {record.scene}: {known} and {record.scene_path}")
+    for name, path in paths.items():
+        scene = scenes.get(path)
+        if scene is None:
+            yield SceneRow(scene=name, title=name, images={}, truths={})
             continue
-        scene = scenes.get(record.scene_path)
-        images, cards = {}, {}
-        if scene is not None:
-            images = {v.name: str((scene.path / v.image).resolve()) for v in scene.file.views[:PREVIEW_IMAGES]}
-            cards = {kind: msgspec.to_builtins(truth_card(scene, kind)) for kind in scene.truth_kinds}
-        rows[record.scene] = {
-            "scene": record.scene,
-            "title": scene.file.title if scene else record.scene,
-            "images": json.dumps(images),
-            "truths": json.dumps(cards),
-            "refused": _refusal(scene) if scene is not None else "",
-            "path": record.scene_path,
-        }
-    return [{name: value for name, value in row.items() if name != "path"} for row in rows.values()]
+        yield SceneRow(
+            scene=name,
+            title=scene.file.title,
+            images={view.name: (scene.path / view.image).resolve() for view in scene.file.views[:PREVIEW_IMAGES]},
+            truths={kind: truth_card(scene, kind) for kind in scene.truth_kinds},
+            refused=_refusal(scene),
+        )
+
+
+def _quality(scene: Scene) -> QualityCard | None:
+    path = scene.path / "quality.json"
+    return QualityCard.read(path) if path.is_file() else None
 
 
 def _refusal(scene: Scene) -> str:
     """Why the scene has no COLMAP truth, where one was tried and refused."""
-    quality = scene.path / "quality.json"
-    if "colmap" in scene.truth_kinds or not quality.is_file():
-        return ""
-    card = json.loads(quality.read_bytes())
-    return "; ".join(map(str, card.get("reasons", ()))) if card.get("verdict") == "refused" else ""
+    card = None if "colmap" in scene.truth_kinds else _quality(scene)
+    return "; ".join(card.reasons) if card is not None and card.verdict == "refused" else ""
 
 
-def truth_card(scene: Scene, kind: str) -> TruthCard:
+def truth_card(scene: Scene, kind: TruthKind) -> TruthCard:
     """What a page says of a scene's truth: with its own error against the exact surface, where that is known."""
     folder = scene.path / "truth" / kind
-    diameter = float(json.loads((folder / "truth.json").read_bytes())["diameter"])
-    verdict, accuracy, completeness = ("exact", 0.0, 0.0) if kind == "exact" else ("", None, None)
-    reasons: tuple[str, ...] = ()
-    predicted: tuple[float, float] | None = None
-    quality = scene.path / "quality.json"
-    if kind == "colmap" and quality.is_file():
-        card = json.loads(quality.read_bytes())
-        verdict = str(card.get("verdict", ""))
-        reasons = tuple(map(str, card.get("reasons", ())))
-        against = card.get("exact") or {}
-        accuracy, completeness = against.get("accuracy_percent"), against.get("completeness_percent")
-        if foretold := card.get("predicted"):
-            predicted = foretold["low_percent"], foretold["high_percent"]
-    return TruthCard(truth_id(folder), diameter, verdict, accuracy, completeness, reasons, predicted)
+    identity, diameter = truth_id(folder), scene.truth_file(kind).diameter
+    if kind == "exact":
+        return TruthCard(identity, diameter, "exact", 0.0, 0.0)
+    card = _quality(scene) if kind == "colmap" else None
+    if card is None:
+        return TruthCard(identity, diameter)
+    return TruthCard(
+        identity,
+        diameter,
+        card.verdict,
+        card.exact.accuracy_percent if card.exact else None,
+        card.exact.completeness_percent if card.exact else None,
+        tuple(card.reasons),
+        (card.predicted.low_percent, card.predicted.high_percent) if card.predicted else None,
+    )

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from adapters.contract import InputError
 from bench.scoring.score import score_trial
@@ -21,6 +18,7 @@ from bench.trials.records import ScoredValue, ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from data.scene import Scene
 from metrics.scoring.protocol import Protocol, completeness, differing
+from reports.schema import DifferenceRow
 
 
 @dataclass(frozen=True)
@@ -144,33 +142,29 @@ def mean_parts(differences: Sequence[Difference]) -> dict[str, float]:
     return out
 
 
-def differences_csv(differences: Sequence[Difference], one: Protocol, other: Protocol, truth: str) -> pd.DataFrame:
+def difference_rows(differences: Sequence[Difference], a: Protocol, b: Protocol, truth: str) -> Iterator[DifferenceRow]:
     """A row a trial, metric and stage; a row without a stage says why two values cannot be compared."""
-    rows: list[dict[str, Any]] = []
-    for found in differences:
-        record = found.record
-        shared = {
-            "adapter": record.system,
-            "inputs": record.inputs,
-            "scene": record.scene,
-            "views": len(record.views),
-            "seed": record.seed,
-            "truth": truth,
-            "measures": found.family,
-            "protocol_a": one.name,
-            "metric_a": found.one.metric,
-            "unit_a": found.one.unit,
-            "value_a": found.one.value,
-            "protocol_b": other.name,
-            "metric_b": found.other.metric,
-            "unit_b": found.other.unit,
-            "value_b": found.other.value,
-            "parts_are": "factors" if found.by_factor else "differences",
-        }
-        rows += [
-            {**shared, "stage": p.stage, "part": p.mean, "in_order": p.forward, "in_reverse": p.backward, "note": ""}
-            for p in found.parts
-        ]
-        if not found.parts:
-            rows.append({**shared, "stage": "", "note": found.note})
-    return pd.DataFrame(rows)
+    for difference in differences:
+        record = difference.record
+        whole = DifferenceRow(
+            adapter=record.system,
+            inputs=record.inputs,
+            scene=record.scene,
+            views=len(record.views),
+            seed=record.seed,
+            truth=truth,
+            measures=difference.family,
+            protocol_a=a.name,
+            metric_a=difference.one.metric,
+            unit_a=difference.one.unit,
+            value_a=difference.one.value,
+            protocol_b=b.name,
+            metric_b=difference.other.metric,
+            unit_b=difference.other.unit,
+            value_b=difference.other.value,
+            parts_are="factors" if difference.by_factor else "differences",
+        )
+        for part in difference.parts:
+            yield replace(whole, stage=part.stage, part=part.mean, in_order=part.forward, in_reverse=part.backward)
+        if not difference.parts:
+            yield replace(whole, note=difference.note)

@@ -65,7 +65,7 @@ def score_trial(
     units = metric_table(protocol)
     done = ScoreRecord(
         trial=record.key,
-        truth=kind,
+        truth=truth.kind,
         truth_id=truth.id,
         truth_made_by=list(truth.made_by),
         protocol=protocol.name,

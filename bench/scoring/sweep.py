@@ -35,12 +35,16 @@ def sweep(
     store: Store, record: TrialRecord, scene: Scene, kind: str, protocol: Protocol
 ) -> Iterator[tuple[Variant, ScoreRecord]]:
     """The scores of a trial under every variant that can change them, stored as all scores are; none of a failure."""
-    if record.status != "ok" or record.prediction is None:
-        return
-    sure = _has_confidence(store.prediction_path(record.prediction))
-    for variant in variants(protocol, record.card.scope, len(record.views), record.posed, sure):
+    for variant in variants_of(store, record, protocol):
         brief = variant.protocol is not protocol
         yield variant, score_trial(store, record, scene, kind, variant.protocol, brief=brief)
+
+
+def variants_of(store: Store, record: TrialRecord, protocol: Protocol) -> Iterator[Variant]:
+    """The variants that can change the scores of a trial; none of a failure, whatever the choice."""
+    if record.status == "ok" and record.prediction is not None:
+        sure = _has_confidence(store.prediction_path(record.prediction))
+        yield from variants(protocol, record.card.scope, len(record.views), record.posed, sure)
 
 
 def variants(protocol: Protocol, scope: str, views: int, posed: bool, sure: bool) -> Iterator[Variant]:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import trimesh
 
-from adapters.contract import CONTRACT_VERSION, F64, Cameras, InputError, Surface, Unavailable, Views
+from adapters.contract import CONTRACT_VERSION, Cameras, InputError, Surface, Unavailable, Views
 from bench.systems import environments, weights
 from bench.systems.cards import Adapter, get_adapter
 from bench.systems.measure import Policy
@@ -19,15 +19,7 @@ from bench.trials.records import TrialRecord, system_label
 from bench.trials.scenes import get_scenes
 from bench.trials.suite import Contestant, Suite
 from data.scene import Scene
-from data.subsets import (
-    Order,
-    even_order,
-    nested_order,
-    overlap_order,
-    sequence_overlap,
-    shared_surface,
-    view_directions,
-)
+from data.subsets import even_order, nested_order
 from metrics.scoring.truth import Truth
 
 ABSENT = "absent"  # the environment's id where there is none
@@ -46,7 +38,6 @@ class Trial:
     device: str
     policy: Policy
     truth: str  # the kind whose cameras and surface are given to adapters that take them
-    order: Order = "spread"  # of the views held back, as of those given
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -61,12 +52,10 @@ class Trial:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The views held back to be rendered: the next ones of the nested order."""
+        """The views held back to be rendered: the next ones of the nested order, so that they are spread as well."""
         if "targets" not in self.given:
             return ()
-        return tuple(
-            [view for view in view_order(self.scene, self.seed, self.order) if view not in self.views][:TARGETS]
-        )
+        return tuple([view for view in view_order(self.scene, self.seed) if view not in self.views][:TARGETS])
 
     @functools.cached_property
     def environment(self) -> str:
@@ -146,47 +135,28 @@ def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
     ordered: list[tuple[int, int, Trial]] = []
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
         for seed in suite.seeds:
-            order = view_order(scene, seed, suite.order)
+            order = view_order(scene, seed)
             for place, (contestant, adapter) in enumerate(contestants):
                 counts = dict.fromkeys(min(count, len(order)) for count in contestant.views or suite.views)
                 for turn, count in enumerate(counts):
                     views = tuple(sorted(order[:count]))
-                    trial = Trial(
-                        adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth, suite.order
-                    )
+                    trial = Trial(adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth)
                     _check(trial)
                     ordered.append((turn, place, trial))
     return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
 
 
-def view_order(scene: Scene, seed: int, order: Order = "spread") -> list[str]:
-    """Views of the scene's main focal group, nested and seeded; by the exact cameras where there are some.
-
-    `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`."""
-    return list(_view_order(scene.path.resolve(), seed, order))
-
-
-@functools.lru_cache(maxsize=64)
-def _view_order(path: Path, seed: int, order: Order) -> tuple[str, ...]:
-    scene = Scene.open(path)
+def view_order(scene: Scene, seed: int) -> list[str]:
+    """Views of the scene's main focal group, nested and spread; by the exact cameras where there are some."""
     main = scene.file.views[0].group
     names = [view.name for view in scene.file.views if view.group == main]
     for kind in scene.truth_kinds:
         truth = read_truth(scene, kind)
-        if set(names) <= set(truth.view_names):
-            own = [truth.view_names.index(name) for name in names]
-            if order == "overlap":
-                return tuple(names[i] for i in overlap_order(_shared_surface(path, kind, tuple(own)), seed))
-            directions = view_directions(truth.cameras.take(own), np.median(truth.points, axis=0))
-            return tuple(names[i] for i in nested_order(directions, seed))
-    count = len(names)
-    chosen = overlap_order(sequence_overlap(count), seed) if order == "overlap" else even_order(count, seed)
-    return tuple(names[i] for i in chosen)
-
-
-@functools.lru_cache(maxsize=16)
-def _shared_surface(path: Path, kind: str, views: tuple[int, ...]) -> F64:
-    return shared_surface(read_truth(Scene.open(path), kind), list(views))
+        known = [name for name in names if name in truth.view_names]
+        if len(known) == len(names):
+            centres = truth.cameras.take([truth.view_names.index(name) for name in names]).centres
+            return [names[i] for i in nested_order(centres - np.median(truth.points, axis=0), seed)]
+    return [names[i] for i in even_order(len(names), seed)]
 
 
 def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:

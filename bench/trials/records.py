@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.contract import ScoreStatus, TrialStatus
+from adapters.contract import ScoreStatus, TrialStatus, TruthKind
 from bench.systems.cards import Card, Options
 from bench.systems.measure import Hardware, Policy, Steps
 
@@ -103,7 +103,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     format: int = FORMAT
     trial: str
-    truth: str  # kind
+    truth: TruthKind
     truth_id: str
     truth_made_by: list[str]
     protocol: str

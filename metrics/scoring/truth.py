@@ -8,7 +8,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from adapters.contract import F32, F64, I32, Bools, Cameras
+from adapters.contract import F32, F64, I32, Bools, Cameras, TruthKind
 
 DIRECTIONS = 1024  # in which `diameter` looks for the ends of a cloud
 WALKS = 16  # pairs of ends that it starts from
@@ -32,7 +32,7 @@ class Box:
 class Truth:
     """A scene's ground truth. Lengths are in the truth's own unit; scores divide them by `diameter`."""
 
-    kind: str  # "exact" | "colmap" | "scan"
+    kind: TruthKind
     id: str  # hash of the files it was read from
     made_by: tuple[str, ...]  # systems whose method, code or images made it: their rows are kin
     points: F32  # (M, 3) samples of the surface

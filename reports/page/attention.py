@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
 from adapters.contract import F32, F64, I32, U8
-from reports import text
+from reports.page.render import render, write_assets
 
-TEMPLATES = Path(__file__).parent / "templates"
 ASSETS = ("style.css", "attention.css", "page.js", "attention.js")
 SHOWN = 640  # pixels, the longer side of an image on the page
 LEVELS = 254  # steps of the logarithmic code; level 0 is nothing
@@ -132,18 +130,14 @@ def decode(levels: U8, largest: float) -> F64:
 
 def write_attention(page: AttentionPage, out: Path) -> list[Path]:
     """Write attention.html and what it loads into the folder `out`; returns the files written."""
-    for folder in ("assets", "images", "maps"):
+    for folder in ("images", "maps"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     coded = [encode(maps) for maps in page.maps]
-    written = [out / "assets" / name for name in ASSETS]
-    for path in written:
-        path.write_text((TEMPLATES / path.name).read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
+    written = write_assets(out, *ASSETS)
     written += [_write_image(view, out / "images" / f"{i:03d}.jpg") for i, view in enumerate(page.views)]
     written += list(_write_maps(page, [levels for levels, _ in coded], out / "maps"))
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"number": text.number, "size": text.size}
-    front = environment.get_template("attention.html").render(
+    front = render(
+        "attention.html",
         base="",
         home="attention.html",
         page=page,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.contract import TruthKind
 from reports.schema import TableError
 
 MOST_POINTS = 40_000
@@ -31,7 +32,7 @@ class CloudPair:
     """A prediction's and its truth's script files, and what is said of the error."""
 
     key: str  # the trial's
-    truth: str  # kind
+    truth: TruthKind
     prediction: str  # id of the prediction's script: clouds/ID.js
     surface: str  # id of the truth's
     points: int
@@ -41,8 +42,8 @@ class CloudPair:
     up: tuple[float, float, float]  # the direction that is up in the truth's frame, unit length
 
 
-def write_clouds(key: str, truth: str, source: Path, folder: Path, written: dict[str, Path]) -> CloudPair:
-    """Turn the clouds of `source` (see CLOUDS) into script files in `folder`; clouds of equal content share one.
+def write_clouds(key: str, truth: TruthKind, source: Path, folder: Path, written: dict[str, Path]) -> CloudPair:
+    """Turn the clouds of `source` (see `CloudRow`) into script files in `folder`; clouds of equal content share one.
 
     `written` collects id -> file. Raises TableError where an array breaks its description."""
     try:

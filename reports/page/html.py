@@ -12,21 +12,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from adapters.contract import TruthKind
 from reports import text
-from reports.board import Board, Group, Leaderboard, Metric, Row, Standing, Trial, order, records
+from reports.board import Board, Group, Leaderboard, Metric, Row, Standing, order
 from reports.curves import COSTS, Curve
 from reports.export import group_title, scope_of_claim
 from reports.page.clouds import SCALES, CloudPair, write_clouds
+from reports.page.render import environment, write_assets
 from reports.published import sources
 from reports.ranking import ENOUGH_SCENES, Comparisons
-from reports.schema import RunInfo, Tables, scene_images
+from reports.schema import AlignmentRow, RunInfo, Tables, TrialRow
 from reports.stability import Stability, Sweeps
 
-TEMPLATES = Path(__file__).parent / "templates"
 ASSETS = ("style.css", "page.js", "clouds.js")
 HUES = 8  # colours in the style sheet for telling systems apart
 THUMBNAIL = 240  # pixels, the longer side
@@ -86,11 +86,11 @@ class _Page:
         self.hues = self._hues()
         self.notes = _notes(tables)
         self.remarks: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for said in records(tables.remarks):
-            self.remarks[said.key, said.protocol_hash].append(f"{said.truth} truth: {said.remark}")
-        self.alignments: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
-        for stage in records(tables.alignments):
-            self.alignments[stage.key, stage.truth, stage.protocol].append(stage)
+        for remark in tables.remarks:
+            self.remarks[remark.key, remark.protocol_hash].append(f"{remark.truth} truth: {remark.remark}")
+        self.alignments: dict[tuple[str, TruthKind, str], list[AlignmentRow]] = defaultdict(list)
+        for stage in tables.alignments:
+            self.alignments[stage.key, stage.truth, stage.protocol_hash].append(stage)
 
     def _name(self, row: Row) -> str:
         """A file name that depends on nothing but what names the row."""
@@ -118,21 +118,21 @@ class _Page:
     def link(self, row: Row) -> str:
         return f"rows/{self.page_of[row.board, row.system, row.views]}.html"
 
-    def standing(self, row: Row, truth: str) -> Standing:
+    def standing(self, row: Row, truth: TruthKind) -> Standing:
         return row.standings.get(truth, Standing(None, 0, f"not scored by {self.run.rank_metric}"))
 
-    def ordered(self, group: Group, truth: str) -> list[Row]:
+    def ordered(self, group: Group, truth: TruthKind) -> list[Row]:
         """A group's rows as a table under `truth` lists them."""
         return sorted(group.rows, key=lambda row: order(row, truth, self.run.rank_metric))
 
     def groups(self, board: Board) -> list[Group]:
         return [group for group in self.board.groups if group.board == board]
 
-    def shown(self, group: Group) -> list[str]:
+    def shown(self, group: Group) -> list[TruthKind]:
         """The truths a group has a table for, the ranking one first; that one alone where nothing was scored."""
         return [t for t in self.board.truths if (group.board, t) in self.board.metrics] or [self.run.rank_truth]
 
-    def plot(self, group: Group, truth: str, metric: str) -> Plot:
+    def plot(self, group: Group, truth: TruthKind, metric: str) -> Plot:
         ends = [0.0]
         for row in group.rows:
             score = row.scores.get((truth, metric))
@@ -140,7 +140,7 @@ class _Page:
                 ends += [score.value, *(score.bounds or ())]
         return Plot(max(ends))
 
-    def partial(self, group: Group, truth: str) -> bool:
+    def partial(self, group: Group, truth: TruthKind) -> bool:
         """Whether any row's mean is over fewer cells than planned."""
         return any(s.status == "partial" for row in group.rows for (t, _), s in row.scores.items() if t == truth)
 
@@ -157,8 +157,8 @@ class _Page:
 def _notes(tables: Tables) -> dict[tuple[str, str], list[str]]:
     """(Trial key, protocol hash) -> why scores are missing, each reason once with the metrics it concerns."""
     reasons: dict[tuple[str, str], dict[tuple[str, str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
-    missing = tables.scores[tables.scores["status"] != "ok"]
-    for score in sorted(records(missing), key=lambda row: (row.key, row.truth, row.metric)):
+    missing = [score for score in tables.scores if score.status != "ok"]
+    for score in sorted(missing, key=lambda row: (row.key, row.truth, row.metric)):
         reasons[score.key, score.protocol_hash][score.truth, score.status, score.note].append(score.metric)
     return {
         place: [
@@ -177,38 +177,27 @@ def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], sweeps: 
     clouds: dict[str, Path] = {}
     pairs = _clouds(tables, page, clouds)
     scenes, images = _scenes(tables, page, pairs)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    templates = environment(
+        page=page,
+        run=tables.run,
+        board=board,
+        group_title=group_title,
+        scope_of_claim=scope_of_claim,
+        pair_matrix=pair_matrix,
+        stability_matrix=stability_matrix,
+        enough=ENOUGH_SCENES,
+        most_pairs=MATRIX,
+        scales=SCALES,
+        truth_name={"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"},
     )
-    environment.filters |= {name: getattr(text, name) for name in ("number", "seconds", "size", "count", "kinds")}
-    environment.globals |= {
-        "page": page,
-        "run": tables.run,
-        "board": board,
-        "metric_name": text.metric_name,
-        "group_title": group_title,
-        "scope_of_claim": scope_of_claim,
-        "pair_rows": pair_rows,
-        "stability_rows": stability_rows,
-        "enough": ENOUGH_SCENES,
-        "most_pairs": MATRIX,
-        "scales": SCALES,
-        "truth_name": {"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"},
-    }
-    written = [*sorted(clouds.values()), *images]
-    for name in ASSETS:
-        written.append(_write(out / "assets" / name, (TEMPLATES / name).read_text(encoding="utf-8")))
+    written = [*sorted(clouds.values()), *images, *write_assets(out, *ASSETS)]
     written.append(_write(out / "assets" / "plotly.min.js", get_plotlyjs()))
     written.append(_write(out / "assets" / "figures.js", _script("figures", _figures(board, curves, page))))
-    front = environment.get_template("leaderboard.html").render(
-        scenes=scenes, left_out=records(tables.left_out), unavailable=_unavailable(page), reported=sources()
+    front = templates.get_template("leaderboard.html").render(
+        scenes=scenes, left_out=tables.left_out, unavailable=_unavailable(page), reported=sources()
     )
     written.append(_write(out / "leaderboard.html", front))
-    template = environment.get_template("row.html")
+    template = templates.get_template("row.html")
     for name, row in page.pages.items():
         keys = {trial.key for trial in row.trials}
         own = _cloud_menu(page, (pair for pair in pairs if pair.key in keys))
@@ -227,8 +216,8 @@ def _script(name: str, value: Any) -> str:
 
 
 def _clouds(tables: Tables, page: _Page, written: dict[str, Path]) -> list[CloudPair]:
-    rows = sorted(records(tables.clouds), key=lambda row: (row.key, row.truth))
-    return [write_clouds(row.key, row.truth, Path(row.path), page.out / "clouds", written) for row in rows]
+    rows = sorted(tables.clouds, key=lambda row: (row.key, row.truth))
+    return [write_clouds(row.key, row.truth, row.path, page.out / "clouds", written) for row in rows]
 
 
 def _cloud_menu(page: _Page, pairs: Iterable[CloudPair]) -> CloudMenu:
@@ -265,11 +254,11 @@ def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
 def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[SceneCard], list[Path]]:
     """The scenes' cards, and the thumbnails written for them."""
     cards, written = [], []
-    for number, scene in enumerate(sorted(records(tables.scenes), key=lambda row: row.scene)):
+    for number, scene in enumerate(sorted(tables.scenes, key=lambda row: row.scene)):
         thumbnails = []
-        for i, (view, path) in enumerate(scene_images(scene.images).items()):
+        for i, (view, path) in enumerate(scene.images.items()):
             target = page.out / "images" / f"{number:02d}-{i:03d}.jpg"
-            found = _thumbnail(Path(path), target)
+            found = _thumbnail(path, target)
             thumbnails.append(Thumbnail(view, f"images/{target.name}" if found else ""))
             written += [target] if found else []
         menu = _cloud_menu(page, (pair for pair in pairs if page.trials[pair.key].scene == scene.scene))
@@ -290,9 +279,9 @@ def _thumbnail(source: Path, target: Path) -> bool:
     return True
 
 
-def _unavailable(page: _Page) -> list[Trial]:
+def _unavailable(page: _Page) -> list[TrialRow]:
     """One trial of each system that could not be run here: its message says how to get it."""
-    found: dict[str, Trial] = {}
+    found: dict[str, TrialRow] = {}
     for row in page.board.rows:
         for trial in row.trials:
             if trial.status == "unavailable":
@@ -303,22 +292,22 @@ def _unavailable(page: _Page) -> list[Trial]:
 def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[str, Any]]:
     """The curves' data: one figure a board, truth and quantity."""
     titles = {"warm_seconds": "Warm run time", "peak_rss_bytes": "Peak memory"}
-    found: dict[tuple[Board, str, str], list[Curve]] = defaultdict(list)
+    found: dict[tuple[Board, TruthKind | None, str], list[Curve]] = defaultdict(list)
     for curve in curves:
         found[curve.board, curve.truth, curve.quantity].append(curve)
-    wanted: Mapping[tuple[Board, str], tuple[Metric, ...]] = board.metrics
-    figures = []
+    wanted: Mapping[tuple[Board, TruthKind], tuple[Metric, ...]] = board.metrics
+    figures: list[dict[str, Any]] = []
     for index, place in enumerate(board.boards):
-        quantities = [
+        quantities: list[tuple[TruthKind | None, str, str, str]] = [
             (truth, metric.id, metric.unit, metric.better)
             for truth in board.truths
             for metric in wanted.get((place, truth), ())[:CURVE_METRICS]
         ]
-        quantities += [("", name, unit, "lower") for name, unit in COSTS if name in titles]
+        quantities += [(None, name, unit, "lower") for name, unit in COSTS if name in titles]
         for truth, quantity, unit, better in quantities:
             lines = [_line(curve, page) for curve in found.get((place, truth, quantity), [])]
             if lines:
-                about = {"board": index, "truth": truth, "quantity": quantity, "unit": unit, "better": better}
+                about = {"board": index, "truth": truth or "", "quantity": quantity, "unit": unit, "better": better}
                 figures.append(about | {"title": titles.get(quantity, quantity), "lines": lines})
         figures += [
             {"board": index, "truth": truth, "quantity": metric.id, "unit": metric.unit, "better": metric.better}
@@ -331,7 +320,7 @@ def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[
     return figures
 
 
-def _kept_lines(page: _Page, group: Group, truth: str, metric: str) -> list[dict[str, Any]]:
+def _kept_lines(page: _Page, group: Group, truth: TruthKind, metric: str) -> list[dict[str, Any]]:
     """The score against the share of surest points kept, of the systems that have confidence."""
     lines = []
     for row in group.rows:
@@ -374,7 +363,7 @@ def _line(curve: Curve, page: _Page) -> dict[str, Any]:
     }
 
 
-def stability_rows(found: Stability, rows: list[Row]) -> list[tuple[str, list[float | None]]]:
+def stability_matrix(found: Stability, rows: list[Row]) -> list[tuple[str, list[float | None]]]:
     """The matrix of shares won among the first systems of `rows`, in percent."""
     order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
     return [
@@ -382,7 +371,7 @@ def stability_rows(found: Stability, rows: list[Row]) -> list[tuple[str, list[fl
     ]
 
 
-def pair_rows(found: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[str, Any]]]]:
+def pair_matrix(found: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[str, Any]]]]:
     """The head-to-head matrix of the first systems of `rows`: for each, what it did against each other one."""
     order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
     out = []

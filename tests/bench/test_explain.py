@@ -12,7 +12,7 @@ import pytest
 from adapters.contract import InputError
 from bench.cli import main
 from bench.scoring.audit import audit, error_bars, orders
-from bench.scoring.collect import keys_of_run, make_tables
+from bench.scoring.collect import keys_of_run
 from bench.scoring.explain import Difference, explain, families, mean_parts
 from bench.scoring.sweep import variants
 from bench.systems.cards import get_adapter
@@ -120,11 +120,7 @@ def test_a_sweep_varies_only_what_concerns_the_trial() -> None:
     assert whole[0].protocol is few and len({v.protocol.hash for v in whole}) == 6
 
 
-def test_a_swept_report_has_every_variant_and_a_run_can_be_chosen(store: Store) -> None:
-    tables = make_tables(store, "object-v1", "exact", sweeps=True)
-    counts = tables.sweeps.query("metric == 'accuracy'").groupby("key").size()
-    assert sorted(counts) == [1, 3], "the oracle is posed, the noisy one is aligned three ways"
-    assert len(tables.run.protocols) >= 3
+def test_a_run_can_be_chosen(store: Store) -> None:
     (run,) = store.runs()
     assert keys_of_run(store, run.started[:10]) == set(run.trials)
     with pytest.raises(InputError, match="0 runs start with '1999'"):

@@ -78,12 +78,6 @@ def test_view_subsets_are_nested(scene: Scene) -> None:
     assert view_order(scene, 0) != view_order(scene, 1)
 
 
-def test_a_suite_chooses_the_order_of_views(scene: Scene) -> None:
-    spread, near = (plan(suite(views=(2,), order=order), [scene])[0].views for order in ("spread", "overlap"))
-    assert spread == tuple(sorted(view_order(scene, 0)[:2]))
-    assert near == tuple(sorted(view_order(scene, 0, "overlap")[:2])) != spread
-
-
 def test_a_second_run_repeats_nothing(undisturbed: Store, scene: Scene) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.path.rglob("*.json") if "runs" not in path.parts}
     run(suite(), scene, undisturbed)

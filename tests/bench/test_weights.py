@@ -224,9 +224,9 @@ def test_random_weights_are_timed_and_shown_and_never_scored(tmp_path: Path, sce
     assert "--weights random" in record.command and "weights: random" in store.log_path(record.key).read_text()
     assert record.message == "random weights: infer alone is timed"
     tables = make_tables(store, "object-v1", "exact")
-    row = tables.trials.set_index("adapter").loc["net (weights=random)"]
-    assert row["weights"] == "random" and row["infer_seconds"] > 0
-    assert set(tables.scores["adapter"]) == {"noisy-oracle"}
+    (row,) = (trial for trial in tables.trials if trial.adapter == "net (weights=random)")
+    assert row.weights == "random" and row.infer_seconds
+    assert {score.adapter for score in tables.scores} == {"noisy-oracle"}
     write_report(tables, tmp_path / "report")
     assert "random weights: timed only" in (tmp_path / "report" / "leaderboard.html").read_text()
     assert call("score", "--store", store.path) == 0
@@ -244,7 +244,7 @@ def test_a_checkpoint_of_ones_own_is_keyed_by_its_content(tmp_path: Path, scene:
         run(store, scene, Contestant(name=str(adapter.folder), weights=str(mine)))
     assert [record.status for record in store.trials()] == ["ok", "ok"]
     assert len({record.weights for record in store.trials()}) == 2
-    assert set(make_tables(store, "object-v1", "exact").trials["weights"]) == {"path"}
+    assert {trial.weights for trial in make_tables(store, "object-v1", "exact").trials} == {"path"}
 
 
 def test_each_missing_thing_is_one_sentence_with_the_command_that_mends_it(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
-from data.groundtruth import build_groundtruth
+from data.groundtruth.build import build_groundtruth
 from data.groundtruth.quality import CONFIDENCE, FACTOR, SPREAD, error_predictor
 from data.scene import Scene
 

@@ -11,12 +11,13 @@ import trimesh
 from PIL import Image
 
 from adapters.contract import Cameras, InputError, Unsupported
-from data.groundtruth import QualityCard, build_groundtruth, measure
+from data.groundtruth import measure
+from data.groundtruth.build import build_groundtruth
 from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.ingest import ingest
 from data.groundtruth.measure import exact_error
-from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, judge, predicted_error
+from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, QualityCard, judge, predicted_error
 from data.groundtruth.solve import solve
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
 from metrics.scoring.truth import Truth

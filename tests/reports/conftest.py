@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reports.schema import ALIGNMENTS, CLOUDS, LEFT_OUT, SCENES, SCORES, TRIALS, RunInfo, Tables, frame
+from adapters.contract import TrialStatus, TruthKind
+from reports.schema import (
+    AlignmentRow,
+    Better,
+    CloudRow,
+    LeftOutRow,
+    OfTrial,
+    RunInfo,
+    SceneRow,
+    Scope,
+    ScoreRow,
+    Tables,
+    TrialRow,
+    TruthCard,
+    WeightsKind,
+    columns,
+)
 
 SCENE_NAMES = ("toy", "vase", "skull", "plant")
 HOSTILE = "<script>alert('x')</script> & \"q\" | $x_1$ {y} \\ %"
@@ -24,15 +39,15 @@ class System:
     name: str
     title: str
     inputs: str = "images"
-    scope: str = "scene"
+    scope: Scope = "scene"
     error: float = 2.0  # % of the diameter at one view
     seconds: float = 1.0
     kin: str = ""
     reference: bool = False
     external: bool = False
-    weights: str = "pretrained"
+    weights: WeightsKind = "pretrained"
     parameters: int | None = None
-    fails: tuple[tuple[str, int, str], ...] = ()  # scene, views, status
+    fails: tuple[tuple[str, int, TrialStatus], ...] = ()  # scene, views, status
 
 
 SYSTEMS = (
@@ -54,7 +69,7 @@ SYSTEMS = (
     System("oracle", "Oracle", inputs="images+truth", error=0.2, reference=True, weights="none"),
     System("noisy-oracle", "Noisy oracle", inputs="images+truth", error=0.8, reference=True, weights="none"),
 )
-METRICS = (
+METRICS: tuple[tuple[str, str, Better, float], ...] = (
     ("accuracy", "%", "lower", 1.0),
     ("completeness-visible", "%", "lower", 1.3),
     ("completeness-given", "%", "lower", 1.1),
@@ -64,6 +79,15 @@ METRICS = (
     ("emd", "%", "lower", 1.7),
     ("auc@30", "ratio", "higher", 0.0),
 )
+TRUTH_OFFSETS: tuple[tuple[TruthKind, float], ...] = (("colmap", 0.25), ("exact", 0.0))
+# What a trial that failed has no value for.
+RESULTS_ABSENT = {
+    **dict.fromkeys(("load_seconds", "cold_seconds", "prepare_seconds", "infer_seconds", "finish_seconds")),
+    "peak_rss_bytes": None,
+    "points": None,
+    "prediction": "",
+    "prediction_path": "",
+}
 
 
 def build(
@@ -78,119 +102,46 @@ def build(
     """Tables of a run of `systems`, files (clouds, images) in `folder`."""
     rng = np.random.default_rng(7)
     folder.mkdir(parents=True, exist_ok=True)
-    trials, scores, alignments, cloud_rows, scene_rows = [], [], [], [], []
+    trials: list[TrialRow] = []
+    scores: list[ScoreRow] = []
+    alignments: list[AlignmentRow] = []
+    cloud_rows: list[CloudRow] = []
     hard = {scene: 1 + 0.35 * i for i, scene in enumerate(scenes)}
-    for scene in scenes:
-        paths = {}
-        for i in range(images):
-            shade = rng.integers(40, 220, size=(5, 5, 3), dtype=np.uint8)
-            path = folder / f"{scene}-{i:02d}.png"
-            Image.fromarray(shade).resize((518, 518), Image.Resampling.BICUBIC).save(path)
-            paths[f"v{i:02d}"] = str(path)
-        truths = {"colmap": {"id": f"c-{scene}", "diameter": 1.7, "verdict": "good"}}
-        truths["colmap"] |= {"error_accuracy": 0.31 * hard[scene], "error_completeness": 0.44 * hard[scene]}
-        truths["colmap"]["predicted"] = [0.2 * hard[scene], 0.5 * hard[scene]]
-        truths["exact"] = {"id": f"e-{scene}", "diameter": 1.7, "verdict": "exact"}
-        row = {"scene": scene, "title": scene.capitalize(), "images": json.dumps(paths), "truths": json.dumps(truths)}
-        scene_rows.append(row)
+    scene_rows = [_scene(folder, scene, hard[scene], images, rng) for scene in scenes]
     for system in systems:
         for count in views:
             for scene in scenes:
-                key = f"{system.name}-{scene}-{count}"
-                status = next((s for name, n, s in system.fails if (name, n) == (scene, count)), "ok")
-                ok = status == "ok"
-                seconds = system.seconds * count**1.2 * float(rng.uniform(0.95, 1.05))
-                shared = {"key": key, "adapter": system.name, "inputs": system.inputs, "scope": system.scope}
-                shared |= {"scene": scene, "views": count, "repeat": 0}
-                trials.append(
-                    shared
-                    | {
-                        "title": system.title,
-                        "view_ids": " ".join(f"v{i:02d}" for i in range(count)),
-                        "device": "cpu",
-                        "status": status,
-                        "message": "" if ok else f"{system.name} gave up on {scene}",
-                        "log_tail": "loading\nreconstructing\n" + ("done" if ok else "Killed"),
-                        "load_seconds": 0.8 if ok else None,
-                        "cold_seconds": seconds * 1.6 if ok else None,
-                        "warm_seconds": seconds if ok and not system.external else None,
-                        "warm_iqr": seconds * 0.03 if ok and not system.external else None,
-                        "warm_n": 5 if ok and not system.external else None,
-                        "prepare_seconds": seconds * 0.1 if ok else None,
-                        "infer_seconds": seconds * 0.8 if ok else None,
-                        "finish_seconds": seconds * 0.1 if ok else None,
-                        "peak_rss_bytes": int((300 + 90 * count * system.seconds) * 2**20) if ok else None,
-                        "device_peak_bytes": None,
-                        "parameters": system.parameters,
-                        "kin": system.kin,
-                        "reference": system.reference,
-                        "external": system.external,
-                        "weights": system.weights,
-                        "options": "{}",
-                        "environment": "9f31c2",
-                        "adapter_hash": "77aa01",
-                        "hardware": "2 x Xeon, 24 GiB",
-                        "busy": False,
-                        "command": f"reconbench run --adapters {system.name} --scenes {scene} --views {count}",
-                        "prediction": f"p-{key}" if ok else "",
-                        "prediction_path": str(folder / "predictions" / key) if ok else "",
-                        "points": 20_000 * count if ok else None,
-                        "finished": "2026-05-04T10:00:00+00:00",
-                    }
-                )
-                if not ok or system.weights == "random":
+                trial = _trial(folder, system, scene, count, rng)
+                trials.append(trial)
+                if trial.status != "ok" or system.weights == "random":
                     continue
-                for truth, offset in (("colmap", 0.25), ("exact", 0.0)):
+                for truth, offset in TRUTH_OFFSETS:
                     error = (system.error + offset) * hard[scene] / count**0.45 * float(rng.uniform(0.97, 1.03))
-                    for metric, unit, better, factor in METRICS:
-                        value = error * factor if better == "lower" else float(np.exp(-error / 2))
-                        lost = key == "carver-skull-2"
-                        scores.append(
-                            shared
-                            | {
-                                "truth": truth,
-                                "truth_id": f"{truth[0]}-{scene}",
-                                "truth_made_by": "colmap" if truth == "colmap" else "",
-                                "protocol": "standard",
-                                "protocol_hash": "5e1f00",
-                                "metric": metric,
-                                "unit": unit,
-                                "better": better,
-                                "value": None if lost else value,
-                                "low": None if lost else value * 0.99,
-                                "high": None if lost else value * 1.01,
-                                "floor": 0.12 if better == "lower" else 0.99,
-                                "before_icp": None if lost else value * (1.2 if better == "lower" else 0.9),
-                                "status": "failed" if lost else "ok",
-                                "note": "no overlap with the truth" if lost else "",
-                            }
+                    scores += [_score(trial, truth, metric, error) for metric in METRICS]
+                    alignments += [
+                        AlignmentRow(
+                            key=trial.key,
+                            truth=truth,
+                            protocol_hash="5e1f00",
+                            stage=stage,
+                            residual=residual,
+                            gain=gain,
+                            scale=1.37,
+                            truth_from_prediction=tuple(map(tuple, np.eye(4).tolist())),
                         )
-                    for stage, residual, gain in (("umeyama", error * 1.2, None), ("icp", error, error * 0.2)):
-                        alignments.append(
-                            {
-                                "key": key,
-                                "truth": truth,
-                                "protocol": "standard",
-                                "stage": stage,
-                                "residual": residual,
-                                "gain": gain,
-                                "scale": 1.37,
-                                "transform": json.dumps(np.eye(4).tolist()),
-                            }
-                        )
+                        for stage, residual, gain in (("umeyama", error * 1.2, None), ("icp", error, error * 0.2))
+                    ]
                 if cloud_points and len(cloud_rows) < clouds:
-                    path = folder / f"{key}.npz"
+                    path = folder / f"{trial.key}.npz"
                     write_cloud(path, rng, cloud_points, error, scene)
-                    cloud_rows.append({"key": key, "truth": "exact", "path": str(path)})
+                    cloud_rows.append(CloudRow(key=trial.key, truth="exact", path=path))
     return Tables(
-        trials=frame(TRIALS, trials),
-        scores=frame(SCORES, scores),
-        alignments=frame(ALIGNMENTS, alignments),
-        clouds=frame(CLOUDS, cloud_rows),
-        scenes=frame(SCENES, scene_rows),
-        left_out=frame(
-            LEFT_OUT, [{"adapter": "carver", "scene": "plant", "views": 16, "reason": "over the budget of 600 s"}]
-        ),
+        trials=tuple(trials),
+        scores=tuple(scores),
+        alignments=tuple(alignments),
+        clouds=tuple(cloud_rows),
+        scenes=tuple(scene_rows),
+        left_out=(LeftOutRow(adapter="carver", scene="plant", views=16, reason="over the budget of 600 s"),),
         run=RunInfo(
             version="0.1.0",
             created="2026-05-04T10:00:00+00:00",
@@ -202,6 +153,89 @@ def build(
             rank_truth="colmap",
         ),
     )
+
+
+def _scene(folder: Path, scene: str, hard: float, images: int, rng: np.random.Generator) -> SceneRow:
+    paths = {}
+    for i in range(images):
+        shade = rng.integers(40, 220, size=(5, 5, 3), dtype=np.uint8)
+        paths[f"v{i:02d}"] = folder / f"{scene}-{i:02d}.png"
+        Image.fromarray(shade).resize((518, 518), Image.Resampling.BICUBIC).save(paths[f"v{i:02d}"])
+    colmap = TruthCard(f"c-{scene}", 1.7, "good", 0.31 * hard, 0.44 * hard, predicted=(0.2 * hard, 0.5 * hard))
+    exact = TruthCard(f"e-{scene}", 1.7, "exact")
+    return SceneRow(scene=scene, title=scene.capitalize(), images=paths, truths={"colmap": colmap, "exact": exact})
+
+
+def _trial(folder: Path, system: System, scene: str, count: int, rng: np.random.Generator) -> TrialRow:
+    key = f"{system.name}-{scene}-{count}"
+    status = next((s for name, n, s in system.fails if (name, n) == (scene, count)), "ok")
+    seconds = system.seconds * count**1.2 * float(rng.uniform(0.95, 1.05))
+    trial = TrialRow(
+        key=key,
+        adapter=system.name,
+        inputs=system.inputs,
+        scope=system.scope,
+        scene=scene,
+        views=count,
+        repeat=0,
+        title=system.title,
+        view_ids=" ".join(f"v{i:02d}" for i in range(count)),
+        device="cpu",
+        status="ok",
+        log_tail="loading\nreconstructing\ndone",
+        load_seconds=0.8,
+        cold_seconds=seconds * 1.6,
+        prepare_seconds=seconds * 0.1,
+        infer_seconds=seconds * 0.8,
+        finish_seconds=seconds * 0.1,
+        peak_rss_bytes=int((300 + 90 * count * system.seconds) * 2**20),
+        parameters=system.parameters,
+        kin=(system.kin,) if system.kin else (),
+        reference=system.reference,
+        external=system.external,
+        weights=system.weights,
+        options="{}",
+        environment="9f31c2",
+        adapter_hash="77aa01",
+        hardware="2 x Xeon, 24 GiB",
+        command=f"reconbench run --adapters {system.name} --scenes {scene} --views {count}",
+        prediction=f"p-{key}",
+        prediction_path=str(folder / "predictions" / key),
+        points=20_000 * count,
+        finished="2026-05-04T10:00:00+00:00",
+    )
+    if status != "ok":
+        said = {"message": f"{system.name} gave up on {scene}", "log_tail": "loading\nreconstructing\nKilled"}
+        return replace(trial, status=status, **said, **RESULTS_ABSENT)
+    return trial if system.external else replace(trial, warm_seconds=seconds, warm_iqr=seconds * 0.03, warm_n=5)
+
+
+def _score(trial: TrialRow, truth: TruthKind, metric: tuple[str, str, Better, float], error: float) -> ScoreRow:
+    name, unit, better, factor = metric
+    value = error * factor if better == "lower" else float(np.exp(-error / 2))
+    score = ScoreRow(
+        **{column.name: getattr(trial, column.name) for column in columns(OfTrial)},
+        truth=truth,
+        truth_id=f"{truth[0]}-{trial.scene}",
+        truth_made_by=("colmap",) if truth == "colmap" else (),
+        protocol="standard",
+        protocol_hash="5e1f00",
+        metric=name,
+        unit=unit,
+        better=better,
+        value=value,
+        low=value * 0.99,
+        high=value * 1.01,
+        floor=0.12 if better == "lower" else 0.99,
+        before_icp=value * (1.2 if better == "lower" else 0.9),
+        status="ok",
+    )
+    return failed(score, "no overlap with the truth") if trial.key == "carver-skull-2" else score
+
+
+def failed(score: ScoreRow, note: str) -> ScoreRow:
+    """The score of a prediction that could not be scored."""
+    return replace(score, status="failed", note=note, value=None, low=None, high=None, before_icp=None)
 
 
 def write_cloud(path: Path, rng: np.random.Generator, count: int, error: float, scene: str) -> None:
@@ -248,20 +282,21 @@ def make(tmp_path: Path) -> Callable[..., Tables]:
 def hostile(tmp_path: Path) -> Tables:
     """A run where every name is an attack."""
     plain = build(tmp_path / "hostile", views=(2, 4), cloud_points=50, images=1)
-    text = {
-        "trials": ("title", "message", "log_tail", "device", "options", "hardware", "command", "environment"),
-        "scores": ("note", "protocol"),
-        "alignments": ("stage", "protocol"),
+    texts = {
+        "trials": (
+            *("title", "message", "log_tail", "device", "options", "hardware", "command", "environment", "adapter"),
+        ),
+        "scores": ("note", "protocol", "adapter"),
+        "alignments": ("stage",),
         "scenes": ("title",),
         "left_out": ("adapter", "scene", "reason"),
     }
-    changed = {}
-    for name, columns in text.items():
-        table = getattr(plain, name).copy()
-        for column in columns:
-            table[column] = table[column].map(lambda value: f"{value}{HOSTILE}")
-        changed[name] = table
-    changed["trials"]["adapter"] += HOSTILE
-    changed["scores"]["adapter"] += HOSTILE
+    changed = {
+        name: tuple(
+            replace(row, **{field: f"{getattr(row, field)}{HOSTILE}" for field in names})
+            for row in getattr(plain, name)
+        )
+        for name, names in texts.items()
+    }
     run = replace(plain.run, version=HOSTILE, hardware=HOSTILE, commands=(HOSTILE,), protocols={"5e1f00": HOSTILE})
     return replace(plain, run=run, **changed)

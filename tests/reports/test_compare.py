@@ -10,62 +10,49 @@ from typing import Any
 import pandas as pd
 
 from reports.compare import changes, sentences, summary, write_comparison
-from reports.schema import Tables
+from reports.schema import Tables, TrialRow
+from tests.reports.rows import altered, without
 
 
-def altered(tables: Tables, key: str, metric: str, **values: Any) -> Tables:
+def rescored(tables: Tables, key: str, metric: str, **values: Any) -> Tables:
     """`tables` with the score of one trial and metric under COLMAP truth changed."""
-    scores = tables.scores.copy()
-    rows = (scores["key"] == key) & (scores["metric"] == metric) & (scores["truth"] == "colmap")
-    assert rows.sum() == 1
-    for name, value in values.items():
-        scores.loc[rows, name] = value
-    return replace(tables, scores=scores)
-
-
-def without(tables: Tables, key: str) -> Tables:
-    gone = {
-        name: getattr(tables, name)[getattr(tables, name)["key"] != key] for name in ("trials", "scores", "alignments")
-    }
-    return replace(tables, **gone)
+    place = (key, metric, "colmap")
+    return replace(tables, scores=altered(tables.scores, lambda s: (s.key, s.metric, s.truth) == place, **values))
 
 
 def failing(tables: Tables, key: str) -> Tables:
     """`tables` with a trial that ended in a timeout, scored as a failure in every metric."""
-    scores, trials = tables.scores.copy(), tables.trials.copy()
-    mine = scores["key"] == key
-    scores.loc[mine, ["value", "low", "high", "before_icp"]] = None
-    scores.loc[mine, ["status", "note"]] = ["failed", "timeout: too slow"]
-    trials.loc[trials["key"] == key, ["status", "message"]] = ["timeout", "too slow"]
+    nothing = {"value": None, "low": None, "high": None, "before_icp": None}
+    scores = altered(tables.scores, lambda s: s.key == key, status="failed", note="timeout: too slow", **nothing)
+    trials = altered(tables.trials, lambda t: t.key == key, status="timeout", message="too slow")
     return replace(tables, scores=scores, trials=trials)
 
 
 def verdicts(before: Tables, after: Tables, adapter: str, scene: str, views: int) -> dict[tuple[str, str], str]:
-    found = changes(before, after)
-    mine = found[(found["adapter"] == adapter) & (found["scene"] == scene) & (found["views"] == views)]
-    return {(row.quantity, row.truth): row.verdict for row in mine.itertuples()}
+    rows = changes(before, after)
+    return {(r.quantity, r.truth): r.verdict for r in rows if (r.adapter, r.scene, r.views) == (adapter, scene, views)}
 
 
 def test_a_run_compared_with_itself_has_not_changed(tables: Tables) -> None:
-    found = changes(tables, tables)
-    assert set(found["verdict"]) <= {"same", "fails still"}
-    assert (found[found["verdict"] == "same"]["change"] == 0).all()
-    assert (summary(found)["change"] == 0).all()
+    rows = changes(tables, tables)
+    assert {row.verdict for row in rows} <= {"same", "fails still"}
+    assert {row.change for row in rows if row.verdict == "same"} == {0}
+    assert {line.change for line in summary(rows)} == {0}
 
 
 def test_a_change_is_judged_against_the_noise_of_both_sides(tables: Tables) -> None:
     key, metric = "grid3r-toy-4", "accuracy"
-    base = altered(tables, key, metric, value=1.0, low=0.97, high=1.03)
+    base = rescored(tables, key, metric, value=1.0, low=0.97, high=1.03)
     for value, wanted in ((1.05, "within noise"), (1.06, "worse"), (0.95, "within noise"), (0.94, "better")):
         # Half widths of .03 and .04 make .05.
-        after = altered(tables, key, metric, value=value, low=value - 0.04, high=value + 0.04)
+        after = rescored(tables, key, metric, value=value, low=value - 0.04, high=value + 0.04)
         assert verdicts(base, after, "grid3r", "toy", 4)[metric, "colmap"] == wanted
-    more = altered(tables, key, "fscore@1%", value=0.99, low=0.98, high=1.0)
+    more = rescored(tables, key, "fscore@1%", value=0.99, low=0.98, high=1.0)
     assert verdicts(tables, more, "grid3r", "toy", 4)["fscore@1%", "colmap"] == "better", "higher is better here"
 
 
 def test_gaps_stand_in_plain_sight(tables: Tables, tmp_path: Path) -> None:
-    lost, failed = without(tables, "grid3r-toy-4"), failing(tables, "swiftrecon-vase-2")
+    lost, failed = without(tables, "grid3r-toy-4".__eq__), failing(tables, "swiftrecon-vase-2")
     place, metric = ("grid3r", "toy", 4), ("accuracy", "colmap")
     assert verdicts(tables, lost, *place)[metric] == "vanished" and verdicts(lost, tables, *place)[metric] == "new"
     place = ("swiftrecon", "vase", 2)
@@ -76,7 +63,7 @@ def test_gaps_stand_in_plain_sight(tables: Tables, tmp_path: Path) -> None:
     assert verdicts(failed, failed, *place)[metric] == "fails still"
     said = list(sentences(changes(tables, failed)))
     assert any(line.startswith("now fails: swiftrecon on vase, 2 views: ") for line in said)
-    found, paths = write_comparison(tables, without(failed, "grid3r-toy-4"), ("old", "new"), tmp_path)
+    found, paths = write_comparison(tables, without(failed, "grid3r-toy-4".__eq__), ("old", "new"), tmp_path)
     assert {path.name for path in paths} == {"compare.csv", "compare.html"}
     page = (tmp_path / "compare.html").read_text()
     for word in ("now fails", "vanished", "too slow"):
@@ -84,25 +71,31 @@ def test_gaps_stand_in_plain_sight(tables: Tables, tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "compare.csv")) == len(found)
 
 
+def timed(trial: TrialRow) -> bool:
+    return trial.warm_seconds is not None
+
+
 def test_what_cannot_be_compared_is_not(tables: Tables) -> None:
-    trials = tables.trials.assign(hardware="another machine", warm_seconds=tables.trials["warm_seconds"] * 3)
+    trials = altered(tables.trials, timed, hardware="another machine", warm_seconds=lambda t: t.warm_seconds * 3)
     moved = verdicts(tables, replace(tables, trials=trials), "grid3r", "toy", 4)
     assert moved["warm_seconds", ""] == "other machine: not compared"
-    scores = tables.scores.assign(truth_id="new")
+    scores = altered(tables.scores, lambda s: True, truth_id="new")
     assert verdicts(tables, replace(tables, scores=scores), "grid3r", "toy", 4)["accuracy", "colmap"].startswith(
         "other truth"
     )
-    slower = replace(tables, trials=tables.trials.assign(warm_seconds=tables.trials["warm_seconds"] * 1.5))
+    slower = replace(tables, trials=altered(tables.trials, timed, warm_seconds=lambda t: t.warm_seconds * 1.5))
     found = verdicts(tables, slower, "grid3r", "toy", 4)
     assert found["warm_seconds", ""] == "worse" and found["cold_seconds", ""] == "same"
 
 
 def test_means_are_over_the_cells_that_both_runs_have(tables: Tables) -> None:
-    after = failing(altered(tables, "grid3r-toy-4", "accuracy", value=9.0, low=8.9, high=9.1), "grid3r-vase-4")
-    rows = summary(changes(tables, after)).query("adapter == 'grid3r' and views == 4 and quantity == 'accuracy'")
-    (row,) = rows[rows["truth"] == "colmap"].itertuples()
+    after = failing(rescored(tables, "grid3r-toy-4", "accuracy", value=9.0, low=8.9, high=9.1), "grid3r-vase-4")
+    place = ("grid3r", 4, "accuracy", "colmap")
+    (row,) = (r for r in summary(changes(tables, after)) if (r.adapter, r.views, r.quantity, r.truth) == place)
     assert (row.cells, row.better, row.worse) == (3, 0, 1)
-    before = tables.scores.query("key == 'grid3r-toy-4' and metric == 'accuracy' and truth == 'colmap'")["value"].item()
+    score = next(s for s in tables.scores if (s.key, s.metric, s.truth) == ("grid3r-toy-4", "accuracy", "colmap"))
+    before = score.value
+    assert before is not None
     assert abs(row.change - (9.0 - before) / 3) < 1e-9
 
 

@@ -19,7 +19,7 @@ from reports.page.clouds import COLOURS
 from reports.report import write_parquet
 from reports.schema import TableError, Tables
 
-TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
+TEMPLATES = Path(__file__).parents[2] / "reports" / "page" / "templates"
 CAMERA = Cameras(np.array([[[100.0, 0, 48], [0, 100.0, 36], [0, 0, 1]]]), np.eye(4)[None])
 
 

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from reports.board import Leaderboard, Row, leaderboard
-from reports.curves import curves, curves_csv
+from reports.curves import curve_rows, curves
 from reports.export import latex, leaderboard_csv, markdown, scores_csv
 from reports.report import write_report
-from reports.schema import Tables, checked
+from reports.schema import CurveRow, ScoreRow, Tables, TruthCard, checked, table
+from tests.reports.rows import altered, without
 
 
 def made(tables: Tables) -> Leaderboard:
@@ -27,6 +28,15 @@ def row(board: Leaderboard, system: str, views: int, inputs: str | None = None) 
     found = [r for r in board.rows if (r.system, r.views) == (system, views) and inputs in (None, r.board.inputs)]
     assert len(found) == 1
     return found[0]
+
+
+def turned(top: float) -> dict[str, Callable[[ScoreRow], float]]:
+    """Values that put every order of lengths the other way round: for `altered`."""
+    return {
+        "value": lambda s: top / s.value if s.value else 0.0,
+        "low": lambda s: top / s.high if s.high else 0.0,
+        "high": lambda s: top / s.low if s.low else 0.0,
+    }
 
 
 def test_rows_of_different_tables_never_meet(tables: Tables) -> None:
@@ -65,17 +75,9 @@ def test_random_weights_are_shown_with_their_time_only(tables: Tables) -> None:
 
 def test_an_excellent_outsider_changes_nobodys_rank(tables: Tables, make: Callable[..., Tables]) -> None:
     ranked = {r.system: r.standings["colmap"].rank for r in made(tables).rows if r.views == 4}
-    alone = replace(
-        tables,
-        **{
-            name: getattr(tables, name)[
-                ~getattr(tables, name)["key"].str.startswith(("elsewhere", "colmap-", "onepass"))
-            ]
-            for name in ("trials", "scores", "alignments")
-        },
-    )
-    without = {r.system: r.standings["colmap"].rank for r in made(alone).rows if r.views == 4}
-    assert {name: ranked[name] for name in without} == without
+    alone = without(tables, lambda key: key.startswith(("elsewhere", "colmap-", "onepass")))
+    rest = {r.system: r.standings["colmap"].rank for r in made(alone).rows if r.views == 4}
+    assert {name: ranked[name] for name in rest} == rest
 
 
 def test_a_failure_is_counted_by_kind_and_never_averaged(tables: Tables) -> None:
@@ -83,17 +85,19 @@ def test_a_failure_is_counted_by_kind_and_never_averaged(tables: Tables) -> None
     score = found.scores["colmap", "chamfer-l1-sum"]
     assert (len(score.good), len(score.cells), score.status) == (3, 4, "partial")
     assert found.failures("colmap", "chamfer-l1-sum") == {"timeout": 1}
-    values = tables.scores.query("adapter == 'densestereo' and views == 8 and truth == 'colmap'")
-    values = values[values["metric"] == "chamfer-l1-sum"]["value"]
-    assert score.value == pytest.approx(values.mean())
+    values = [
+        s.value
+        for s in tables.scores
+        if (s.adapter, s.views, s.truth, s.metric) == ("densestereo", 8, "colmap", "chamfer-l1-sum")
+    ]
+    assert score.value == pytest.approx(np.mean(values))
     assert score.floor == pytest.approx(0.12)
 
 
 def test_a_system_without_a_result_has_no_rank_and_keeps_its_row(tables: Tables) -> None:
-    trials, scores = tables.trials.copy(), tables.scores
-    gone = (trials["adapter"] == "grid3r") & (trials["views"] == 2)
-    trials.loc[gone, "status"] = "oom"
-    kept = replace(tables, trials=trials, scores=scores[~scores["key"].isin(trials.loc[gone, "key"])])
+    keys = {t.key for t in tables.trials if (t.adapter, t.views) == ("grid3r", 2)}
+    trials = altered(tables.trials, lambda t: t.key in keys, status="oom")
+    kept = replace(tables, trials=trials, scores=tuple(s for s in tables.scores if s.key not in keys))
     found = row(made(kept), "grid3r", 2)
     assert found.standings["colmap"].rank is None
     assert found.standings["colmap"].reason == "no result (oom)"
@@ -101,15 +105,8 @@ def test_a_system_without_a_result_has_no_rank_and_keeps_its_row(tables: Tables)
 
 
 def test_cells_not_run_and_not_scored_are_in_the_coverage(tables: Tables) -> None:
-    absent = tables.trials["key"] == "grid3r-toy-2"
-    unscored = tables.scores["key"] == "grid3r-vase-2"
-    gone = tables.scores["key"] == "grid3r-toy-2"
-    kept = replace(
-        tables,
-        trials=tables.trials[~absent],
-        scores=tables.scores[~unscored & ~gone],
-        alignments=tables.alignments[tables.alignments["key"] != "grid3r-toy-2"],
-    )
+    kept = without(tables, lambda key: key == "grid3r-toy-2")
+    kept = replace(kept, scores=tuple(s for s in kept.scores if s.key != "grid3r-vase-2"))
     found = row(made(kept), "grid3r", 2)
     assert found.failures("colmap", "chamfer-l1-sum") == {"not_run": 1, "unscored": 1}
     assert len(found.scores["colmap", "chamfer-l1-sum"].cells) == 4
@@ -122,12 +119,14 @@ def test_a_prediction_that_cannot_be_scored_has_failed(tables: Tables) -> None:
 
 
 def test_repeats_are_one_cell_that_fails_when_any_of_them_does(tables: Tables) -> None:
-    one = tables.trials["key"] == "grid3r-toy-2"
-    again = tables.trials[one].assign(key="grid3r-toy-2-again", repeat=1)
-    more = tables.scores[tables.scores["key"] == "grid3r-toy-2"].assign(key="grid3r-toy-2-again", repeat=1)
-    more["value"] += 1.0
-    more["high"] += 1.0
-    both = replace(tables, trials=pd.concat([tables.trials, again]), scores=pd.concat([tables.scores, more]))
+    again = {"key": "grid3r-toy-2-again", "repeat": 1}
+    trial = next(replace(t, **again) for t in tables.trials if t.key == "grid3r-toy-2")
+    scores = tuple(
+        replace(s, **again, value=s.value + 1, high=s.high + 1)
+        for s in tables.scores
+        if s.key == "grid3r-toy-2" and s.value is not None and s.high is not None
+    )
+    both = replace(tables, trials=(*tables.trials, trial), scores=(*tables.scores, *scores))
     cell = next(c for c in row(made(both), "grid3r", 2).scores["exact", "accuracy"].cells if c.scene == "toy")
     alone = next(c for c in row(made(tables), "grid3r", 2).scores["exact", "accuracy"].cells if c.scene == "toy")
     assert cell.value is not None and alone.value is not None
@@ -135,13 +134,12 @@ def test_repeats_are_one_cell_that_fails_when_any_of_them_does(tables: Tables) -
     assert cell.low == alone.low
     assert cell.high is not None and alone.high is not None
     assert cell.high == pytest.approx(alone.high + 1)
-    failed = replace(tables, trials=pd.concat([tables.trials, again.assign(status="crash")]))
+    failed = replace(tables, trials=(*tables.trials, replace(trial, status="crash")))
     assert row(made(failed), "grid3r", 2).failures("exact", "accuracy") == {"crash": 1}
 
 
 def test_variants_of_one_adapter_are_told_apart(tables: Tables) -> None:
-    trials = tables.trials.copy()
-    trials.loc[(trials["adapter"] == "grid3r") & (trials["scene"] == "toy"), "device"] = "cuda:0"
+    trials = altered(tables.trials, lambda t: (t.adapter, t.scene) == ("grid3r", "toy"), device="cuda:0")
     board = made(replace(tables, trials=trials))
     names = {r.system for r in board.rows if r.first.adapter == "grid3r"}
     assert names == {"grid3r [device cpu]", "grid3r [device cuda:0]"}
@@ -149,16 +147,15 @@ def test_variants_of_one_adapter_are_told_apart(tables: Tables) -> None:
 
 
 def test_times_of_two_machines_are_never_mixed(tables: Tables) -> None:
-    trials = tables.trials.copy()
-    trials.loc[trials["key"] == "grid3r-toy-2", "hardware"] = "another machine"
+    trials = altered(tables.trials, lambda t: t.key == "grid3r-toy-2", hardware="another machine")
     board = made(replace(tables, trials=trials))
     assert row(board, "grid3r", 2).seconds("warm_seconds") is None
-    table = leaderboard_csv(board, tables.run).query("adapter == 'grid3r' and views == 2")
-    assert table["timing_status"].item() == "several machines"
-    assert table["warm_seconds"].isna().all()
-    trials.loc[trials["adapter"] == "elsewhere", ["cold_seconds", "load_seconds"]] = np.nan
-    table = leaderboard_csv(made(replace(tables, trials=trials)), tables.run)
-    assert set(table.query("adapter == 'elsewhere'")["timing_status"]) == {"not timed"}
+    written = leaderboard_csv(board, tables.run).query("adapter == 'grid3r' and views == 2")
+    assert written["timing_status"].item() == "several machines"
+    assert written["warm_seconds"].isna().all()
+    trials = altered(trials, lambda t: t.adapter == "elsewhere", cold_seconds=None, load_seconds=None)
+    written = leaderboard_csv(made(replace(tables, trials=trials)), tables.run)
+    assert set(written.query("adapter == 'elsewhere'")["timing_status"]) == {"not timed"}
 
 
 def test_the_mean_has_an_interval_over_scenes_only_with_enough_of_them(make: Callable[..., Tables]) -> None:
@@ -178,18 +175,16 @@ def test_the_judge_is_judged_on_shared_scenes(tables: Tables) -> None:
     nobody = groups["images+truth", 4].agreement
     assert nobody is not None
     assert (nobody.systems, nobody.tau) == (0, None)
-    only = replace(tables, scores=tables.scores[tables.scores["truth"] == "colmap"])
+    only = replace(tables, scores=tuple(s for s in tables.scores if s.truth == "colmap"))
     assert all(g.agreement is None for g in made(only).groups)
 
 
 def test_the_judge_is_judged_only_where_both_truths_are(tables: Tables) -> None:
     """On the three scenes without exact truth COLMAP's ranking is turned round; the agreement must not see them."""
-    real = ["toy", "vase", "skull"]
-    scores = tables.scores[~(tables.scores["scene"].isin(real) & (tables.scores["truth"] == "exact"))].copy()
-    turned = scores["scene"].isin(real) & (scores["better"] == "lower")
-    scores.loc[turned, ["value", "low", "high"]] = 1000 / scores.loc[turned, ["value", "high", "low"]].to_numpy()
-    scenes = tables.scenes.copy()
-    scenes.loc[scenes["scene"].isin(real), "truths"] = '{"colmap": {"id": "c", "diameter": 1.7}}'
+    real = ("toy", "vase", "skull")
+    scores = tuple(s for s in tables.scores if s.scene not in real or s.truth != "exact")
+    scores = altered(scores, lambda s: s.scene in real and s.better == "lower" and s.status == "ok", **turned(1000.0))
+    scenes = altered(tables.scenes, lambda s: s.scene in real, truths={"colmap": TruthCard("c", 1.7)})
     board = made(replace(tables, scores=scores, scenes=scenes))
     assert row(board, "swiftrecon", 4).standings["colmap"].rank == 1
     assert row(board, "swiftrecon", 4).standings["exact"].rank == 4
@@ -200,64 +195,64 @@ def test_the_judge_is_judged_only_where_both_truths_are(tables: Tables) -> None:
 
 
 def test_each_scene_says_whether_its_two_truths_order_everything_alike(tables: Tables) -> None:
-    scores = tables.scores.copy()
     metric = tables.run.rank_metric
     same = made(tables).judged_alike("toy", metric)
     assert same.tau is not None and 0.9 < same.tau < 1 and same.systems > 3  # kin are in it, and every number of views
-    turned = (scores["scene"] == "toy") & (scores["truth"] == "colmap") & (scores["metric"] == metric)
-    scores.loc[turned, ["value", "low", "high"]] = -scores.loc[turned, ["value", "high", "low"]].to_numpy()
+    place = ("toy", "colmap", metric, "ok")
+    scores = altered(tables.scores, lambda s: (s.scene, s.truth, s.metric, s.status) == place, **turned(1.0))
     against = made(replace(tables, scores=scores)).judged_alike("toy", metric)
     assert (against.systems, against.tau) == (same.systems, -same.tau)
-    only = replace(tables, scores=tables.scores[tables.scores["truth"] == "colmap"])
+    only = replace(tables, scores=tuple(s for s in tables.scores if s.truth == "colmap"))
     assert made(only).judged_alike("toy", metric).tau is None
 
 
 def test_leaderboard_csv_is_whole(tables: Tables) -> None:
-    table = leaderboard_csv(made(tables), tables.run)
-    assert len(table) == 10 * 4
-    assert not table.duplicated(["adapter", "inputs", "scope", "views"]).any()
-    found = table.query("adapter == 'grid3r' and views == 8").iloc[0]
+    written = leaderboard_csv(made(tables), tables.run)
+    assert len(written) == 10 * 4
+    assert not written.duplicated(["adapter", "inputs", "scope", "views"]).any()
+    found = written.query("adapter == 'grid3r' and views == 8").iloc[0]
     assert found["rank"] == 1
     assert found["failures"] == "oom 1"
     assert found["colmap.chamfer-l1-sum.cells"] == "3 of 4"
     assert found["colmap.truth_id"].split()[0] == "plant=c-plant"
     assert found["protocol_hash"] == "5e1f00"
     assert found["peak_rss_bytes"] > 0 and found["parameters"] == 571_000_000
-    for name in table.columns:
+    for name in written.columns:
         if name.endswith(".status"):
-            value = table[name.removesuffix(".status")]
-            assert (value.notna() == table[name].isin(["ok", "partial"])).all(), name
+            value = written[name.removesuffix(".status")]
+            assert (value.notna() == written[name].isin(["ok", "partial"])).all(), name
 
 
 def test_scores_csv_keeps_every_trial_and_every_digit(tables: Tables, tmp_path: Path) -> None:
-    table = scores_csv(checked(tables))
-    assert set(table["key"]) == set(tables.trials["key"])
-    assert len(table) == len(tables.scores) + 3 + 1 + 16  # failed trials; the sixteen of random weights
+    written = scores_csv(checked(tables))
+    assert set(written["key"]) == {trial.key for trial in tables.trials}
+    assert len(written) == len(tables.scores) + 3 + 1 + 16  # failed trials; the sixteen of random weights
     write_report(tables, tmp_path / "out")
     back = pd.read_csv(tmp_path / "out" / "scores.csv")
-    merged = back.merge(tables.scores, on=["key", "truth", "metric"])
+    merged = back.merge(table(ScoreRow, tables.scores), on=["key", "truth", "metric"])
     assert len(merged) == len(tables.scores)
     assert np.array_equal(merged["value_x"], merged["value_y"], equal_nan=True)
     assert set(back.loc[back["value"].isna(), "status"]) == {"oom", "timeout", "unsupported", "timed only", "failed"}
 
 
 def test_curves_have_gaps_where_there_is_no_result(tables: Tables) -> None:
-    found = curves(made(tables))
-    table = curves_csv(found)
-    assert set(table["quantity"]) >= {"accuracy", "warm_seconds", "peak_rss_bytes"}
-    assert "device_peak_bytes" not in set(table["quantity"])
-    line = table.query("system == 'densestereo' and quantity == 'accuracy' and truth == 'exact'")
+    written = table(CurveRow, curve_rows(curves(made(tables))))
+    assert set(written["quantity"]) >= {"accuracy", "warm_seconds", "peak_rss_bytes"}
+    assert "device_peak_bytes" not in set(written["quantity"])
+    line = written.query("system == 'densestereo' and quantity == 'accuracy' and truth == 'exact'")
     assert line["views"].tolist() == [1, 2, 4, 8]
     assert line["cells_ok"].tolist() == [2, 4, 4, 3]
-    assert table.query("truth != ''")["system"].ne("onepass").all()
+    assert written.query("truth != ''")["system"].ne("onepass").all()
 
 
 def test_a_scene_of_its_own_gives_the_curves_of_its_scores_alone(tables: Tables) -> None:
-    whole = tables.scores.query("adapter == 'densestereo' and views == 8 and truth == 'exact' and metric == 'accuracy'")
-    for scene in set(tables.trials["scene"]):
+    whole = table(ScoreRow, tables.scores).query("adapter == 'densestereo' and views == 8 and metric == 'accuracy'")
+    whole = whole[whole["truth"] == "exact"]
+    for scene in {trial.scene for trial in tables.trials}:
         part = made(tables.of_scene(scene))
-        table = curves_csv(curves(part)).query("system == 'densestereo' and views == 8 and quantity == 'accuracy'")
-        (point,) = table.query("truth == 'exact'").itertuples()
+        points = table(CurveRow, curve_rows(curves(part)))
+        points = points.query("system == 'densestereo' and views == 8 and quantity == 'accuracy'")
+        (point,) = points.query("truth == 'exact'").itertuples()
         assert point.cells <= 2  # its repeats
         wanted = whole[(whole["scene"] == scene) & whole["value"].notna()]["value"]
         assert point.cells_ok == len(wanted) and (not len(wanted) or point.value == pytest.approx(wanted.mean()))
@@ -282,7 +277,8 @@ def test_markdown_and_latex_survive_hostile_names(hostile: Tables) -> None:
 
 
 def test_reports_are_deterministic(tables: Tables, tmp_path: Path) -> None:
-    shuffled = replace(tables, trials=tables.trials.sample(frac=1, random_state=1), scores=tables.scores[::-1])
+    order = np.random.default_rng(1).permutation(len(tables.trials))
+    shuffled = replace(tables, trials=tuple(tables.trials[i] for i in order), scores=tables.scores[::-1])
     first = write_report(tables, tmp_path / "a")
     second = write_report(shuffled, tmp_path / "b")
     assert [path.name for path in first] == [path.name for path in second]
@@ -293,7 +289,7 @@ def test_reports_are_deterministic(tables: Tables, tmp_path: Path) -> None:
 
 def test_an_empty_run_makes_an_empty_report(tables: Tables, tmp_path: Path) -> None:
     names = ("trials", "scores", "alignments", "clouds", "left_out")
-    empty = replace(tables, **{name: getattr(tables, name).head(0) for name in names})
+    empty = replace(tables, **dict.fromkeys(names, ()))
     for path in write_report(empty, tmp_path / "out"):
         assert path.is_file()
     with (tmp_path / "out" / "scores.csv").open() as file:

@@ -15,6 +15,7 @@ from reports.page.clouds import write_clouds
 from reports.published import sources
 from reports.report import write_report
 from reports.schema import TableError, Tables
+from tests.reports.rows import altered
 
 
 class Reader(HTMLParser):
@@ -99,11 +100,10 @@ def test_hostile_names_stay_text(hostile: Tables, make: Callable[..., Tables], t
 
 
 def test_the_front_page_says_what_must_be_said(tables: Tables, tmp_path: Path) -> None:
-    trials = tables.trials.copy()
-    gone = (trials["adapter"] == "carver") & (trials["views"] == 8)
-    trials.loc[gone, ["status", "message"]] = ["unavailable", "reconbench adapters install carver"]
-    keys = trials.loc[gone, "key"]
-    scores = tables.scores[~tables.scores["key"].isin(keys)]
+    keys = {t.key for t in tables.trials if (t.adapter, t.views) == ("carver", 8)}
+    command = "reconbench adapters install carver"
+    trials = altered(tables.trials, lambda t: t.key in keys, status="unavailable", message=command)
+    scores = tuple(s for s in tables.scores if s.key not in keys)
     write_report(replace(tables, trials=trials, scores=scores), tmp_path / "out")
     text = " ".join(" ".join(read(tmp_path / "out" / "leaderboard.html").text).split())
     for words in (
@@ -154,8 +154,7 @@ def test_a_row_page_says_why_a_score_is_missing(tables: Tables, tmp_path: Path) 
 def test_predictions_are_linked_where_they_exist(tables: Tables, tmp_path: Path) -> None:
     folder = tmp_path / "store" / "p 1"
     folder.mkdir(parents=True)
-    trials = tables.trials.copy()
-    trials.loc[trials["key"] == "grid3r-toy-8", "prediction_path"] = str(folder)
+    trials = altered(tables.trials, lambda t: t.key == "grid3r-toy-8", prediction_path=str(folder))
     write_report(replace(tables, trials=trials), tmp_path / "out")
     page = next((tmp_path / "out" / "rows").glob("grid3r-8-*.html"))
     assert "../../store/p%201" in read(page).links
