@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,6 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.contract import InputError
+
+# What Python's own reader of archives raises over one that is cut, changed or made to deceive.
+DAMAGED = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeDecodeError,
+    struct.error,
+    zlib.error,
+)
 
 
 def read_npz(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
@@ -32,7 +44,7 @@ def read_npz(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
             if total > most_bytes:
                 raise InputError(f"{path.name}: {total} bytes of arrays seen, {most_bytes} at most wanted")
             return {entry.filename.removesuffix(".npy"): _read_array(archive, entry, path) for entry in entries}
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except (*DAMAGED, OSError) as error:
         raise InputError(f"{path.name}: not readable as an .npz file ({error})") from error
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -10,7 +13,11 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from adapters.contract import Cameras, ContractError, InputError, Mesh, Reconstruction, Views
+from data.groundtruth.colmap import run_module
 from data.scene import CameraFile
+
+GEOMETRY = ("ply", "obj", "glb", "stl", "off")
+COLMAP_TIMEOUT = 600.0  # seconds
 
 
 def write_files(prediction: Reconstruction, views: Views, names: tuple[str, ...], out: Path) -> list[Path]:
@@ -77,28 +84,27 @@ def read_cloud(path: Path, cameras: Path | None, posed: bool) -> tuple[Reconstru
     """A cloud or mesh made elsewhere (PLY, OBJ, GLB ...) and, with `cameras`, the names of its views, in order.
 
     `cameras` is a `cameras.json` as `predict` writes it, or the folder of a COLMAP model."""
-    try:
-        loaded = trimesh.load(path, process=False)
-    except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
-        raise InputError(f"{path}: not a readable cloud or mesh ({error})") from error
-    if isinstance(loaded, trimesh.Scene):
-        loaded = loaded.to_geometry()
+    loaded = _load_geometry(path)
     vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float32)
-    if len(vertices) == 0:
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) == 0:
         raise InputError(f"{path}: no point seen, at least one wanted")
     if not np.isfinite(vertices).all():
         raise InputError(f"{path}: {int((~np.isfinite(vertices)).any(axis=1).sum())} points not finite, all must be")
     mesh = None
     if isinstance(loaded, trimesh.Trimesh) and len(loaded.faces):
-        mesh = Mesh(vertices, np.asarray(loaded.faces, np.int32))
+        faces = np.asarray(loaded.faces)
+        if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(vertices):
+            low, high = faces.min(initial=0), faces.max(initial=0)
+            raise InputError(f"{path}: faces of vertices {low}..{high} seen, 0..{len(vertices) - 1} wanted")
+        mesh = Mesh(vertices, faces.astype(np.int32))
     colors = getattr(loaded, "colors", None)
     usable = mesh is None and colors is not None and np.shape(colors) == (len(vertices), 4)
     files = _read_cameras(cameras) if cameras is not None else []
     poses = None
     if files:
         K = [[[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]] for c in files]
-        poses = Cameras(np.array(K, np.float64), np.array([c.camera_from_world for c in files], np.float64))
         try:
+            poses = Cameras(np.array(K, np.float64), np.array([c.camera_from_world for c in files], np.float64))
             poses.validate("cameras", len(files))
         except (ContractError, ValueError) as error:
             raise InputError(f"{cameras}: {error}") from error
@@ -116,24 +122,53 @@ def read_cloud(path: Path, cameras: Path | None, posed: bool) -> tuple[Reconstru
     )
 
 
+def _load_geometry(path: Path) -> object:
+    """What trimesh makes of the file. Its parsers raise whatever they stumble over, so that everything is caught."""
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in GEOMETRY:
+        raise InputError(f"{path}: a .{kind} file seen, one of {', '.join(GEOMETRY)} wanted")
+    try:
+        # From memory: a file that names other files is not followed to them.
+        loaded = trimesh.load(io.BytesIO(path.read_bytes()), file_type=kind, process=False)
+        return loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+    except Exception as error:
+        sentence = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable cloud or mesh ({type(error).__name__}: {sentence})") from error
+
+
 def _read_cameras(path: Path) -> list[CameraFile]:
     if path.is_dir():
-        import pycolmap
-
         if not any((path / f"images.{suffix}").is_file() for suffix in ("bin", "txt")):
             raise InputError(f"{path}: no images.bin or images.txt seen, a COLMAP model wanted")
-        model = pycolmap.Reconstruction(str(path))
-        files = []
-        for image in sorted(model.images.values(), key=lambda image: image.name):
-            if image.has_pose:
-                camera = model.cameras[image.camera_id]
-                K = camera.calibration_matrix()
-                pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]).tolist()
-                name = Path(image.name).stem
-                pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
-                files.append(CameraFile(name, camera.width, camera.height, *pinhole, pose))
-        return files
+        with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
+            file = Path(folder) / "cameras.json"
+            # COLMAP ends the whole process over a damaged model.
+            try:
+                run_module("data.exchange", [str(path), str(file)], COLMAP_TIMEOUT)
+            except InputError as error:
+                raise InputError(f"{path}: not a readable COLMAP model ({error})") from error
+            return msgspec.json.decode(file.read_bytes(), type=list[CameraFile])
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[CameraFile])
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _convert_colmap(folder: str, target: str) -> None:
+    """Write the posed images of a COLMAP model as `cameras.json`."""
+    import pycolmap
+
+    model = pycolmap.Reconstruction(folder)
+    files = []
+    for image in sorted(model.images.values(), key=lambda image: image.name):
+        if image.has_pose:
+            camera = model.cameras[image.camera_id]
+            K = camera.calibration_matrix()
+            pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]).tolist()
+            pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+            files.append(CameraFile(Path(image.name).stem, camera.width, camera.height, *pinhole, pose))
+    Path(target).write_bytes(msgspec.json.encode(files))
+
+
+if __name__ == "__main__":
+    _convert_colmap(*sys.argv[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from adapters.contract import U8, Bools, InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-Image.MAX_IMAGE_PIXELS = 400_000_000
+# Told by content, whatever the name says: Pillow would hand a .jpg that holds EPS to Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a phone's MPO is opened as JPEG
+MOST_PIXELS = 400_000_000
+# What Pillow's decoders raise, beside OSError, over bytes that do not fit.
+DAMAGED = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    OverflowError,
+    MemoryError,
+)
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -26,11 +43,16 @@ def list_images(folder: Path) -> list[Path]:
 def read_image(path: Path) -> U8:
     """(H, W, 3) uint8 sRGB, upright by its EXIF orientation; 16-bit is scaled, alpha laid over white."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise InputError(f"{path}: {width} x {height} pixels seen, {MOST_PIXELS} at most wanted")
             image.load()
             upright = ImageOps.exif_transpose(image)
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from error
+    except DAMAGED as error:
+        raise InputError(f"{path}: a damaged image ({type(error).__name__}: {error})") from error
     if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         grey = (np.asarray(upright, np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

@@ -247,5 +247,5 @@ def _read_depth(path: Path, unit: float) -> NDArray[np.float32]:
 def _decode(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise InputError(f"{path}: {error}") from error

@@ -51,7 +51,7 @@ def load_baseline(folder: Path) -> Baseline:
         raise InputError(f"{file}: no baseline seen; `reconbench check --write --baseline {folder}` makes one")
     try:
         baseline = msgspec.json.decode(file.read_bytes(), type=Baseline)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file}: {error}") from error
     if baseline.format != FORMAT:
         raise InputError(f"{file}: format {baseline.format} seen, {FORMAT} wanted")

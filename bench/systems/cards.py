@@ -199,7 +199,7 @@ def read_card(path: Path) -> Card:
         card = msgspec.toml.decode(path.read_bytes(), type=Card)
     except OSError as error:
         raise InputError(f"{path}: no adapter.toml seen, a folder with one wanted") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
     card.check(path)
     return card

@@ -166,12 +166,10 @@ class _Worker:
         staged = stage(adapter)
         compiled = walls.compiled_folder(f"{adapter.name}-{adapter.hash}")
         stub = _STUB.format(command_read, event_write)
-        # An environment installed from a card lies in a folder with the sources that it imports.
-        installed = python.parent.parent.parent if python.is_relative_to(cache_dir()) else python
         command = walls.enclosed(
             [str(python), "-I", "-B", "-c", stub, str(staged)],
             folder,
-            read=[staged, installed, *weights],
+            read=[staged, environment_folder(python), *weights],
             write=[compiled],
             device=device,
         )
@@ -308,6 +306,11 @@ class BoundedLog:
             if left_out:
                 file.write(f"\n... {left_out} bytes left out ...\n".encode())
             file.write(end)
+
+
+def environment_folder(python: Path) -> Path:
+    """What a worker must see of an environment that was installed from a card: its folder also holds the sources."""
+    return python.parent.parent.parent if python.is_relative_to(cache_dir()) else python
 
 
 def weights_files(load: str) -> list[Path]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,10 @@ import numpy as np
 
 from adapters.contract import F32, F64, I32, Cameras, InputError, Reconstruction, Unavailable, Views
 from adapters.systems.vggt.attention import PROGRESS
-from bench.systems import environments
+from bench.arrays import read_npz
+from bench.systems import environments, walls
 from bench.systems.cards import Adapter, Options
-from bench.systems.process import log_tail, stage
+from bench.systems.process import MOST_BYTES, environment_folder, log_tail, stage, weights_files
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 from bench.trials.plan import read_truth, view_order
 from data.scene import Scene
@@ -94,45 +95,58 @@ def capture(
         "heads": request.heads,
         "discard": request.rollout,
     }
-    with tempfile.TemporaryDirectory(prefix="reconbench-") as name:
-        work = Path(name)
+    with walls.work_folder() as folder:
+        work = folder / "work"
+        work.mkdir()
         views.save(work / "views.npz")
         (work / "request.json").write_text(json.dumps(message), encoding="utf-8")
-        command = [str(python), "-I", "-c", _STUB.format(adapter.module.rpartition(".")[0]), str(stage(adapter)), name]
-        _run(command, work / "log.txt", progress)
+        staged, compiled = stage(adapter), walls.compiled_folder(f"{adapter.name}-{adapter.hash}")
+        stub = _STUB.format(adapter.module.rpartition(".")[0])
+        command = walls.enclosed(
+            [str(python), "-I", "-B", "-c", stub, str(staged), str(work)],
+            folder,
+            read=[staged, environment_folder(python), *weights_files(given.load)],
+            write=[compiled],
+            device=request.device,
+        )
+        _run(command, walls.environment(work, compiled), folder / "log.txt", progress)
         try:
-            prediction = Reconstruction.load(work / "prediction.npz") if (work / "prediction.npz").is_file() else None
+            file = work / "prediction.npz"
+            prediction = Reconstruction.from_arrays(read_npz(file, MOST_BYTES)) if file.is_file() else None
             if prediction is not None:
                 prediction.validate(views)
-            with np.load(work / "attention.npz", allow_pickle=False) as arrays:
-                found = Captured(
-                    tuple(str(n) for n in arrays["names"]),
-                    arrays["maps"].astype(np.float32),
-                    arrays["special"].astype(np.float32),
-                    arrays["sources"].astype(np.int32),
-                    arrays["area"].astype(np.float64),
-                    prediction,
-                )
-            found.check(len(views))
-            return found
-        except (OSError, KeyError, ValueError) as error:
+            arrays = read_npz(work / "attention.npz", MOST_BYTES)
+            captured = Captured(
+                tuple(str(n) for n in arrays["names"]),
+                arrays["maps"].astype(np.float32),
+                arrays["special"].astype(np.float32),
+                arrays["sources"].astype(np.int32),
+                arrays["area"].astype(np.float64),
+                prediction,
+            )
+            captured.check(len(views))
+            return captured
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise InputError(f"adapter {adapter.name}: its attention cannot be read ({error})") from error
 
 
-def _run(command: list[str], log: Path, progress: Progress) -> None:
+def _run(command: list[str], environment: dict[str, str], log: Path, progress: Progress) -> None:
     """Run `command` to its end, telling of its progress; InputError with its last words where it fails."""
     with (
         log.open("wb") as errors,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
     ):
         try:
             for line in process.stdout or ():
                 text = line.decode(errors="replace")
                 if text.startswith(PROGRESS):
                     share, _, what = text.removeprefix(PROGRESS).strip().partition(" ")
-                    progress(float(share), what)
+                    with contextlib.suppress(ValueError):  # not a share of ours
+                        progress(float(share), what)
         except BaseException:  # an interrupt most of all: nothing is left running
-            process.kill()
+            process.terminate()
             raise
     if (code := process.returncode) < 0:
         raise InputError(f"attention: the process was killed by {signal.Signals(-code).name}")

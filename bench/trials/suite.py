@@ -92,7 +92,7 @@ def load_suite(name: str) -> Suite:
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in SUITES.glob("*.toml")))
         raise InputError(f"suite {name!r} is not known; known: {known}, or the path of a .toml file") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
     suite.check(str(path))
     return suite

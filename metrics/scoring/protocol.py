@@ -159,7 +159,7 @@ def load_protocol(name: str) -> Protocol:
     except OSError as error:
         known = ", ".join(protocol_names())
         raise InputError(f"protocol {name!r} is not known; known: {known}, or the path of a .toml file") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
     protocol.check(str(path))
     return protocol

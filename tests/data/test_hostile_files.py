@@ -1,0 +1,86 @@
+"""Files made to deceive: one sentence, and nothing that they ask for is done."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from adapters.contract import InputError
+from data.exchange import read_cloud
+from data.images import read_image
+from tests.data.fuzz import READERS, feed
+
+BOX = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+FACE = "element face 1\nproperty list uchar int vertex_indices\nend_header\n0 0 0\n1 0 0\n0 1 0\n"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    understood, refused, defects = feed(name, 60, 7, tmp_path)
+    assert not defects
+    assert understood + refused == 60 and refused > 5
+
+
+def test_a_photo_is_told_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(out) (w) file\n")
+    with pytest.raises(InputError, match=r"a\.jpg: not a readable image"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_pixels_are_counted_before_they_are_decoded(tmp_path: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 25_000, 25_000, 8, 2, 0, 0, 0)
+    picture = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(picture)
+    with pytest.raises(InputError, match="25000 x 25000 pixels seen, 400000000 at most wanted"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("face", ["3 0 1 7", "3 0 1 -1"])
+def test_faces_of_vertices_that_are_not_there(face: str, tmp_path: Path) -> None:
+    (tmp_path / "a.ply").write_text(BOX + FACE + face + "\n")
+    with pytest.raises(InputError, match=r"a\.ply: "):
+        read_cloud(tmp_path / "a.ply", None, posed=False)
+
+
+def test_a_declared_count_takes_no_memory(tmp_path: Path) -> None:
+    header = BOX.replace("ascii", "binary_little_endian").replace("vertex 3", "vertex 4000000000")
+    (tmp_path / "a.ply").write_bytes((header + "end_header\n").encode() + b"\0" * 36)
+    with pytest.raises(InputError, match=r"a\.ply: not a readable cloud"):
+        read_cloud(tmp_path / "a.ply", None, posed=False)
+
+
+def test_other_files_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.mtl").write_text("newmtl m\nmap_Kd secret.png\n")
+    mesh = str(trimesh.creation.box().export(file_type="obj"))
+    (tmp_path / "a.obj").write_text("mtllib secret.mtl\nusemtl m\n" + mesh)
+    prediction, _ = read_cloud(tmp_path / "a.obj", None, posed=False)
+    assert prediction.mesh is not None and len(prediction.mesh.faces) == 12
+    (tmp_path / "a.sh").write_text("echo")
+    with pytest.raises(InputError, match=r"a \.sh file seen, one of ply, obj, glb"):
+        read_cloud(tmp_path / "a.sh", None, posed=False)
+
+
+def test_ragged_poses(tmp_path: Path) -> None:
+    trimesh.PointCloud(np.eye(3)).export(tmp_path / "a.ply")
+    camera = '{"view":"a","width":4,"height":4,"fx":1,"fy":1,"cx":2,"cy":2,"camera_from_world":[[1,0],[0]]}'
+    (tmp_path / "cameras.json").write_text(f"[{camera}]")
+    with pytest.raises(InputError, match=r"cameras\.json"):
+        read_cloud(tmp_path / "a.ply", tmp_path / "cameras.json", posed=False)
+
+
+def test_a_damaged_colmap_model(tmp_path: Path) -> None:
+    trimesh.PointCloud(np.eye(3)).export(tmp_path / "a.ply")
+    model = tmp_path / "sparse"
+    model.mkdir()
+    for name in ("cameras.bin", "images.bin", "points3D.bin"):
+        (model / name).write_bytes(struct.pack("<Q", 2**40) + b"\xff" * 50)
+    with pytest.raises(InputError, match="sparse: not a readable COLMAP model"):
+        read_cloud(tmp_path / "a.ply", model, posed=False)
