@@ -6,7 +6,7 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full test check soak lint clean
+.PHONY: help setup bench bench-full test test-upstream record check soak lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ bench-full: $(VENV)/.core  ## the same for the whole grid, repeated: hours
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations=10
+
+test-upstream: $(VENV)/.dev  ## run the adapters around upstream's own code; SOURCE="DIR ..." names local checkouts
+	$(BIN)/python -m tests.adapters.upstream.run $(foreach source,$(SOURCE),--source $(source)) $(SYSTEMS)
+
+record: $(VENV)/.dev  ## record the adapters' runs anew around upstream's code; SOURCE as above
+	$(BIN)/python -m tests.adapters.upstream.run --record $(foreach source,$(SOURCE),--source $(source)) $(SYSTEMS)
 
 check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
 	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))

@@ -32,28 +32,61 @@ def find_checkpoint(weights: str) -> tuple[Path | None, dict[str, Any] | None]:
 
 
 def load_parameters(network: Any, path: Path) -> Any:
-    """`network` with the parameters of a file (.safetensors or a torch file).
+    """`network` with the parameters of a file (.safetensors or a torch file): all of them, and no others.
 
-    Raises Unavailable where they are not this network's."""
-    wrong = network.load_state_dict(read_parameters(path), strict=False)
-    for what, keys in (("missing", wrong.missing_keys), ("unknown", wrong.unexpected_keys)):
-        if keys:
-            raise Unavailable(f"{path}: not a checkpoint of this network: {len(keys)} {what} keys, as {keys[0]}")
+    A tensor that the network knows by several names may stand under any of them: safetensors stores it once. Raises
+    Unavailable where the file's parameters are not this network's, with three names of each kind that is wrong."""
+    given, own = read_parameters(path), network.state_dict()
+    shapes = [
+        f"{name} ({list(given[name].shape)} seen, {list(tensor.shape)} wanted)"
+        for name, tensor in own.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    missing, unknown = [], []
+    if not shapes:  # torch ends at them with an error
+        wrong = network.load_state_dict(given, strict=False)
+        stored = {_storage(own[name]) for name in given if name in own} - {None}
+        missing = [name for name in wrong.missing_keys if _storage(own[name]) not in stored]
+        unknown = list(wrong.unexpected_keys)
+    kinds = {"parameters missing": missing, "unknown": unknown, "of another shape": shapes}
+    told = [f"{len(names)} {kind} ({_examples(names)})" for kind, names in kinds.items() if names]
+    if told:
+        raise Unavailable(f"{path}: not a checkpoint of this network: {'; '.join(told)}")
     return network
 
 
+def _storage(tensor: Any) -> Any:
+    """What tensors that are one and the same agree in; None of one without numbers."""
+    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else None
+
+
+def _examples(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def read_parameters(path: Path) -> dict[str, Any]:
-    """Named tensors of a .safetensors or torch file; what a training script wrapped them in is taken off."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    """Named tensors of a .safetensors or torch file; what a training script wrapped them in is taken off.
 
-        return dict(load_file(str(path)))
-    import torch
+    Raises Unavailable where the file is none, or holds what only running it could read."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-    # Training scripts keep their arguments beside the tensors: a plain record, which runs nothing when it is read.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(str(path), map_location="cpu", weights_only=True)
+            return dict(load_file(str(path)))
+        import torch
+
+        # Training scripts keep their arguments beside the tensors: a plain record, which runs nothing when it is read.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(str(path), map_location="cpu", weights_only=True)
+    except ImportError:
+        raise
+    except Exception as error:  # each library has its own
+        reason = " ".join(str(error).split())[:200]
+        raise Unavailable(f"{path}: not a file of tensors alone, and nothing in it is run: {reason}") from error
     for wrapper in ("model", "state_dict"):
-        if isinstance(content.get(wrapper), dict):
-            return dict(content[wrapper])
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    tensors = isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
+    if not tensors:
+        raise Unavailable(f"{path}: {type(content).__name__} seen, named tensors wanted")
     return dict(content)

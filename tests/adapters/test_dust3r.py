@@ -5,26 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import pytest
 
-from adapters.shared import pairs
-from adapters.systems.dust3r.adapter import Adapter, Outputs
-from tests.adapters.recorded import CASES, check_recorded, load
-
-
-@pytest.fixture(autouse=True)
-def _as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "SIDE", CASES["dust3r"].side)
-
-
-def test_a_recorded_run_is_prepared_as_upstream_did_and_comes_back_as_the_known_geometry() -> None:
-    check_recorded("dust3r", Adapter(), Outputs, cleaned=True)
+from adapters.systems.dust3r.adapter import Adapter
+from tests.adapters.recorded import replayed
 
 
 def test_a_view_not_registered_gives_no_points_no_camera_and_no_depth() -> None:
-    oracle = CASES["dust3r"].oracle()
-    inputs = Adapter().prepare(oracle.views)
-    outputs, _ = load("dust3r", Outputs, inputs.placements)
+    oracle, outputs, _ = replayed("dust3r", Adapter())
     lost = dataclasses.replace(outputs, registered=np.array([False, True]))
     result = Adapter().finish(lost, oracle.views)
     result.validate(oracle.views)

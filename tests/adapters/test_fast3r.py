@@ -7,25 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from adapters.systems.fast3r import adapter as module
-from adapters.systems.fast3r.adapter import Adapter, Outputs
-from tests.adapters.recorded import CASES, check_recorded, load
-
-
-@pytest.fixture(autouse=True)
-def _as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SIDE", CASES["fast3r"].side)
-
-
-def test_a_recorded_run_is_prepared_as_upstream_did_and_comes_back_as_the_known_geometry() -> None:
-    check_recorded("fast3r", Adapter(), Outputs)
+from adapters.systems.fast3r.adapter import Adapter
+from tests.adapters.recorded import replayed
 
 
 @pytest.mark.parametrize("registered", [[False, True], [True, False], [False, False]])
 def test_points_stay_where_pnp_found_no_camera(registered: list[bool]) -> None:
-    oracle = CASES["fast3r"].oracle()
-    inputs = Adapter().prepare(oracle.views)
-    outputs, _ = load("fast3r", Outputs, inputs.placements)
+    oracle, outputs, _ = replayed("fast3r", Adapter())
     result = Adapter().finish(dataclasses.replace(outputs, registered=np.array(registered)), oracle.views)
     result.validate(oracle.views)
     assert result.view_index is not None and set(result.view_index) == {0, 1}

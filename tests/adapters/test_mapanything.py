@@ -10,56 +10,38 @@ import pytest
 from adapters.contract import Reconstruction, Unavailable
 from adapters.systems.mapanything import adapter as module
 from adapters.systems.mapanything.adapter import Adapter, Outputs, network_size
-from tests.adapters.recorded import CASES, check_recorded, load
-from tests.adapters.upstream.oracle import MUTATIONS
+from tests.adapters.recorded import replayed
 
 
-@pytest.fixture(autouse=True)
-def _as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATCH", CASES["mapanything"].side)
-
-
-def test_a_recorded_run_comes_back_as_the_known_geometry() -> None:
-    check_recorded("mapanything", Adapter(), Outputs)
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_recorded_run_shows_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        check_recorded("mapanything", Adapter(), Outputs)
-
-
-def recorded() -> tuple[Outputs, Reconstruction]:
+def masked() -> tuple[Outputs, Reconstruction]:
     """The recorded run and what comes of it once a view's left half is masked and the other has no camera."""
-    oracle = CASES["mapanything"].oracle()
-    said, _ = load("mapanything", Outputs, Adapter().prepare(oracle.views).placements)
-    said.shown[0, :, :37] = False
-    said.points[0, :, :37] = 0.0
-    said.intrinsics[1, 0, 0] = np.nan
-    result = Adapter().finish(said, oracle.views)
+    oracle, outputs, _ = replayed("mapanything", Adapter())
+    outputs.shown[0, :, :37] = False
+    outputs.points[0, :, :37] = 0.0
+    outputs.intrinsics[1, 0, 0] = np.nan
+    result = Adapter().finish(outputs, oracle.views)
     result.validate(oracle.views)
-    return said, result
+    return outputs, result
 
 
 def test_masked_pixels_give_neither_point_nor_depth() -> None:
-    said, result = recorded()
+    outputs, result = masked()
     assert result.view_index is not None and result.pixel is not None and result.depth is not None
     first = result.view_index == 0
-    assert first.sum() == said.shown[0].sum() and result.pixel[first, 0].min() > 61
+    assert first.sum() == outputs.shown[0].sum() and result.pixel[first, 0].min() > 61
     assert (result.depth[0][:, :61] == 0).all() and (result.depth[0][:, 63:100] > 0).all()
 
 
 def test_a_view_without_a_camera_is_not_registered_and_keeps_its_points() -> None:
-    said, result = recorded()
+    outputs, result = masked()
     assert result.registered is not None and result.registered.tolist() == [True, False]
-    assert result.view_index is not None and (result.view_index == 1).sum() == said.shown[1].sum()
+    assert result.view_index is not None and (result.view_index == 1).sum() == outputs.shown[1].sum()
 
 
 def test_lengths_are_metric_as_the_network_said_them() -> None:
-    said, result = recorded()
+    outputs, result = masked()
     assert result.scale == "metric" and result.view_index is not None
-    theirs, own = said.points[1].reshape(-1, 3).astype(float), result.points[result.view_index == 1].astype(float)
+    theirs, own = outputs.points[1].reshape(-1, 3).astype(float), result.points[result.view_index == 1].astype(float)
     assert np.ptp(theirs, axis=0).max() > 1
     across = np.linalg.norm(theirs[0] - theirs[-1])
     assert np.linalg.norm(own[0] - own[-1]) == pytest.approx(across, rel=1e-5)

@@ -1,6 +1,6 @@
 """Truth that travels through an adapter's pixels: a stub in the network's place reads off where each pixel came from.
 
-Every photo's colours are ramps: red says x, green says y, blue says which photo. The stub fits the map from the
+Every photo's colours are ramps: red and green say x and y, blue says which photo. The stub fits the map from the
 network's pixels to the photo's over the whole image, to some hundredths of a pixel, and answers with the exact
 geometry of a closed room as seen from there, in upstream's own format. Whatever an adapter and upstream's code around
 the network then do wrong (a crop forgotten, x and y factors exchanged, half a pixel, a pose the other way round) shows
@@ -35,7 +35,11 @@ LIMITS = {  # of errors, as `measure` gives them
     "intrinsics": 0.1,
     "degrees": 0.01,
 }
-LOW, RANGE = 25.0, 205.0  # ramps run from LOW to LOW + RANGE, so that no filter's overshoot is clipped
+LOW = 25.0  # the least level; the largest is 230, so that no filter's overshoot is clipped
+# Levels that red and green (rows) rise by over the photo's width and height (columns). Each rises along the other side
+# as well: a resized image is rounded, and were its levels a step apart from pixel to pixel along one side alone, the
+# rounding would shift slowly across the whole image and bend the fit (590 x 733: 1/4 pixel).
+RISE = np.array([[202.0, 3.0], [3.0, 202.0]])
 CENTRES = np.array([[0.3, 0.1, -0.2], [1.3, 0.3, 0.1], [-0.7, -0.3, 0.2], [0.5, 0.9, -0.4], [0.9, -0.8, 0.3]])
 TARGETS = np.array([[0.4, 0.0, 7.0], [0.1, 0.2, 7.0], [0.6, -0.3, 7.0], [0.3, -0.2, 7.0], [0.2, 0.4, 7.0]])
 
@@ -56,9 +60,8 @@ def photo(width: int, height: int, index: int) -> NDArray[np.uint8]:
     """(H, W, 3): the ramps of photo `index`, dithered, so that their mean over a patch is exact."""
     rng = np.random.default_rng([width, height, index])
     y, x = np.mgrid[:height, :width] + 0.5
-    ramps = np.stack(
-        [LOW + RANGE * x / width, LOW + RANGE * y / height, np.full(x.shape, 30.0 + 40.0 * index)], axis=-1
-    )
+    position = np.stack([x / width, y / height], axis=-1)
+    ramps = np.concatenate([LOW + position @ RISE.T, np.full((height, width, 1), 30.0 + 40.0 * index)], axis=-1)
     return np.floor(ramps + rng.random(ramps.shape) * [1, 1, 0]).astype(np.uint8)
 
 
@@ -101,9 +104,9 @@ class PixelOracle:
         inner = (u >= u.min() + margin) & (u <= u.max() - margin) & (v >= v.min() + margin) & (v <= v.max() - margin)
         u, v = u[inner], v[inner]
         there = np.stack([u + 0.5, v + 0.5, np.ones(len(u))], axis=1)
-        shares = (levels[:2, v, u].T - LOW) / RANGE
+        shares = (levels[:2, v, u].T - LOW) @ np.linalg.inv(RISE.T)
         affine = np.linalg.lstsq(there, shares, rcond=None)[0].T * np.array(self.sizes[index])[:, None]
-        assert np.abs([affine[0, 1], affine[1, 0]]).max() < 5e-3, f"photo {index} was turned or sheared: {affine}"
+        assert np.abs([affine[0, 1], affine[1, 0]]).max() < 1e-2, f"photo {index} was turned or sheared: {affine}"
         K = self.network_intrinsics(height, width)
         scaling = affine[[0, 1], [0, 1]]
         self.intrinsics[index] = np.eye(3)
@@ -187,7 +190,7 @@ class PixelOracle:
             kept = result.confidence[mine] > 0
             assert cleaned or kept.all()
             off = np.abs(result.confidence[mine] - self.least - pixels[mine, 0] / image.shape[1])[kept]
-            assert off.max() < 1e-3, f"view {i}: confidences of other pixels"
+            assert off.max() < 2e-3, f"view {i}: confidences of other pixels"
         own.camera_from_world[:, :3, 3] /= scale
         poses = np.stack([self.camera_from_world(i) for i in range(len(rows))]) @ self.poses[0]
         found["intrinsics"] = np.abs(own.intrinsics - self.intrinsics).max()

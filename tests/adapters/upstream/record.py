@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -14,8 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tests.adapters.upstream.conftest  # noqa: F401 - torchvision, whatever torch it was built for
+from adapters.contract import Views
 from bench.systems.cards import get_adapter
-from tests.adapters.recorded import CASES, save
+from tests.adapters.recorded import CASES, FOLDER, Case, noise
+from tests.adapters.replay import Recorded, Recorder
 
 DIRECTION = {
     "vggt": "camera_from_world",
@@ -30,7 +35,7 @@ DIRECTION = {
 MEAN, SPREAD = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
-def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
+def load_as_upstream(name: str, paths: list[str], side: int, options: dict[str, Any]) -> list[Any]:
     """(3, h, w) in [0, 1] of each photo, by upstream's own loader at another size."""
     if name == "vggt":
         loader = importlib.import_module("vggt.utils.load_fn")
@@ -38,13 +43,14 @@ def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
         source = Path(str(loader.__file__)).read_text().replace("target_size = 518", f"target_size = {side}")
         scope: dict[str, Any] = {}
         exec(compile(source, "load_fn", "exec"), scope)
-        return list(scope["load_and_preprocess_images"](paths).numpy())
+        return list(scope["load_and_preprocess_images"](paths, mode=options.get("fit", "crop")).numpy())
     if name == "pi3":
         load = importlib.import_module("pi3.utils.basic").load_images_as_tensor
         return list(load(str(Path(paths[0]).parent), PIXEL_LIMIT=side, verbose=False).numpy())
     if name == "vggt-omega":
         loader = importlib.import_module("vggt_omega.utils.load_fn")
-        return list(loader.load_and_preprocess_images(paths, image_resolution=side).numpy())
+        mode = options.get("fit", "balanced")
+        return list(loader.load_and_preprocess_images(paths, mode=mode, image_resolution=side).numpy())
     if name == "depth-anything-3":
         module = importlib.import_module("depth_anything_3.utils.io.input_processor")
         loaded, _, _ = module.InputProcessor()(paths, process_res=side, num_workers=1)
@@ -52,35 +58,55 @@ def load_as_upstream(name: str, paths: list[str], side: int) -> list[Any]:
     if name == "mapanything":
         module = importlib.import_module("mapanything.utils.image")
         shapes = module.RESOLUTION_MAPPINGS[518]
-        module.RESOLUTION_MAPPINGS[518] = {r: (w // 14 * side, h // 14 * side) for r, (w, h) in shapes.items()}
-        loaded = torch.cat([view["img"] for view in module.load_images(paths)])
+        small = {r: (w // 14 * side, h // 14 * side) for r, (w, h) in shapes.items()}
+        with mock.patch.dict(module.RESOLUTION_MAPPINGS, {518: small}):
+            loaded = torch.cat([view["img"] for view in module.load_images(paths)])
         return list((loaded * SPREAD + MEAN).numpy())
     package = "fast3r.dust3r" if name == "fast3r" else "dust3r"
     loaded = importlib.import_module(f"{package}.utils.image").load_images(paths, size=side, verbose=False)
-    return [one["img"][0].numpy() * 0.5 + 0.5 for one in loaded]
+    return [view["img"][0].numpy() * 0.5 + 0.5 for view in loaded]
+
+
+def loaded_by_upstream(case: Case, views: Views) -> list[NDArray[np.uint8]]:
+    """(3, h, w) levels of each photo, by upstream's own loader."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder) / f"{view}.png") for view in views.names]
+        for path, image in zip(paths, views.images, strict=True):
+            Image.fromarray(image).save(path)
+        images = load_as_upstream(case.system, paths, case.side, case.options)
+    return [np.round(image * 255).astype(np.uint8) for image in images]
 
 
 def record(name: str) -> None:
     """Run the adapter around upstream's code with the oracle's stub for a network."""
     case = CASES[name]
-    module = importlib.import_module(f"adapters.{name.replace('-', '_')}.adapter")
-    tests = importlib.import_module(f"tests.adapters.upstream.test_{name.replace('-', '_')}")
-    setattr(module, case.constant, case.side)
+    module = importlib.import_module(case.module)
+    tests = importlib.import_module(f"tests.adapters.upstream.test_{case.system.replace('-', '_')}")
     oracle = case.oracle()
     adapter = module.Adapter(**case.options)
-    adapter.network = tests.Stub(oracle)
+    recorder = Recorder(case.functions, case.opaque)
+    adapter.network = Recorded(tests.Stub(oracle), "network", recorder)
     torch.manual_seed(0)
-    outputs = adapter.infer(adapter.prepare(oracle.views))
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [str(Path(folder) / f"{view}.png") for view in oracle.views.names]
-        for path, image in zip(paths, oracle.views.images, strict=True):
-            Image.fromarray(image).save(path)
-        loaded = load_as_upstream(name, paths, case.side)
-    prepared: list[NDArray[np.uint8]] = [np.round(image * 255).astype(np.uint8) for image in loaded]
-    upstream = get_adapter(name).card.upstream
+    with case.small(), recorder.recording():
+        adapter.prepare(noise(case))
+        adapter.infer(adapter.prepare(oracle.views))
+    arrays = dict(recorder.arrays)
+    for kind, views in (("prepared", oracle.views), ("noise", noise(case))):
+        arrays.update({f"{kind}_{i}": image for i, image in enumerate(loaded_by_upstream(case, views))})
+    upstream = get_adapter(case.system).card.upstream
     assert upstream is not None
-    said = {"upstream": upstream.url, "commit": upstream.commit, "torch": torch.__version__, "poses": DIRECTION[name]}
-    save(name, outputs, prepared, **said)
+    manifest = {
+        "upstream": upstream.url,
+        "commit": upstream.commit,
+        "torch": torch.__version__,
+        "poses": DIRECTION[case.system],
+        "case": {**dataclasses.asdict(case), "mean": np.ravel(case.mean).tolist(), "std": np.ravel(case.std).tolist()},
+        "arrays": {key: f"{value.dtype} {list(value.shape)}" for key, value in arrays.items()},
+        "calls": recorder.calls,
+    }
+    FOLDER.mkdir(exist_ok=True)
+    np.savez_compressed(FOLDER / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+    (FOLDER / f"{name}.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
             self.name = name
 
         def forward(self, tokens: Any, images: Any, patch_start_idx: int) -> Any:
-            return told[self.name], told["conf"]
+            return told[self.name], told["conf"] + (10 if self.name == "points" else 0)
 
     network = vggt.VGGT.__new__(vggt.VGGT)
     torch.nn.Module.__init__(network)
@@ -76,7 +76,9 @@ def run(oracle: PixelOracle, **options: str) -> Any:
 )
 def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int]], options: dict[str, str]) -> None:
     oracle = PixelOracle(*sizes, focal=(470.0, 430.0))
-    oracle.check(run(oracle, **options))
+    result = run(oracle, **options)
+    oracle.least += 10 if options.get("points") == "head" else 0
+    oracle.check(result)
 
 
 def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
@@ -88,7 +90,9 @@ def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: P
 def test_the_point_head_s_points_do_not_suffer_from_an_off_centre_principal_point() -> None:
     """The camera cannot say it: its principal point is the middle, whatever the lens."""
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE, off_centre=(20.0, -12.0))
-    found = oracle.measure(run(oracle, points="head"))
+    result = run(oracle, points="head")
+    oracle.least += 10
+    found = oracle.measure(result)
     assert found["points"] < 1e-4 and found["degrees"] < 0.01 and found["centres"] < 1e-4
     assert found["intrinsics"] == pytest.approx(20 * 640 / 518, abs=0.05)
 

@@ -1,0 +1,187 @@
+"""Mutations of the adapters' code, one at a time, each of which the recorded runs must refuse.
+
+`python -m tests.adapters.mutate [SYSTEM ...]` prints those that survive. A mutation is a change of one place in one
+function: a number, an operator, a comparison, a word, the order of two arguments, a keyword left out, a transposition
+or a statement dropped. Building the network is not among them: that is proven with upstream's code, which it calls.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import importlib
+import io
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.adapters.recorded import CASES
+from tests.adapters.runs import RUNS
+
+SKIPPED = ("build", "__post_init__", "backbone")
+SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Lt: ast.GtE,
+    ast.Gt: ast.LtE,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.LtE: ast.Gt,
+    ast.GtE: ast.Lt,
+    ast.BitAnd: ast.BitOr,
+    ast.Mod: ast.Mult,
+}
+
+
+def places(function: ast.AST) -> Iterator[tuple[ast.AST, str, Callable[[ast.AST], ast.AST | None]]]:
+    """Nodes of `function`, what is done to each, and the doing: a changed copy, or None to drop a statement."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(function)
+        if isinstance(node, ast.FunctionDef) and isinstance(node.body[0], ast.Expr)
+    }
+    words = [
+        node.value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+    raised = {id(part) for node in ast.walk(function) if isinstance(node, ast.Raise) for part in ast.walk(node)}
+    for node in ast.walk(function):
+        if id(node) in raised or id(node) in docstrings:
+            continue
+        yield from ((node, what, change) for what, change in changes(node, words))
+
+
+def changes(node: ast.AST, words: list[str]) -> Iterator[tuple[str, Callable[[ast.AST], ast.AST | None]]]:
+    """What can be done to one node."""
+    if isinstance(node, ast.Constant):
+        value = node.value
+        if isinstance(value, bool):
+            yield f"{value} negated", lambda n: ast.Constant(not value)
+        elif isinstance(value, int | float):
+            other = value + 1 if isinstance(value, int) else value * 1.5 or 1.0
+            yield f"{value} -> {other}", lambda n: ast.Constant(other)
+        elif isinstance(value, str) and (rest := [word for word in words if word != value]):
+            yield f"{value!r} -> {rest[0]!r}", lambda n: ast.Constant(rest[0])
+    if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in SWAPPED:
+        operator = SWAPPED[type(node.op)]()
+        yield f"{type(node.op).__name__} -> {type(operator).__name__}", lambda n: _with(n, op=operator)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+        yield "factors exchanged", lambda n: _with(n, left=node.right, right=node.left)
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPPED:
+        yield "comparison turned", lambda n: _with(n, ops=[SWAPPED[type(node.ops[0])](), *node.ops[1:]])
+    if isinstance(node, ast.UnaryOp):
+        yield f"{type(node.op).__name__} dropped", lambda n: node.operand
+    if isinstance(node, ast.IfExp):
+        yield "branches exchanged", lambda n: _with(n, body=node.orelse, orelse=node.body)
+    if isinstance(node, ast.If):
+        yield "condition negated", lambda n: _with(n, test=ast.UnaryOp(ast.Not(), node.test))
+    if isinstance(node, ast.Attribute) and node.attr == "T":
+        yield "transposition dropped", lambda n: node.value
+    if isinstance(node, ast.Call):
+        if len(node.args) > 1 and not any(isinstance(arg, ast.Starred) for arg in node.args[:2]):
+            yield "arguments exchanged", lambda n: _with(n, args=[node.args[1], node.args[0], *node.args[2:]])
+        for keyword in node.keywords:
+            rest_of = [other for other in node.keywords if other is not keyword]
+            yield f"{keyword.arg}= dropped", lambda n, rest_of=rest_of: _with(n, keywords=rest_of)
+    if isinstance(node, ast.Tuple) and isinstance(node.ctx, ast.Load) and len(node.elts) > 1:
+        yield "members exchanged", lambda n: _with(n, elts=[node.elts[1], node.elts[0], *node.elts[2:]])
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield "statement dropped", lambda n: ast.Pass()
+    if isinstance(node, ast.AugAssign):
+        yield "statement dropped", lambda n: ast.Pass()
+    if isinstance(node, ast.With) and len(node.items) == 1 and node.items[0].optional_vars is None:
+        yield "context dropped", lambda n: ast.If(ast.Constant(True), node.body, [])
+
+
+def _with(node: ast.AST, **fields: object) -> ast.AST:
+    changed = copy.copy(node)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    return changed
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, target: ast.AST, change: Callable[[ast.AST], ast.AST | None]) -> None:
+        self.target, self.change = target, change
+
+    def visit(self, node: ast.AST) -> ast.AST | None:
+        return self.change(node) if node is self.target else self.generic_visit(node)
+
+
+def mutants(path: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Every mutation of the module at `path`: what it is, and the tree."""
+    source = path.read_text()
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name not in SKIPPED]
+    nested = {id(inner) for node in functions for inner in ast.walk(node) if inner is not node}
+    for function in functions:
+        if id(function) in nested:
+            continue
+        annotations = {id(part) for arg in ast.walk(function) if isinstance(arg, ast.arg) for part in ast.walk(arg)}
+        for node, what, change in places(function):
+            if id(node) in annotations:
+                continue
+            mutated = _copied(tree, node, change)
+            line = getattr(node, "lineno", function.lineno)
+            yield f"{function.name}:{line}: {what}: {source.splitlines()[line - 1].strip()}", mutated
+
+
+def _copied(tree: ast.Module, target: ast.AST, change: Callable[[ast.AST], ast.AST | None]) -> ast.Module:
+    """`tree` with one node changed; `tree` itself is left as it is."""
+    nodes = list(ast.walk(tree))
+    twin = copy.deepcopy(tree)
+    same = dict(zip(map(id, nodes), ast.walk(twin), strict=True))
+    copied = same[id(target)]
+
+    def changed(_: ast.AST) -> ast.AST | None:
+        return change(target)
+
+    return ast.fix_missing_locations(_Replace(copied, changed).visit(twin))
+
+
+def survives(system: str, tree: ast.Module) -> bool:
+    """Whether every recorded run of `system` passes with its adapter's module replaced."""
+    name = f"adapters.systems.{system.replace('-', '_')}.adapter"
+    kept = importlib.import_module(name)
+    module = types.ModuleType(name)
+    module.__file__ = kept.__file__
+    sys.modules[name] = module
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            exec(compile(tree, str(kept.__file__), "exec"), module.__dict__)
+            for run in RUNS[system].values():
+                run(module)
+    except Exception:  # noqa: BLE001 - whatever it breaks, it is seen
+        return False
+    finally:
+        sys.modules[name] = kept
+    return True
+
+
+def main(asked: list[str]) -> int:
+    """Survivors of each system asked for, or of all."""
+    lines, total, alive = [], 0, 0
+    for system in asked or list(dict.fromkeys(case.system for case in CASES.values())):
+        path = Path(str(importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter").__file__))
+        assert survives(system, ast.parse(path.read_text())), f"{system}: the adapter as it is does not pass"
+        found = [(what, survives(system, tree)) for what, tree in mutants(path)]
+        left = [what for what, lived in found if lived]
+        lines += [f"{system}: {len(found)} mutations, {len(left)} survive", *(f"  {what}" for what in left)]
+        total, alive = total + len(found), alive + len(left)
+    sys.stdout.write("\n".join([*lines, f"{total} mutations, {alive} survive"]) + "\n")
+    return int(alive > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

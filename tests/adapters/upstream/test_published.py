@@ -1,0 +1,147 @@
+"""Checkpoints as upstream's own code writes them, laid out as the hub does, found, hashed and loaded by us.
+
+Networks are small here: of upstream's classes, with fewer and narrower layers. `RECONBENCH_FULL_SIZE=dust3r,mast3r`
+(or `all`) builds the published sizes as well, which takes gigabytes and minutes, and compares the file's length with
+that of the published one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import msgspec
+import pytest
+
+from bench.systems import weights
+from bench.systems.cards import Adapter, get_adapter
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+
+NEEDS = {
+    "dust3r": "dust3r.model",
+    "mast3r": "mast3r.model",
+    "fast3r": "fast3r.models.fast3r",
+    "vggt": "vggt.models.vggt",
+    "vggt-omega": "vggt_omega.models",
+    "pi3": "pi3.models.pi3",
+    "depth-anything-3": "depth_anything_3.cfg",
+    "mapanything": "mapanything.models",
+}
+BYTES = {  # of the published files, as several people noted them
+    "dust3r": 2_284_790_056,
+    "mast3r": 2_754_661_648,
+    "depth-anything-3": 1_643_843_860,
+    "vggt": 5_026_367_224,
+    "pi3": 3_834_909_248,
+    "mapanything": 4_914_062_480,
+}
+ASKED = os.environ.get("RECONBENCH_FULL_SIZE", "")
+FULL = [name for name in NEEDS if ASKED == "all" or name in ASKED.split(",")]
+NARROW = {"embed_dim": 64, "num_heads": 4, "depth": 12, "mlp_ratio": 2.0}
+
+
+@contextlib.contextmanager
+def narrow(system: str) -> Iterator[None]:
+    """The adapter builds a small network."""
+    module = importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter")
+    with contextlib.ExitStack() as stack:
+        if system in ("dust3r", "mast3r"):
+            size = {"enc_embed_dim": 64, "enc_depth": 2, "enc_num_heads": 4, "dec_embed_dim": 48, "dec_num_heads": 3}
+            stack.enter_context(mock.patch.dict(module.NETWORK, size))
+        elif system == "fast3r":
+            for part in ("encoder_args", "decoder_args"):
+                stack.enter_context(mock.patch.dict(module.SHAPE[part], NARROW))
+            stack.enter_context(mock.patch.dict(module.SHAPE["decoder_args"], enc_embed_dim=64))
+        elif system == "vggt":
+            upstream = importlib.import_module("vggt.models.vggt")
+            whole = upstream.Aggregator
+
+            def aggregator(img_size: int, patch_size: int, embed_dim: int) -> Any:
+                return whole(embed_dim=64, num_heads=4, patch_embed="conv")
+
+            stack.enter_context(mock.patch.object(upstream, "Aggregator", aggregator))
+            stack.enter_context(mock.patch.object(upstream.VGGT.__init__, "__defaults__", (518, 14, 64)))
+        elif system == "depth-anything-3":
+            registry = importlib.import_module("depth_anything_3.registry").MODEL_REGISTRY
+            stack.enter_context(mock.patch.dict(registry, {"da3-large": registry["da3-small"]}))
+        elif system == "mapanything":
+            tests = importlib.import_module("tests.adapters.upstream.test_mapanything")
+            models = importlib.import_module("mapanything.models")
+            stack.enter_context(mock.patch.object(models, "init_model_from_config", lambda *_, **__: tests.tiny()[0]))
+        else:
+            pytest.skip("upstream's class has one size")
+        yield
+
+
+def save_as_upstream(system: str, network: Any, folder: Path) -> None:
+    """Write the files of the card, as upstream's authors did."""
+    folder.mkdir(parents=True)
+    if system == "vggt-omega":  # README: model.load_state_dict(torch.load(checkpoint_path))
+        torch.save(network.state_dict(), folder / next(iter(get_adapter(system).card.weights.files)))  # type: ignore[union-attr]
+    elif system == "depth-anything-3":  # api.py: DepthAnything3, a PyTorchModelHubMixin that holds it as `model`
+        safetensors.save_model(network, str(folder / "model.safetensors"))
+    elif system == "mapanything":
+        config = importlib.import_module("tests.adapters.upstream.test_mapanything").tiny()[1]
+        network.save_pretrained(folder, config=config)
+    else:
+        network.save_pretrained(folder)
+
+
+def in_the_hub_s_cache(system: str, network: Any, cache: Path) -> Adapter:
+    """The adapter, its card naming no hash, and its files where the hub's own library puts them."""
+    adapter = get_adapter(system)
+    card = adapter.card
+    assert card.weights is not None
+    plain = msgspec.structs.replace(card.weights, sha256=dict.fromkeys(card.weights.files, ""))
+    adapter.__dict__["card"] = msgspec.structs.replace(card, weights=plain)
+    repository = cache / f"models--{plain.hub.replace('/', '--')}"
+    commit = plain.revision or "0" * 40
+    save_as_upstream(system, network, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return adapter
+
+
+def same_parameters(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Build, save, find, load under another seed: the same numbers. The largest file's path."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
+    module = importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter")
+    torch.manual_seed(1)
+    network = module.Adapter().build(None)
+    adapter = in_the_hub_s_cache(system, network, tmp_path / "hub")
+    weights.accept(adapter)
+    given = weights.fetch(adapter)
+    loaded = module.Adapter()
+    loaded.load("cpu", given.load, 2)
+    own = loaded.network.state_dict()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(own[name], tensor), name
+    assert not loaded.network.training
+    return max((path for path in (tmp_path / "hub").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("system", NEEDS)
+def test_a_checkpoint_that_upstream_s_code_wrote_loads(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(NEEDS[system], reason="upstream's code is not importable")
+    with narrow(system):
+        same_parameters(system, tmp_path, monkeypatch)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("system", FULL)
+def test_a_checkpoint_of_the_published_size_loads(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(NEEDS[system], reason="upstream's code is not importable")
+    path = same_parameters(system, tmp_path, monkeypatch)
+    size = path.stat().st_size
+    path.unlink()
+    assert size == BYTES.get(system, size)
