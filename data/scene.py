@@ -6,6 +6,8 @@ masks/NAME.png                  optional, 255 on the object
 truth/KIND/truth.json           `TruthFile`; KIND is exact, colmap or scan
 truth/KIND/cameras.json         list of `CameraFile`: views without a pose are absent
 truth/KIND/points.npz           optional: points (M, 3) f32, normals (M, 3) f32, colors (M, 3) u8
+truth/KIND/knowledge.npz        optional: where the truth can judge, see `metrics.scoring.truth.Knowledge`: trusted (M,)
+                                bool, free (N,) uint8, packed bits of `shape` (3,), low (3,), edge and error f64
 truth/KIND/mesh.ply             optional: the exact surface
 truth/KIND/depth/NAME.png       optional: z-depth, uint16 in units of `depth_unit`, 0 = none
 truth/colmap-mesh.ply           optional: a mesh of the COLMAP truth to look at; nothing is scored with it
@@ -15,6 +17,7 @@ quality.json                    the ground truth's quality card, where COLMAP ma
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +31,7 @@ from PIL import Image
 
 from adapters.contract import U8, Bools, Cameras, InputError, TruthKind
 from data.images import read_image, read_mask
-from metrics.scoring.truth import Box, Truth
+from metrics.scoring.truth import Box, Knowledge, Truth
 
 FORMAT = 1
 SURFACE_SAMPLES = 200_000  # points drawn from a mesh truth, area-uniform
@@ -198,6 +201,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
         vertices=vertices,
         faces=faces,
         crop=Box(file.crop_low, file.crop_high) if file.crop_low is not None and file.crop_high is not None else None,
+        knowledge=_read_knowledge(folder / "knowledge.npz", len(points)),
     )
 
 
@@ -222,6 +226,7 @@ def write_truth(
     cameras: list[CameraFile],
     points: dict[str, NDArray[np.generic]] | None = None,
     depth: dict[str, NDArray[np.floating]] | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Path:
     """Write `truth/KIND`; `depth` maps view names to z-depth maps (0 = none). Returns the folder."""
     folder = scene_path / "truth" / truth.kind
@@ -230,6 +235,16 @@ def write_truth(
     (folder / "cameras.json").write_bytes(msgspec.json.format(msgspec.json.encode(cameras), indent=1))
     if points is not None:
         np.savez_compressed(folder / "points.npz", **points)  # type: ignore[arg-type]
+    if knowledge is not None:
+        np.savez_compressed(
+            folder / "knowledge.npz",
+            trusted=knowledge.trusted,
+            free=np.packbits(knowledge.free),
+            shape=np.array(knowledge.free.shape),
+            low=knowledge.low,
+            edge=np.float64(knowledge.edge),
+            error=np.float64(knowledge.error),
+        )
     for name, depths in (depth or {}).items():
         (folder / "depth").mkdir(exist_ok=True)
         coded = np.round(np.asarray(depths, np.float64) / truth.depth_unit)
@@ -237,6 +252,26 @@ def write_truth(
             raise InputError(f"depth of view {name}: {coded.max():.0f} units seen, at most 65535 wanted")
         Image.fromarray(coded.astype(np.uint16)).save(folder / "depth" / f"{name}.png", optimize=True)
     return folder
+
+
+def _read_knowledge(path: Path, points: int) -> Knowledge | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            shape = tuple(int(n) for n in arrays["shape"])
+            known = Knowledge(
+                trusted=arrays["trusted"].astype(np.bool_),
+                free=np.unpackbits(arrays["free"], count=math.prod(shape)).astype(np.bool_).reshape(shape),
+                low=arrays["low"].astype(np.float64),
+                edge=float(arrays["edge"]),
+                error=float(arrays["error"]),
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if len(known.trusted) != points:
+        raise InputError(f"{path}: trusted: {len(known.trusted)} points seen, the truth's {points} wanted")
+    return known
 
 
 def _read_depth(path: Path, unit: float) -> NDArray[np.float32]:

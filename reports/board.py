@@ -79,6 +79,17 @@ class Score:
     def before_icp(self) -> float | None:
         return _mean(self.good, "before_icp")
 
+    @cached_property
+    def judged(self) -> float | None:
+        """Share of the points that a measured truth could judge; None under an exact one."""
+        return _mean(self.good, "judged")
+
+    @cached_property
+    def possible(self) -> tuple[float, float] | None:
+        """Between which the value lies whatever is true of what the truth does not know."""
+        least, most = _mean(self.good, "least"), _mean(self.good, "most")
+        return None if least is None or most is None else (least, most)
+
     @property
     def status(self) -> str:
         """ok | partial | the commonest reason why no cell has a result."""
@@ -198,6 +209,11 @@ class Leaderboard:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         return tuple(row for group in self.groups for row in group.rows)
+
+    def ranked(self, board: Board, truth: TruthKind) -> int:
+        """How many systems `board` ranks under `truth`, at the number of views where it ranks most."""
+        own = [group.comparisons[truth] for group in self.groups if group.board == board and truth in group.comparisons]
+        return max((len(found.systems) for found in own), default=0)
 
     def judged_alike(self, scene: str, metric: str) -> Agreement:
         """How far COLMAP's and the exact truth of `scene` order what both gave a score: every system at every number of
@@ -337,6 +353,7 @@ class _Builder:
         scores = [score for _, score in repeats if score is not None]
         low, high = _all(score.low for score in scores), _all(score.high for score in scores)
         floor, before = _all(score.floor for score in scores), _all(score.before_icp for score in scores)
+        judged, least, most = (_all(getattr(score, name) for score in scores) for name in ("judged", "least", "most"))
         values = [score.value for score in scores if score.value is not None]
         return Cell(
             *place,
@@ -346,6 +363,9 @@ class _Builder:
             high=max(high) if high else (max(values) if len(values) > 1 else None),
             floor=fmean(floor) if floor else None,
             before_icp=fmean(before) if before else None,
+            judged=fmean(judged) if judged else None,
+            least=fmean(least) if least else None,
+            most=fmean(most) if most else None,
         )
 
     def _unranked(self, truth: TruthKind, trials: list[TrialRow], scores: ScoreMap) -> str:
@@ -357,6 +377,8 @@ class _Builder:
             return "reference: given the truth"
         if trial.external:
             return "external prediction"
+        if other := sorted({t.cameras_of for t in trials if t.cameras_of is not None} - {truth}):
+            return f"given the cameras of the {other[0]} truth"
         makers = set().union(*(self.makers.get((t.scene, truth), set()) for t in trials))
         kin = sorted({trial.adapter, *trial.kin} & makers)
         if kin:

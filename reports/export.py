@@ -97,10 +97,21 @@ def _leaderboard_row(row: Row, run: RunInfo) -> LeaderboardRow:
 
 def _metric_columns(score: Score | None) -> MetricColumns:
     if score is None:
-        return MetricColumns(value=None, low=None, high=None, floor=None, cells="", status="not_scored")
+        absent = dict.fromkeys(("value", "low", "high", "floor", "judged", "least", "most"))
+        return MetricColumns(**absent, cells="", status="not_scored")
     low, high = score.bounds or (None, None)
-    counted = f"{len(score.good)} of {len(score.cells)}"
-    return MetricColumns(value=score.value, low=low, high=high, floor=score.floor, cells=counted, status=score.status)
+    least, most = score.possible or (None, None)
+    return MetricColumns(
+        value=score.value,
+        low=low,
+        high=high,
+        floor=score.floor,
+        judged=score.judged,
+        least=least,
+        most=most,
+        cells=f"{len(score.good)} of {len(score.cells)}",
+        status=score.status,
+    )
 
 
 def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:

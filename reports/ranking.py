@@ -47,6 +47,9 @@ class Cell:
     high: float | None = None
     floor: float | None = None
     before_icp: float | None = None
+    judged: float | None = None  # by a measured truth: share of the predicted points
+    least: float | None = None  # bounds of the value by what such a truth does not know
+    most: float | None = None
 
     @property
     def tried(self) -> bool:

@@ -177,6 +177,7 @@ class TrialRow(OfTrial):
     device_peak_bytes: Annotated[int | None, Of("the same of the device; missing on a CPU", "bytes")] = None
     parameters: Annotated[int | None, Of("of the network; missing where there is none")] = None
     kin: Annotated[tuple[str, ...], Of("systems it shares method or code with")] = ()
+    cameras_of: Annotated[TruthKind | None, Of("the truth whose cameras it got: not ranked under another")] = None
     reference: Annotated[bool, Of("it was given the truth: never ranked")] = False
     external: Annotated[bool, Of("the prediction was made elsewhere: never ranked")] = False
     weights: Annotated[WeightsKind, Of("random ones are timed and never scored")]
@@ -214,6 +215,10 @@ class ScoreRow(OfTrial):
     before_icp: Annotated[float | None, Of("the value before ICP; missing where the route has none", "as `unit`")] = (
         None
     )
+    judged: Annotated[float | None, Of("share of the predicted points that a measured truth could judge")] = None
+    least: Annotated[float | None, Of("the value, were all that a measured truth does not know wrong")] = None
+    most: Annotated[float | None, Of("the value, were all that it does not know right")] = None
+    known: Annotated[float | None, Of("share of the object's pixels that show surface a measured truth trusts")] = None
     status: Outcome
     note: Annotated[str, Of("one sentence where it did not end well")] = ""
 
@@ -286,6 +291,10 @@ class TruthCard:
     error_completeness: float | None = None
     reasons: tuple[str, ...] = ()  # for the verdict
     predicted: tuple[float, float] | None = None  # between which its quality card expects error_accuracy to lie
+    fidelity: float | None = None  # Kendall's tau of its ranking of graded predictions with that of the exact surface
+    perfect: float | None = None  # what the exact surface reads under it, F-score at 1%
+    judged: float | None = None  # share of the exact surface that it can judge
+    known: float | None = None  # share of the object's pixels that show surface it trusts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -467,6 +476,9 @@ class MetricColumns:
     ]
     high: Annotated[float | None, Of("its upper end", "of the metric")]
     floor: Annotated[float | None, Of("the truth against itself", "of the metric")]
+    judged: Annotated[float | None, Of("share of the points that a measured truth could judge")]
+    least: Annotated[float | None, Of("the value, were all that it does not know wrong", "of the metric")]
+    most: Annotated[float | None, Of("and were it right", "of the metric")]
     cells: Annotated[str, Of("k of n cells have a result")]
     status: Annotated[str, Of("ok, partial, or why it is empty")]
 

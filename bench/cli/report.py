@@ -18,7 +18,9 @@ def report(
     store: Annotated[Path, Parameter(help="the store to report on")] = STORE,
     out: Annotated[Path, Parameter(help="the folder to write the report to")] = REPORT,
     protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
-    truth: Annotated[Truth, Parameter(help="the truth to rank under")] = "colmap",
+    truth: Annotated[
+        Truth | None, Parameter(help="the truth to rank under; default: what most scenes have, the exact one first")
+    ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         Parameter(help="two stores, or runs as STORE@START of their start time: what changed from the first"),
@@ -56,7 +58,7 @@ def report(
     return 0
 
 
-def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: Truth) -> int:
+def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: Truth | None) -> int:
     from reports.compare import sentences, write_comparison
 
     with console.status("reading the stores"):
@@ -71,7 +73,7 @@ def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: Truth) -> i
     return 0
 
 
-def _tables(run: str, protocol: str, truth: Truth) -> Tables:
+def _tables(run: str, protocol: str, truth: Truth | None) -> Tables:
     """The tables of `run`: a store, or STORE@START of one of its runs."""
     from adapters.contract import InputError
     from bench.scoring.collect import keys_of_run, make_tables

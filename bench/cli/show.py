@@ -89,13 +89,15 @@ def print_score(output: Console, record: TrialRecord, score: ScoreRecord) -> Non
     """One score as a small table."""
     title = f"{record.system} on {record.scene}, {len(record.views)} views, {score.truth} truth, {score.protocol}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("metric", "value", "interval", "floor", "before ICP", "note"):
+    for column in ("metric", "value", "interval", "floor", "before ICP", "judged", "bounds", "note"):
         table.add_column(column, justify="left" if column in ("metric", "note") else "right")
     for value in score.values:
         if value.value is None:
             continue
         interval = "" if value.low is None else f"{value.low:.4g} .. {value.high:.4g}"
         numbers = ["" if number is None else f"{number:.4g}" for number in (value.floor, value.before_icp)]
+        numbers.append("" if value.judged is None else f"{value.judged:.0%}")
+        numbers.append("" if value.least is None else f"{value.least:.2f} .. {value.most:.2f}")
         table.add_row(
             value.metric, f"{value.value:.4g} {value.unit}", interval, *numbers, value.note.replace("[", "\\[")
         )

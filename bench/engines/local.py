@@ -154,6 +154,7 @@ def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool)
         device=trial.device,
         policy=trial.policy,
         posed=prediction is not None and prediction.frame == "world" and "cameras" in trial.given,
+        cameras_of=trial.cameras_of,
         **msgspec.structs.asdict(outcome),
         hardware=hardware(),
         prediction=identity,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from data.scene import Scene, truth_id
 from metrics.scoring.protocol import Protocol, geometry_table, load_protocol
 from metrics.similarity import scale_of
 from reports.schema import (
+    TRUTHS,
     AlignmentRow,
     CloudRow,
     LeftOutRow,
@@ -41,11 +43,12 @@ PREVIEW_IMAGES = 32
 def make_tables(
     store: Store,
     protocol: str,
-    truth: TruthKind,
+    truth: TruthKind | None = None,
     only: Collection[str] | None = None,
 ) -> Tables:
-    """Every table of a report on `store` under one protocol, ranked under `truth`. Reads only: what was not scored yet
-    under this protocol is named in `RunInfo.not_scored`; `score_trial` and `sweep` score it.
+    """Every table of a report on `store` under one protocol, ranked under `truth`; without one, under the truth that
+    most scenes have, the exact one first: nothing is kin to it, so that it ranks most systems. Reads only: what was not
+    scored yet under this protocol is named in `RunInfo.not_scored`; `score_trial` and `sweep` score it.
 
     Of trials that differ only in code, environment or policy the newest stands; `only` names the keys of the trials to
     report on. Sweeps are there where they were scored."""
@@ -56,9 +59,12 @@ def make_tables(
         raise InputError(f"{store.path}: no finished trial seen, `reconbench run --store {store.path}` makes some")
     scenes = _open_scenes(records)
     wanted = load_protocol(protocol)
+    having = Counter(kind for scene in scenes.values() for kind in scene.truth_kinds)
+    commonest: TruthKind = max(TRUTHS, key=having.__getitem__)
+    under = commonest if truth is None else truth
     found = [_stored(store, record, scenes.get(record.scene_path), wanted) for record in records]
     scores = [(record, score) for record, stored in zip(records, found, strict=True) for score in stored.scores]
-    swept = [pair for stored in found for pair in stored.swept.get(truth, ())]
+    swept = [pair for stored in found for pair in stored.swept.get(under, ())]
     if all(variant.protocol is wanted for variant, _ in swept):
         swept = []  # the ranked choice alone is no sweep
     runs = store.runs()
@@ -87,7 +93,7 @@ def make_tables(
                 hardware="; ".join(dict.fromkeys(str(record.hardware) for record in records)),
                 overhead_seconds=runs[-1].overhead_seconds if runs else None,
                 rank_metric=wanted.rank_metric,
-                rank_truth=truth if truth in kinds or not kinds else min(kinds),
+                rank_truth=under if under in kinds or not kinds else min(kinds),
                 not_scored=(
                     f"{missing} of {len(records)} trials are not scored under {wanted.name} yet: `{command}` scores "
                     f"{'it' if missing == 1 else 'them'}"
@@ -194,6 +200,7 @@ def _trial_row(store: Store, record: TrialRecord) -> TrialRow:
         parameters=card.parameters or None,
         kin=tuple(card.kin),
         reference=card.reference,
+        cameras_of=record.cameras_of,
         external=record.external,
         weights=_weights_kind(record),
         options=json.dumps(record.options, sort_keys=True),
@@ -241,6 +248,11 @@ def _score_rows(record: TrialRecord, score: ScoreRecord) -> Iterator[ScoreRow]:
             high=value.high,
             floor=value.floor,
             before_icp=value.before_icp,
+            judged=value.judged,
+            least=value.least,
+            most=value.most,
+            # What a truth knows stands beside the scores it gives: not beside those that ask nothing of its surface.
+            known=score.known if value.judged is not None else None,
             status=value.status,
             note=value.note,
         )
@@ -338,4 +350,8 @@ def truth_card(scene: Scene, kind: TruthKind) -> TruthCard:
         card.exact.completeness_percent if card.exact else None,
         tuple(card.reasons),
         (card.predicted.low_percent, card.predicted.high_percent) if card.predicted else None,
+        card.fidelity.tau if card.fidelity else None,
+        card.fidelity.perfect_fscore if card.fidelity else None,
+        card.fidelity.judged if card.fidelity else None,
+        card.fidelity.known if card.fidelity else None,
     )

@@ -72,13 +72,27 @@ def score_trial(
         protocol_version=protocol.version,
         protocol_hash=protocol.hash,
         values=[
-            ScoredValue(name, *units[name], v.status, v.value, v.low, v.high, v.floor, v.before_icp, v.note)
+            ScoredValue(
+                name,
+                *units[name],
+                v.status,
+                v.value,
+                v.low,
+                v.high,
+                v.floor,
+                v.before_icp,
+                v.note,
+                v.judged,
+                v.least,
+                v.most,
+            )
             for name, v in result.values.items()
         ],
         stages=[ScoredStage(s.name, s.truth_from_pred.tolist(), s.residual, s.gain) for s in result.stages],
         points=result.points,
         unobserved=result.unobserved,
         kept=result.kept,
+        known=result.known,
         notes=list(result.notes),
     )
     store.put_score(done, result.cloud)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import trimesh
 
-from adapters.contract import CONTRACT_VERSION, Cameras, InputError, Surface, Unavailable, Views
+from adapters.contract import CONTRACT_VERSION, Cameras, InputError, Surface, TruthKind, Unavailable, Views
 from bench.systems import environments, weights
 from bench.systems.cards import Adapter, get_adapter
 from bench.systems.measure import Policy
@@ -49,6 +49,13 @@ class Trial:
     def inputs(self) -> str:
         """The first half of the trial's table: "images+masks+cameras". Targets help nobody to reconstruct."""
         return "+".join(("images", *(given for given in self.given if given != "targets")))
+
+    @property
+    def cameras_of(self) -> TruthKind | None:
+        """The truth whose cameras the adapter gets; None where it gets none."""
+        if "cameras" not in self.given:
+            return None
+        return next((kind for kind in self.scene.truth_kinds if kind == self.truth), None)
 
     @property
     def targets(self) -> tuple[str, ...]:

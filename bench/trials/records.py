@@ -45,6 +45,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     policy: Policy
     external: bool = False  # a cloud made elsewhere
     posed: bool = False  # the prediction is in the truth's own frame
+    cameras_of: TruthKind | None = None  # the truth whose cameras were given
     status: TrialStatus
     message: str = ""
     log_tail: str = ""
@@ -87,6 +88,9 @@ class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor: float | None = None
     before_icp: float | None = None
     note: str = ""
+    judged: float | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 class ScoredStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +118,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     points: int
     unobserved: int
     kept: float = 1.0  # share of the prediction's points that the confidence policy kept
+    known: float | None = None  # share of the object's pixels that show surface which a measured truth trusts
     notes: list[str]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import shutil
 import tempfile
@@ -18,13 +19,16 @@ from adapters.contract import F32, F64, Bools, Cameras, InputError, Unsupported
 from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
 from data.groundtruth.covariance import centre_error
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
+from data.groundtruth.fidelity import rank_fidelity
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.ingest import Photos, ingest, save_image, save_mask
+from data.groundtruth.knowledge import knowledge_of, trusted_points
 from data.groundtruth.measure import compare_fusion, compare_halves, exact_error
 from data.groundtruth.mesh import poisson_mesh
 from data.groundtruth.quality import (
     DISTORTION_GATE,
     ExactError,
+    Fidelity,
     Halves,
     Predicted,
     QualityCard,
@@ -33,15 +37,17 @@ from data.groundtruth.quality import (
     predicted_error,
 )
 from data.groundtruth.solve import solve
-from data.scene import CameraFile, TruthFile, write_truth
+from data.scene import CameraFile, TruthFile, read_truth, write_truth
 from metrics.cameras import align_cameras
+from metrics.register import icp
 from metrics.scoring.equalise import bounded_subset
-from metrics.scoring.truth import Box, Truth, diameter
-from metrics.similarity import AlignmentError, apply, scale_of
+from metrics.scoring.truth import Box, Knowledge, Truth, diameter
+from metrics.similarity import AlignmentError, apply, rotation_of, scale_of
 
 MAX_POINTS = 55_000
 MIN_POINTS = 50  # below this there is nothing to score against
 MESH = "colmap-mesh.ply"  # beside truth/colmap, whose files are what is scored
+EXPECTED_ERROR = 0.005  # of a trusted point, share of the diameter, where halves foretell none
 GRID = 2e-4  # points are rounded to a grid of about this share of the diameter: far below their error, a third smaller
 Progress = Callable[[str, float], None]
 
@@ -66,8 +72,9 @@ def build_groundtruth(
     on full frames at full size in a process of its own, at most `timeout` seconds; `dense` adds the surface by
     multi-view stereo, `halves` the comparison of surfaces from disjoint views, `mesh` a Poisson mesh of the surface as
     `truth/colmap-mesh.ply`, to look at: the points are what is scored. Where the scene has an exact truth, poses are
-    still solved freely, then one similarity brings them into the exact frame, whose diameter and crop are taken;
-    elsewhere z is up and the crop is what many views see.
+    still solved freely, then one similarity brings them into the exact frame, by the cameras first and then by the
+    trusted surface itself; that truth's diameter and crop are taken, and how far its ranking of graded predictions
+    agrees is measured; elsewhere z is up and the crop is what many views see.
 
     A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises InputError for
     input that cannot be used; then nothing is written."""
@@ -191,6 +198,8 @@ class _Measured:
     halves: Halves | None = None
     camera_error: float | None = None  # % of the diameter
     exact: ExactError | None = None
+    trusted_share: float | None = None
+    fidelity: Fidelity | None = None
     diameter: float | None = None
 
     @property
@@ -235,11 +244,13 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         dense_points=measured.points,
         dense_coverage=_rounded(dense.coverage) if dense else None,
         fusion_median_percent=measured.fusion,
+        trusted_share=measured.trusted_share,
         mesh_faces=measured.mesh_faces,
         halves=measured.halves,
         camera_error_percent=measured.camera_error,
         predicted=measured.predicted,
         exact=measured.exact,
+        fidelity=measured.fidelity,
         diameter=measured.diameter,
         cpu_seconds=Seconds(*(round(getattr(job.clock, name), 1) for name in ("sparse", "dense", "halves"))),
         seed=job.seed,
@@ -282,11 +293,7 @@ def _measure(
         target_from_model, exact_cameras = _registration(solved, names, exact)
     except AlignmentError as error:
         raise InputError(f"{scene.path}: its exact cameras do not fix a frame: {error}") from error
-    solved = replace(
-        solved,
-        cameras=move_cameras(solved.cameras, target_from_model),
-        points=apply(target_from_model, solved.points).astype(np.float32),
-    )
+    solved = move_solved(solved, target_from_model)
     surface: Dense | None = None
     if dense:
         with job.clock.stage("dense"):
@@ -302,10 +309,25 @@ def _measure(
         kept &= crop.contains(cloud)
     unit = exact.diameter if exact is not None else diameter(cloud[kept])
     chosen = np.flatnonzero(kept)[bounded_subset(cloud[kept], MAX_POINTS)]
-    fusion = mesh_faces = agreement = None
+    fusion = mesh_faces = agreement = knowledge = fidelity = None
+    trusted: Bools = np.zeros(len(chosen), np.bool_)
+    by_cameras, shift = solved.cameras, 0.0
     if surface is not None:
         with job.clock.stage("dense"):
             fusion = compare_fusion(surface, solved, crop, unit, job.seed, job.notes)
+            inside = np.flatnonzero(kept)
+            trusted = trusted_points(
+                cloud[inside], normals[inside], surface.support[inside], np.searchsorted(inside, chosen), unit
+            )
+        if exact is not None:
+            exact_from_cameras = _onto_surface(job, cloud[chosen[trusted]], exact)
+            shift = (
+                100
+                * float(np.linalg.norm(apply(exact_from_cameras, exact.points) - exact.points, axis=1).mean())
+                / unit
+            )
+            solved, surface = move_solved(solved, exact_from_cameras), move_dense(surface, exact_from_cameras)
+            cloud, normals = surface.points, surface.normals
     if surface is not None and mesh:
         (job.stage / "truth").mkdir(exist_ok=True)
         shape = poisson_mesh(cloud[kept], normals[kept], surface.colors[kept], unit)
@@ -315,8 +337,20 @@ def _measure(
         with job.clock.stage("halves"):
             agreement = compare_halves(solved, crop, unit, job.seed, job.notes, job.progress)
     points, normals = cloud[chosen], normals[chosen]
-    own_error = exact_error(points, solved.cameras, exact_cameras, exact) if exact and exact_cameras else None
-    _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap")
+    own_error = None
+    if exact is not None and exact_cameras is not None:
+        own_error = exact_error(points, trusted, shift, by_cameras, exact_cameras, exact)
+    camera_error = _rounded(100 * centre_std * scale_of(target_from_model) / unit)
+    if surface is not None and crop is not None:
+        expected = EXPECTED_ERROR
+        if agreement is not None and agreement.apart_percent is not None:
+            foreseen = predicted_error(camera_error, agreement.apart_percent, _rounded(surface.coverage))
+            expected = math.sqrt(foreseen.low_percent * foreseen.high_percent) / 100
+        knowledge = knowledge_of(points, trusted, surface, masks, crop, unit, expected)
+    folder = _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap", knowledge)
+    if exact is not None and knowledge is not None:
+        job.progress("ranking graded predictions", 0.98)
+        fidelity = rank_fidelity(exact, read_truth(scene, folder))
     return replace(
         measured,
         dense=surface,
@@ -324,8 +358,10 @@ def _measure(
         fusion=fusion,
         mesh_faces=mesh_faces,
         halves=agreement,
-        camera_error=_rounded(100 * centre_std * scale_of(target_from_model) / unit),
+        camera_error=camera_error,
         exact=own_error,
+        trusted_share=_rounded(float(trusted.mean())) if surface else None,
+        fidelity=fidelity,
         diameter=unit,
     )
 
@@ -352,6 +388,34 @@ def _registration(solved: Solved, names: Sequence[str], exact: Truth | None) -> 
     return align_cameras(solved.cameras, cameras).truth_from_pred, cameras
 
 
+def _onto_surface(job: _Job, trusted: F32, exact: Truth) -> F64:
+    """The similarity that brings the `trusted` points (K, 3) onto the exact surface: cameras leave a shift of up to
+    0.7% of the diameter, which every score would read as an error of the systems."""
+    try:
+        return icp(trusted, exact.points, exact.normals, seed=job.seed).transform
+    except AlignmentError as error:
+        job.notes.append(f"frame left as the cameras fit it: {error}")
+        return np.eye(4)
+
+
+def move_solved(solved: Solved, target_from_source: F64) -> Solved:
+    """`solved` in another frame."""
+    points = apply(target_from_source, solved.points).astype(np.float32)
+    return replace(solved, cameras=move_cameras(solved.cameras, target_from_source), points=points)
+
+
+def move_dense(dense: Dense, target_from_source: F64) -> Dense:
+    """`dense` in another frame; depths take its scale."""
+    scale, turn = scale_of(target_from_source), rotation_of(target_from_source)
+    return replace(
+        dense,
+        points=apply(target_from_source, dense.points).astype(np.float32),
+        normals=(dense.normals @ turn.T).astype(np.float32),
+        maps=tuple(replace(found, depth=(found.depth * scale).astype(np.float32)) for found in dense.maps),
+        cameras=move_cameras(dense.cameras, target_from_source),
+    )
+
+
 def towards_cameras(solved: Solved) -> F32:
     """(M, 3) unit vectors from each sparse point towards the mean of the cameras that measured it."""
     mean = solved.visible.T.astype(np.float64) @ solved.cameras.centres
@@ -369,7 +433,8 @@ def _write(
     crop: Box | None,
     unit: float,
     frame: str,
-) -> None:
+    knowledge: Knowledge | None,
+) -> Path:
     """`truth/colmap` in the stage; depth maps only beside images of our own, an existing scene is not bloated."""
     cameras = [
         CameraFile(
@@ -407,4 +472,6 @@ def _write(
         depth_unit=depth_unit,
         frame=frame,
     )
-    write_truth(job.stage, truth, cameras, arrays, depth)
+    if knowledge is not None:
+        knowledge = replace(knowledge, trusted=knowledge.trusted[order])
+    return write_truth(job.stage, truth, cameras, arrays, depth, knowledge)

@@ -66,6 +66,7 @@ class Dense:
     points: F32  # (M, 3)
     normals: F32  # (M, 3) unit length, towards the cameras
     colors: U8  # (M, 3)
+    support: I32  # (M,) views that agree on a point
     maps: tuple[DepthMap, ...]  # V, at working size: what was confirmed
     images: Sequence[U8]  # V, at that size
     cameras: Cameras  # V, at that size
@@ -110,7 +111,7 @@ def dense_surface(
         scale = min(1.0, side / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         images.append(_shrink(image, size))
-        mask = np.ones(size[::-1], np.bool_) if solved.masks is None else _shrink_mask(solved.masks[index], size)
+        mask = np.ones(size[::-1], np.bool_) if solved.masks is None else shrink_mask(solved.masks[index], size)
         valid.append(mask)
         factors = np.array([size[0] / width, size[1] / height, 1.0])
         intrinsics.append(factors[:, None] * solved.cameras.intrinsics[index])
@@ -127,7 +128,9 @@ def dense_surface(
     progress(1.0)
     confirmed = sum(int(((m.depth > 0) & mask).sum()) for m, mask in zip(kept, valid, strict=True))
     coverage = confirmed / max(sum(int(mask.sum()) for mask in valid), 1)
-    return Dense(made_by, cloud.points, cloud.normals, cloud.colors, kept, images, Cameras(K, pose), coverage)
+    return Dense(
+        made_by, cloud.points, cloud.normals, cloud.colors, cloud.support, kept, images, Cameras(K, pose), coverage
+    )
 
 
 def _shrink(image: U8, size: tuple[int, int]) -> U8:
@@ -136,7 +139,8 @@ def _shrink(image: U8, size: tuple[int, int]) -> U8:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), np.uint8)
 
 
-def _shrink_mask(mask: Bools, size: tuple[int, int]) -> Bools:
+def shrink_mask(mask: Bools, size: tuple[int, int]) -> Bools:
+    """`mask` (H, W) at a smaller `size` (w, h): true where most of a small pixel is."""
     return np.asarray(_shrink(mask.astype(np.uint8) * 255, size) > 127)
 
 

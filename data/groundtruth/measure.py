@@ -89,8 +89,11 @@ def _advance(progress: Progress, start: float, share: float) -> None:
     progress("dense surface of half the views", start + 0.1 * share)
 
 
-def exact_error(points: F32, cameras: Cameras, exact_cameras: Cameras, exact: Truth) -> ExactError:
-    """The error of a cloud (M, 3) and its cameras, both in the exact frame already, against the exact scene."""
+def exact_error(
+    points: F32, trusted: Bools, frame: float, cameras: Cameras, exact_cameras: Cameras, exact: Truth
+) -> ExactError:
+    """The error of a cloud (M, 3), of which some are `trusted`, and of cameras, each fitted to the exact scene; `frame`
+    is the mean shift between the two fits, percent of the diameter."""
     unit = exact.diameter
     samples = exact.points
     keep: Bools = np.ones(len(samples), np.bool_) if exact.crop is None else exact.crop.contains(samples)
@@ -111,6 +114,8 @@ def exact_error(points: F32, cameras: Cameras, exact_cameras: Cameras, exact: Tr
         precision_1_percent=round(float((accuracy <= NEAR).mean()), 4),
         completeness_percent=_percent(completeness.mean()),
         completeness_1_percent=round(float((completeness <= NEAR).mean()), 4),
+        trusted_percent=_percent(accuracy[trusted].mean()) if trusted.any() else None,
+        frame_percent=round(frame, 4),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-FORMAT = 2
+FORMAT = 3
 REGISTERED_GATE = 0.9  # share of the images in the one model
 REPROJECTION_GATE = 1.0  # pixels
 SPLIT_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
@@ -53,7 +53,8 @@ def predicted_error(camera_error_percent: float, halves_apart_percent: float, co
 
 
 class ExactError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The truth's own error against the exact scene, after one similarity fitted to the cameras alone.
+    """The truth's own error against the exact scene: of the cameras after one similarity fitted to them alone, of the
+    points in the frame that is fitted to the surface.
 
     Lengths in percent of the diameter. Accuracy is measured from the cloud to the mesh, completeness from the surface
     that the exact cameras see to the cloud."""
@@ -66,6 +67,18 @@ class ExactError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision_1_percent: float  # share of the cloud within 1% of the mesh
     completeness_percent: float  # mean distance
     completeness_1_percent: float  # share of the visible surface within 1% of the cloud
+    trusted_percent: float | None = None  # mean distance of the trusted points, by which the truth judges
+    frame_percent: float | None = None  # mean shift of the surface that registration by cameras alone would leave
+
+
+class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far the truth ranks as the exact surface does: graded predictions under both, by the F-score at 1%."""
+
+    tau: float  # Kendall's, of the two rankings
+    predictions: int
+    perfect_fscore: float  # what the exact surface itself reads under the truth
+    judged: float  # share of the exact surface that the truth can judge
+    known: float | None  # share of the object's pixels that show trusted surface; null without masks
 
 
 class Seconds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,10 +110,12 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     dense_points: int | None
     dense_coverage: float | None  # share of the pixels (of the object's, where masks exist) with a confirmed depth
     fusion_median_percent: float | None = None  # % of the diameter, from COLMAP's fusion of the same maps to ours
+    trusted_share: float | None = None  # of the truth's points: those that it judges by
     mesh_faces: int | None = None  # of `truth/colmap-mesh.ply`, where one was requested
     halves: Halves | None
     predicted: Predicted | None
     exact: ExactError | None
+    fidelity: Fidelity | None = None  # where an exact surface is known
     diameter: float | None  # unit of length of the truth
     cpu_seconds: Seconds
     seed: int

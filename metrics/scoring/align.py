@@ -101,7 +101,7 @@ def align(
         elif route == "correspondences":
             transform, held_out = _from_correspondences(prediction, pred, prepared, views)
         else:
-            found = register(pred_some, truth_some, seed=protocol.seed, refine=False)
+            found = register(pred_some, _shape(prepared, truth_some, rng), seed=protocol.seed, refine=False)
             transform = found.target_from_source
             if found.ambiguous:
                 notes.append("the alignment is ambiguous: another pose fits about as well")
@@ -124,6 +124,15 @@ def align(
     except AlignmentError as error:
         raise ScoringError("failed", f"alignment by {route}: {error}") from error
     return tuple(stages), held_out, notes
+
+
+def _shape(prepared: PreparedTruth, counted: F32, rng: np.random.Generator) -> F32:
+    """What a search for the pose looks at: all that was measured, since trusted surface may be patches, without shape;
+    `counted` where the truth has no judge. Later stages fit to what is trusted."""
+    if prepared.judge is None:
+        return counted
+    measured = np.flatnonzero(prepared.seen.any(axis=0))
+    return prepared.points[measured[random_subset(len(measured), ALIGN_POINTS, rng)]]
 
 
 def _residual(pred: F32, truth: F32, transform: F64) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from adapters.contract import F32, F64, Bools, ScoreStatus
 from metrics.nearest import nearest, surface_distance
 from metrics.scoring.equalise import voxel_subset
+from metrics.scoring.knowledge import Judge
 from metrics.scoring.protocol import Protocol
 from metrics.scoring.truth import Truth
 from metrics.scoring.visibility import DepthBuffer, depth_buffers, seen_surface
@@ -35,7 +36,8 @@ class PreparedTruth:
     normals: F32  # (M, 3)
     buffers: tuple[DepthBuffer, ...]
     seen: Bools  # (V, M), which views of the truth see which point
-    visible: Bools  # (M,), those that count: seen by some of them, or all
+    visible: Bools  # (M,), those that count: seen by some of them, or all; where the truth has a judge, those it trusts
+    judge: Judge | None = None  # of a measured truth, under protocols that leave out what was not observed
     floors: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)  # filled by scoring: points -> metric
 
     @staticmethod
@@ -51,7 +53,13 @@ class PreparedTruth:
         points = truth.points[keep]
         seen = seen_surface(points, truth, buffers, protocol.visible_within * truth.diameter)
         counts = np.asarray(seen.any(axis=0)) if protocol.observed_only else np.ones(len(points), np.bool_)
-        return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, seen, counts)
+        judge = None
+        if protocol.observed_only and truth.knowledge is not None:
+            counts = truth.knowledge.trusted[keep]
+            if counts.sum() < FEWEST_POINTS:
+                raise ScoringError("failed", f"the {truth.kind} truth trusts {counts.sum()} of its points")
+            judge = Judge.of(truth, truth.knowledge, keep)
+        return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, seen, counts, judge)
 
     def under(self, protocol: Protocol) -> PreparedTruth:
         """The same for a protocol that differs in what concerns the prediction alone: confidence and alignment."""

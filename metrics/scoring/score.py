@@ -16,11 +16,12 @@ from metrics.cameras import pose_errors
 from metrics.chamfer import chamfer_of
 from metrics.depth import depth_errors
 from metrics.emd import emd
-from metrics.fscore import fscore_of
+from metrics.fscore import FScore, fscore_of
 from metrics.image import lpips, psnr, ssim
 from metrics.nearest import Distances, nearest
 from metrics.scoring.align import AlignmentStage, Kept, align, kept_points
 from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
+from metrics.scoring.knowledge import Judge, Shares
 from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError
 from metrics.scoring.protocol import completeness, geometry_table
 from metrics.scoring.truth import Truth, sample_mesh
@@ -45,6 +46,9 @@ class Value:
     floor: float | None = None  # the truth against itself at the same sample count
     before_icp: float | None = None
     note: str = ""
+    judged: float | None = None  # share of the predicted points that a measured truth could judge
+    least: float | None = None  # of precision, recall and F-score: were all that is unknown to it wrong
+    most: float | None = None  # and were it right
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Score:
     points: int = 0  # points of the prediction that entered the geometry metrics
     unobserved: int = 0  # cropped points left out because no camera of the truth can judge their place
     kept: float = 1.0  # share of the prediction's points that the confidence policy kept
+    known: float | None = None  # share of the object's pixels that show surface which a measured truth trusts
     notes: tuple[str, ...] = ()
     cloud: ErrorCloud | None = None
 
@@ -110,14 +115,14 @@ def score(
         count, unobserved = len(final.points), final.unobserved
         given = prepared.seen_by(views)
         everything = np.arange(len(prepared.points))
-        draws = _geometry(final.points, prepared, everything, prepared.visible, given)
+        draws = _geometry(final.points, prepared, everything, prepared.visible, given, prepared.judge)
         floors = {} if brief else _floors(prepared, count)
         before: dict[str, list[float]] = {}
         if stages and stages[-1].name == "icp" and not brief:
             earlier = stages[-2].truth_from_pred if len(stages) > 1 else np.eye(4)
             try:
                 cropped = _crop(pred, earlier, prepared, held_out)
-                before = _geometry(cropped.points, prepared, everything, prepared.visible, given)
+                before = _geometry(cropped.points, prepared, everything, prepared.visible, given, prepared.judge).values
             except ScoringError as error:
                 notes.append(f"before ICP: {error}")
         for name in geometry:
@@ -128,7 +133,17 @@ def score(
     values.update(_camera_values(prediction, truth, views))
     values.update(_depth_values(prediction, truth, views, truth_from_pred))
     values.update(_image_values(prediction, photos))
-    return Score(values, stages, count, unobserved, share, tuple(notes), cloud)
+    known = prepared.judge.known if prepared.judge is not None else None
+    return Score(values, stages, count, unobserved, share, known, tuple(notes), cloud)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Geometry metrics; what a measured truth adds to them is empty where the truth is exact."""
+
+    values: dict[str, list[float]]  # one value a draw
+    judged: dict[str, float]  # share of the points
+    bounds: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -147,7 +162,7 @@ def _crop(pred: Kept, truth_from_pred: F64, prepared: PreparedTruth, held_out: B
         points, index = points[inside], index[inside]
     chosen = voxel_subset(points, protocol.voxel * truth.diameter)
     points, index = points[chosen], index[chosen]
-    if protocol.observed_only:
+    if protocol.observed_only and prepared.judge is None:
         observed = observed_space(points, truth, prepared.buffers, protocol.behind * truth.diameter)
     else:
         observed = np.ones(len(points), np.bool_)
@@ -172,33 +187,44 @@ def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
             first = _crop(Kept(fresh, np.arange(len(fresh))), np.eye(4), prepared, everything).points
             second = np.arange(len(prepared.points))
         else:
-            order = rng.permutation(len(prepared.points))
-            first, second = prepared.points[np.sort(order[::2])], np.sort(order[1::2])
+            own = np.flatnonzero(prepared.visible) if prepared.judge else np.arange(len(prepared.points))
+            order = rng.permutation(len(own))
+            first, second = prepared.points[own[np.sort(order[::2])]], own[np.sort(order[1::2])]
         first = first[random_subset(len(first), count, rng)]
-        draws = _geometry(first, prepared, second, prepared.visible[second], prepared.visible[second])
-        prepared.floors[count] = {name: float(np.mean(values)) for name, values in draws.items()}
+        judge = prepared.judge
+        if judge is not None:
+            judge = judge.over(prepared.points[second], prepared.normals[second])
+        draws = _geometry(first, prepared, second, prepared.visible[second], prepared.visible[second], judge)
+        prepared.floors[count] = {name: float(np.mean(values)) for name, values in draws.values.items()}
     return prepared.floors[count]
 
 
 def _geometry(
-    pred: F32, prepared: PreparedTruth, index: NDArray[np.int64], visible: Bools, given: Bools
-) -> dict[str, list[float]]:
-    """Geometry metrics of `pred` against the truth points `index`, a list over draws; `visible` and `given` are
-    (len(index),) flags. Lengths in the protocol's unit; a metric without enough points is absent."""
+    pred: F32, prepared: PreparedTruth, index: NDArray[np.int64], visible: Bools, given: Bools, judge: Judge | None
+) -> _Draws:
+    """Geometry metrics of `pred` against the truth points `index`; `visible` and `given` are (len(index),) flags. A
+    measured truth's `judge` asks for the visible ones. Lengths in the protocol's unit; a metric without enough points
+    is absent."""
     protocol, per_unit = prepared.protocol, 1 / prepared.unit
     whole = protocol.against == "whole"
-    out: dict[str, list[float]] = {}
+    out = _Draws({}, {}, {})
 
     def note(name: str, value: float) -> None:
-        out.setdefault(name, []).append(float(value))
+        out.values.setdefault(name, []).append(float(value))
 
-    seen, of_given = index[visible], index[given]
+    seen, of_given = index[visible], index[given & visible if judge is not None else given]
+    evidence = judge.evidence(pred, protocol.seed) if judge is not None else None
     for draw in range(protocol.draws):
         rng = np.random.default_rng([protocol.seed, draw])
-        some = pred[random_subset(len(pred), protocol.samples, rng)]
-        answer = pred if whole else some
-        asked = seen[random_subset(len(seen), protocol.samples, rng)] if len(seen) >= FEWEST_POINTS else seen
-        if whole or len(asked) < FEWEST_POINTS:
+        rows = random_subset(len(pred), protocol.samples, rng)
+        some, answer = pred[rows], pred if whole else pred[rows]
+        asked_rows = np.arange(len(seen))
+        if len(seen) >= FEWEST_POINTS:
+            asked_rows = random_subset(len(seen), protocol.samples, rng)
+        asked = seen[asked_rows]
+        if evidence is not None:
+            accuracy = evidence.distances[rows] * prepared.truth.diameter * per_unit
+        elif whole or len(asked) < FEWEST_POINTS:
             accuracy = prepared.distance(some, index) * per_unit
         else:
             accuracy = np.asarray(nearest(some, prepared.points[asked]).distance, np.float64) * per_unit
@@ -210,13 +236,26 @@ def _geometry(
             for formula in protocol.chamfer:
                 note(f"chamfer-{formula}", getattr(distances, formula.replace("-", "_")))
             for threshold in protocol.thresholds:
-                shares = fscore_of(both, threshold if protocol.side else 100 * threshold)
-                note(f"precision@{protocol.label(threshold)}", shares.precision)
-                note(f"recall@{protocol.label(threshold)}", shares.recall)
-                note(f"fscore@{protocol.label(threshold)}", shares.fscore)
+                label = protocol.label(threshold)
+                shares: FScore | Shares
+                if evidence is not None:
+                    shares = evidence.shares(_of_diameter(threshold, prepared), rows, asked_rows)
+                else:
+                    shares = fscore_of(both, threshold if protocol.side else 100 * threshold)
+                for name in ("precision", "recall", "fscore"):
+                    note(f"{name}@{label}", getattr(shares, name))
         if len(of_given) >= FEWEST_POINTS:
             asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
             note("completeness-given", nearest(prepared.points[asked], answer).distance.mean() * per_unit)
+    if evidence is not None:
+        pred = pred[evidence.decided]
+        out.judged.update(dict.fromkeys(geometry_table(protocol), float(evidence.decided.mean())))
+        for threshold in protocol.thresholds:
+            whole_shares = evidence.shares(_of_diameter(threshold, prepared))
+            for i, name in enumerate(("precision", "recall", "fscore")):
+                metric = f"{name}@{protocol.label(threshold)}"
+                out.judged[metric] = whole_shares.judged
+                out.bounds[metric] = whole_shares.least[i], whole_shares.most[i]
     count = min(protocol.emd_samples, len(pred), len(seen))
     if count >= FEWEST_POINTS:
         for draw in range(protocol.emd_draws):
@@ -226,13 +265,17 @@ def _geometry(
     return out
 
 
-def _reading(
-    name: str, draws: dict[str, list[float]], floors: dict[str, float], before: dict[str, list[float]]
-) -> Value:
-    if name not in draws:
+def _of_diameter(threshold: float, prepared: PreparedTruth) -> float:
+    """A threshold of the protocol as a share of the diameter."""
+    return threshold * prepared.unit / prepared.truth.diameter if prepared.protocol.side else threshold
+
+
+def _reading(name: str, draws: _Draws, floors: dict[str, float], before: dict[str, list[float]]) -> Value:
+    if name not in draws.values:
         return Value("unsupported", note="the views given see too little of the truth")
-    values = np.array(draws[name])
+    values = np.array(draws.values[name])
     middle = float(values.mean())
+    least, most = draws.bounds.get(name, (None, None))
     half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Value(
         "ok",
@@ -241,6 +284,9 @@ def _reading(
         middle + half,
         floors.get(name),
         float(np.mean(before[name])) if name in before else None,
+        judged=draws.judged.get(name),
+        least=least,
+        most=most,
     )
 
 
@@ -306,7 +352,10 @@ def _error_cloud(final: _Cropped, prediction: Reconstruction, pred: Kept, prepar
     truth = prepared.truth
     chosen = bounded_subset(final.points, SHOWN_POINTS)
     points = final.points[chosen]
-    error = (prepared.distance(points) * 100 / truth.diameter).astype(np.float32)
+    if prepared.judge is not None:  # of what is unknown the least that is certain
+        error = (100 * prepared.judge.evidence(points).certain).astype(np.float32)
+    else:
+        error = (prepared.distance(points) * 100 / truth.diameter).astype(np.float32)
     source = pred.index[final.index[chosen]]
     colors = prediction.colors[source] if prediction.colors is not None and (source >= 0).all() else None
     up = -truth.cameras.camera_from_world[:, 1, :3].mean(axis=0)

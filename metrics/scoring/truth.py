@@ -29,6 +29,17 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Knowledge:
+    """Where a measured truth can judge; see `metrics.scoring.knowledge`."""
+
+    trusted: Bools  # (M,) which of the truth's points their neighbourhood bears out
+    free: Bools  # (X, Y, Z) voxels known to hold no surface
+    low: F64  # (3,) the corner of that grid, in the truth's frame
+    edge: float  # of a voxel, in the truth's unit
+    error: float  # expected distance of a trusted point from the surface, share of the diameter
+
+
+@dataclass(frozen=True)
 class Truth:
     """A scene's ground truth. Lengths are in the truth's own unit; scores divide them by `diameter`."""
 
@@ -46,6 +57,7 @@ class Truth:
     vertices: F64 | None = None  # (V, 3), where the surface is a known mesh
     faces: I32 | None = None  # (F, 3)
     crop: Box | None = None
+    knowledge: Knowledge | None = None  # of a surface that was measured; an exact one is known everywhere
 
 
 def sample_mesh(vertices: NDArray[np.floating], faces: I32, count: int, seed: int) -> F32:

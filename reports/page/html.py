@@ -24,13 +24,15 @@ from reports.page.clouds import SCALES, CloudPair, write_clouds
 from reports.page.render import environment, write_assets
 from reports.published import sources
 from reports.ranking import ENOUGH_SCENES, Comparisons
-from reports.schema import AlignmentRow, RunInfo, Tables, TrialRow
+from reports.schema import AlignmentRow, RunInfo, Tables, TrialRow, TruthCard
 from reports.stability import Stability, Sweeps
 
 ASSETS = ("style.css", "page.js", "clouds.js")
 HUES = 8  # colours in the style sheet for telling systems apart
 THUMBNAIL = 240  # pixels, the longer side
 MATRIX = 16  # systems in a head-to-head matrix; comparisons.csv has every pair
+RANKS = 0.8  # Kendall's tau with exact truth, below which a measured truth cannot rank
+TRUTH_NAMES: dict[TruthKind, str] = {"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"}
 CURVE_METRICS = 6  # how many quality metrics a board's curves offer
 
 
@@ -66,6 +68,19 @@ class Plot:
     def at(self, value: float) -> float:
         """Percent of the width."""
         return round(100 * min(max(value / self.most, 0.0), 1.0), 2) if self.most > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far the COLMAP truth of a scene can be trusted to rank."""
+
+    scene: str
+    card: TruthCard
+
+    @property
+    def ranks(self) -> bool | None:
+        """Whether it can rank; None where no exact surface tells."""
+        return None if self.card.fidelity is None else self.card.fidelity >= RANKS
 
 
 class _Page:
@@ -106,11 +121,24 @@ class _Page:
 
     @property
     def opening(self) -> Board | None:
-        """The board shown first: the first with a ranked row."""
-        judge = self.run.rank_truth
-        ranked = [g.board for g in self.board.groups if judge in g.comparisons and g.comparisons[judge].systems]
-        found = ranked or list(self.board.boards)
-        return found[0] if found else None
+        """The board shown first: the one that ranks most systems."""
+        truth = self.run.rank_truth
+        return max(self.board.boards, key=lambda place: self.board.ranked(place, truth), default=None)
+
+    @property
+    def why(self) -> str:
+        """Why the page opens on the truth that it opens on, where there is another."""
+        place, truth = self.opening, self.run.rank_truth
+        others = [other for other in self.board.truths if other != truth]
+        if place is None or not others:
+            return ""
+        counts = ", ".join(f"{TRUTH_NAMES[other]} ranks {self.board.ranked(place, other)}" for other in others)
+        reason = "; nothing is kin to an exact surface" if truth == "exact" else ""
+        return f"{TRUTH_NAMES[truth]} ranks {self.board.ranked(place, truth)} systems in this table, {counts}{reason}."
+
+    def trust(self) -> list[Trust]:
+        """How far the COLMAP truth of each scene can be trusted to rank."""
+        return [Trust(scene, cards["colmap"]) for scene, cards in sorted(self.board.cards.items()) if "colmap" in cards]
 
     def hue(self, row: Row) -> int:
         return self.hues[row.board, row.system]
@@ -188,7 +216,8 @@ def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], sweeps: 
         enough=ENOUGH_SCENES,
         most_pairs=MATRIX,
         scales=SCALES,
-        truth_name={"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"},
+        truth_name=TRUTH_NAMES,
+        least_fidelity=RANKS,
     )
     written = [*sorted(clouds.values()), *images, *write_assets(out, *ASSETS)]
     written.append(_write(out / "assets" / "plotly.min.js", get_plotlyjs()))

@@ -20,6 +20,7 @@ from data.groundtruth.measure import exact_error
 from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, QualityCard, judge, predicted_error
 from data.groundtruth.solve import solve
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
+from metrics.cameras import align_cameras
 from metrics.scoring.truth import Truth
 from tests.adapters.test_sfm import corner_views
 from tests.data.rings import ring, some_similarity
@@ -250,14 +251,17 @@ def test_exact_error_of_a_swollen_sphere_and_shifted_cameras() -> None:
     poses[:, :3, 3] -= 0.02 * poses[:, :3, 2]
     intrinsics = cameras.intrinsics.copy()
     intrinsics[3, :2, :2] *= 1.004
-    error = exact_error(swollen, Cameras(intrinsics, poses), cameras, truth)
+    trusted = swollen[:, 2] > 0
+    error = exact_error(swollen, trusted, 0.25, Cameras(intrinsics, poses), cameras, truth)
     assert error.centre_rmse_percent == pytest.approx(1.0)
     assert error.rotation_rmse_degrees == pytest.approx(0, abs=1e-3)
     assert error.focal_percent == pytest.approx(0.4)
     assert error.accuracy_percent == pytest.approx(0.5, rel=0.02)
     assert error.precision_1_percent == 1.0
     assert error.completeness_1_percent > 0.95
-    half = exact_error(swollen[swollen[:, 2] > 0], cameras, cameras, truth)
+    assert error.trusted_percent == pytest.approx(0.5, rel=0.02)
+    assert error.frame_percent == 0.25
+    half = exact_error(swollen[trusted], trusted[trusted], 0.0, cameras, cameras, truth)
     assert half.completeness_1_percent < 0.75
     assert half.completeness_percent > 5
 
@@ -285,7 +289,17 @@ def halves_of(
     def surface(part: Solved, **_: object) -> Dense:
         observed.extend(part.cameras.centres)
         points, colors = (next(calls) * sphere).astype(np.float32), np.zeros((len(sphere), 3), np.uint8)
-        return Dense("stereo", points, sphere.astype(np.float32), colors, (), (), part.cameras, 1.0)
+        return Dense(
+            "stereo",
+            points,
+            sphere.astype(np.float32),
+            colors,
+            np.full(len(points), 3, np.int32),
+            (),
+            (),
+            part.cameras,
+            1.0,
+        )
 
     monkeypatch.setattr(measure, "dense_surface", surface)
     notes: list[str] = []
@@ -369,6 +383,11 @@ def test_a_dense_truth_and_its_mesh_lie_on_the_walls(corner_scene: tuple[Path, C
     assert card.exact is not None and card.fusion_median_percent is not None
     assert card.exact.accuracy_percent < 0.3
     assert card.fusion_median_percent < 0.1
+    truth = Scene.open(out).truth("colmap")
+    assert truth.knowledge is not None and card.fidelity is not None
+    assert card.exact.trusted_percent is not None and card.exact.trusted_percent < 0.2
+    assert truth.knowledge.trusted.mean() == pytest.approx(card.trusted_share, abs=1e-3)
+    assert card.fidelity.perfect_fscore > 0.9 and card.fidelity.tau > 0.5
     mesh = trimesh.load_mesh(out / "truth" / "colmap-mesh.ply")
     assert len(mesh.faces) == card.mesh_faces
     assert np.median(np.abs(mesh.vertices).min(axis=1)) < 0.006
@@ -394,13 +413,17 @@ def test_frozen_truths_are_as_good_as_their_cards_say(path: Path) -> None:
     assert truth.diameter == exact.diameter
     assert truth.crop == exact.crop
     order = [exact.view_names.index(name) for name in truth.view_names]
-    again = exact_error(truth.points, truth.cameras, exact.cameras.take(order), exact)
+    theirs = exact.cameras.take(order)
+    by_cameras = move_cameras(truth.cameras, align_cameras(truth.cameras, theirs).truth_from_pred)
     assert card.exact is not None
+    known = truth.knowledge is not None
+    trusted = truth.knowledge.trusted if truth.knowledge is not None else np.zeros(len(truth.points), np.bool_)
+    again = exact_error(truth.points, trusted, card.exact.frame_percent or 0.0, by_cameras, theirs, exact)
     assert card.halves is not None and card.halves.apart_percent is not None
     assert card.camera_error_percent is not None and card.dense_coverage is not None
     apart = card.halves.apart_percent
     assert card.predicted == predicted_error(card.camera_error_percent, apart, card.dense_coverage)
     if card.verdict == "trusted":  # what the word promises
         assert card.exact.accuracy_percent < TRUSTED_ERROR
-    for field in ("accuracy_percent", "completeness_percent", "centre_rmse_percent"):
+    for field in ("accuracy_percent", "completeness_percent", "centre_rmse_percent", *["trusted_percent"] * known):
         assert getattr(again, field) == pytest.approx(getattr(card.exact, field), abs=0.02)

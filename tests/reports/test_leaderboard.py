@@ -39,6 +39,13 @@ def turned(top: float) -> dict[str, Callable[[ScoreRow], float]]:
     }
 
 
+def test_a_system_given_one_truths_cameras_is_not_ranked_under_another(tables: Tables) -> None:
+    trials = altered(tables.trials, lambda trial: trial.adapter == "carver", cameras_of="exact")
+    standings = row(made(replace(tables, trials=trials)), "carver", 4).standings
+    assert standings["exact"].rank is not None
+    assert standings["colmap"].rank is None and standings["colmap"].reason == "given the cameras of the exact truth"
+
+
 def test_rows_of_different_tables_never_meet(tables: Tables) -> None:
     board = made(tables)
     assert len(board.boards) == 3

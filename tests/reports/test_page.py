@@ -124,6 +124,29 @@ def test_the_front_page_says_what_must_be_said(tables: Tables, tmp_path: Path) -
     assert "Foretold" in text and "0.20 to 0.50" in text  # of the first scene's COLMAP truth
 
 
+def test_the_first_screen_says_how_far_a_measured_truth_can_be_trusted(tables: Tables, tmp_path: Path) -> None:
+    names = [scene.scene for scene in tables.scenes]
+    scenes = tables.scenes
+    for name, fidelity in zip(names, (0.95, 0.6), strict=False):  # the others have no exact surface
+        (scene,) = (row for row in tables.scenes if row.scene == name)
+        card = replace(scene.truths["colmap"], fidelity=fidelity, perfect=0.97, judged=0.4, known=0.5)
+        scenes = altered(scenes, lambda row, name=name: row.scene == name, truths={**scene.truths, "colmap": card})
+    scores = altered(
+        tables.scores, lambda row: row.truth == "colmap" and row.status == "ok", judged=0.4, least=0.25, most=0.85
+    )
+    told = replace(tables, scenes=scenes, scores=scores, run=replace(tables.run, rank_truth="exact"))
+    write_report(told, tmp_path / "out")
+    text = " ".join(" ".join(read(tmp_path / "out" / "leaderboard.html").text).split())
+    first = text[: text.index("Filter systems")]
+    good, bad, other = names[:3]
+    assert f"{good} τ 0.95, 40% of the surface judged" in first
+    assert f"{bad} τ 0.60, 40% of the surface judged: this truth cannot rank here" in first
+    assert f"{other} τ not known" in first
+    assert first.count("cannot rank here") == 1
+    assert re.search(r"Exact truth ranks (\d) systems in this table, COLMAP truth ranks \d; nothing is kin", first)
+    assert "judged 40%" in text and "bounds 0.25–0.85" in text
+
+
 def test_a_row_page_holds_what_reproduces_it(tables: Tables, tmp_path: Path) -> None:
     write_report(tables, tmp_path / "out")
     page = next((tmp_path / "out" / "rows").glob("grid3r-8-*.html"))
