@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from cyclopts import App, CycloptsError
 
-from bench.cli import adapters, data, protocol
+from bench.cli import adapters, data, protocol, store
 from bench.cli.attention import attention
 from bench.cli.audit import audit
 from bench.cli.common import console, output
@@ -18,8 +19,12 @@ from bench.cli.run import merge, predict, run, score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
 COMMANDS = (run, score, predict, report, curves, attention, audit, groundtruth, merge, check)
-for command in (*COMMANDS, adapters.app, data.app, protocol.app):
+for command in (*COMMANDS, adapters.app, data.app, protocol.app, store.app):
     app.command(command)
+
+
+# A full disk, a read-only or protected place: the user's to mend, not ours.
+NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,6 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         console.print("Interrupted. Finished trials are stored; the same command goes on from here.")
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        console.print(f"reconbench: {error}. What was finished before is kept.", style="red", markup=False)
+        sys.exit(2)
     except ValueError as error:
         from adapters.contract import InputError  # numpy comes with it
 

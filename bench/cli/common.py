@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from bench.trials.store import Store
     from reports.schema import Tables
 
 # Results go to standard output; progress and messages to standard error.
@@ -19,6 +21,7 @@ output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatt
 
 STORE = Path("runs/store")
 REPORT = Path("runs/report")
+MOST_PROBLEMS = 5  # sentences; their number is told whatever it is
 Truth = Literal["colmap", "exact", "scan"]
 Weights = Annotated[str, Parameter(help="pretrained, random (timed only), or a checkpoint's path")]
 
@@ -33,6 +36,19 @@ def say_not_scored(tables: Tables) -> None:
     """Print what no score was stored of yet, if there is any."""
     if tables.run.not_scored:
         console.print(f"{tables.run.not_scored}.", style="yellow", markup=False)
+
+
+def say_unreadable(store: Store) -> None:
+    """Print which records of `store` are left out because they cannot be read, if any are."""
+    problems = store.unreadable()
+    for problem in problems[:MOST_PROBLEMS]:
+        console.print(problem.sentence, style="yellow", markup=False)
+    if problems:
+        console.print(
+            f"{len(problems)} records left out: `reconbench store check {store.path} --repair` sets them aside.",
+            style="yellow",
+            markup=False,
+        )
 
 
 def split(text: str) -> list[str]:
@@ -61,7 +77,9 @@ def options_of(pairs: list[str] | None) -> dict[str, str | int | float | bool]:
             raise InputError(f"--option: {pair!r} seen, NAME=VALUE wanted")
         try:
             parsed = json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             parsed = value
+        if isinstance(parsed, float) and not math.isfinite(parsed):
+            raise InputError(f"--option: {pair!r} seen, a finite number wanted")
         options[name] = parsed if isinstance(parsed, (int, float, bool)) else value
     return options

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bench.cli.common import REPORT, STORE, Truth, console, output, say_not_scored
+from bench.cli.common import REPORT, STORE, Truth, console, output, say_not_scored, say_unreadable
 
 if TYPE_CHECKING:
     from reports.schema import Tables
@@ -49,6 +49,7 @@ def report(
         paths = write_report(tables, out)
         paths += write_figures(tables, out) if figures else []
         paths += [write_parquet(tables, out)] if parquet else []
+    say_unreadable(Store(store))
     say_not_scored(tables)
     for path in paths:
         if path.suffix in (".html", ".csv", ".md", ".tex", ".parquet") and path.parent == out:

@@ -257,6 +257,9 @@ def _suite(flags: RunFlags) -> Suite:
         changes["timing"] = {**timing, "scenes": scenes, "policy": {**timing["policy"], **stated}}
     if flags.scenes is not None:
         changes["scenes"] = split(flags.scenes)
-    merged = msgspec.convert({**msgspec.to_builtins(base), **changes}, Suite)
+    try:
+        merged = msgspec.convert({**msgspec.to_builtins(base), **changes}, Suite)
+    except msgspec.ValidationError as error:
+        raise InputError(f"the command line: {error}") from error
     merged.check("the command line" if flags.suite is None else flags.suite)
     return merged

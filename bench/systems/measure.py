@@ -6,6 +6,7 @@ import datetime
 import functools
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -48,6 +49,13 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline: float = 1800.0  # seconds for loading and every call together
     memory_gib: float = 0.0  # limit on the process tree's resident memory; 0 = 90% of the machine's
     timing_only: bool = False  # the result is neither kept nor scored
+
+    def __post_init__(self) -> None:
+        """ValueError naming the field that no clock can meet."""
+        for name in ("warmups", "repeats", "min_seconds", "max_seconds", "deadline", "memory_gib"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}: {value} seen, a finite number from 0 up wanted")
 
 
 class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,24 +16,46 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from adapters.contract import InputError, Reconstruction
+from bench.arrays import read_npz
 from bench.files import replacing, write
-from bench.trials.records import RunRecord, ScoreRecord, TrialRecord
+from bench.trials.records import FORMAT, RunRecord, ScoreRecord, TrialRecord
 from metrics.scoring.equalise import bounded_subset
 from metrics.scoring.score import ErrorCloud
 
 KEPT_POINTS = 400_000  # points kept of a prediction unless the whole cloud is asked for
+MOST_BYTES = 16 * 2**30  # of a prediction's arrays
+KINDS = ("trials", "scores", "predictions", "clouds", "logs", "runs")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")
+IDENTITY = re.compile(r"[0-9a-f]{24}")
 T = TypeVar("T")
+
+
+class NewerFormatError(InputError):
+    """A store that a newer version wrote: refused whole, since what it means is not known."""
+
+
+class _Format(msgspec.Struct):
+    format: int = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file of a store that is not what it should be."""
+
+    path: Path
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -43,12 +65,81 @@ class Store:
     path: Path
 
     def _file(self, kind: str, name: str) -> Path:
+        """Where a file of this store lies; InputError for a name that would lead out of its folder."""
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"{self.path}: a {kind} file called {name[:80]!r} asked for, letters, digits and .-_ wanted"
+            )
         return self.path / kind / name
 
     def _all(self, kind: str, record: type[T]) -> list[T]:
+        """Every record that can be read; `problems` names the others."""
+        return [content for _, content in self._each(kind, record) if not isinstance(content, InputError)]
+
+    def _each(self, kind: str, record: type[T]) -> Iterator[tuple[Path, T | InputError]]:
         # A name with a leading dot is a file being written, or left by a writer that was killed.
-        paths = sorted(path for path in (self.path / kind).glob("*.json") if not path.name.startswith("."))
-        return [found for found in (_read(path, record) for path in paths) if found is not None]
+        for path in sorted(path for path in (self.path / kind).glob("*.json") if not path.name.startswith(".")):
+            try:
+                content = _read(path, record)
+            except NewerFormatError:
+                raise
+            except InputError as error:
+                yield path, error
+            else:
+                if content is not None:
+                    yield path, content
+
+    def unreadable(self) -> list[Problem]:
+        """The records that cannot be read: what is told of the others leaves them out."""
+        kinds: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+            ("trials", TrialRecord),
+            ("scores", ScoreRecord),
+            ("runs", RunRecord),
+        )
+        every = (pair for kind, record in kinds for pair in self._each(kind, record))
+        return [Problem(path, str(content)) for path, content in every if isinstance(content, InputError)]
+
+    def problems(self) -> list[Problem]:
+        """Every file that is not what it should be, by name; the rest of the store is read all the same."""
+        found = self.unreadable()
+        for path, trial in self._each("trials", TrialRecord):
+            if isinstance(trial, InputError):
+                continue
+            if trial.key != path.stem:
+                found.append(Problem(path, f"{path}: it says that it is {trial.key[:80]!r}"))
+            elif trial.prediction is not None:
+                if not IDENTITY.fullmatch(trial.prediction):
+                    found.append(Problem(path, f"{path}: prediction {trial.prediction[:80]!r} is no prediction's name"))
+                elif not self.prediction_path(trial.prediction).is_file():
+                    found.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
+        for path in sorted((self.path / "predictions").glob("*.npz")):
+            try:
+                arrays = read_npz(path, MOST_BYTES)
+            except InputError as error:
+                found.append(Problem(path, str(error)))
+                continue
+            if _identity(arrays) != path.stem:
+                found.append(Problem(path, f"{path}: its content is not what its name says"))
+        named = {problem.path for problem in found}
+        for path in sorted(path for kind in KINDS for path in (self.path / kind).glob("*")):
+            if path.name.startswith("."):
+                found.append(Problem(path, f"{path}: left by a writer that was ended"))
+            elif path not in named and (path.is_symlink() or not path.is_file() or not NAME.fullmatch(path.name)):
+                found.append(Problem(path, f"{path}: neither a record nor what one names"))
+        return found
+
+    def repair(self) -> list[Problem]:
+        """Set aside, under `quarantine/`, every file of `problems`, and what rests on it; returns them.
+
+        What is missing afterwards is run or scored again when it is next asked for."""
+        done: list[Problem] = []
+        while problems := self.problems():
+            for problem in problems:
+                target = self.path / "quarantine" / problem.path.relative_to(self.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                problem.path.replace(target)
+            done += problems
+        return done
 
     def trial(self, key: str) -> TrialRecord | None:
         """The finished trial of this key, or None."""
@@ -120,11 +211,7 @@ class Store:
         for name in arrays:
             if name.startswith("depth_"):
                 arrays[name] = ((arrays[name].view(np.uint32) + 0x800) & np.uint32(0xFFFFF000)).view(np.float32)
-        digest = hashlib.sha256()
-        for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])
-            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-        identity = digest.hexdigest()[:24]
+        identity = _identity(arrays)
         path = self.prediction_path(identity)
         if not path.is_file():
             with replacing(path) as temporary:
@@ -136,7 +223,10 @@ class Store:
         path = self.prediction_path(identity)
         if not path.is_file():
             raise InputError(f"{path}: the prediction is not in the store")
-        return Reconstruction.load(path)
+        try:
+            return Reconstruction.from_arrays(read_npz(path, MOST_BYTES))
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: not a prediction ({error})") from error
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[bool]:
@@ -152,13 +242,15 @@ class Store:
             yield True
 
     def merge(self, other: Store) -> int:
-        """Copy what `other` has and this store lacks; returns the number of trials copied."""
+        """Copy what `other` has and this store lacks, except its `problems`; returns the number of trials copied."""
         if not (other.path / "trials").is_dir():
             raise InputError(f"{other.path}: no trials/ seen, a store wanted")
-        copied = 0
+        copied, broken = 0, {problem.path for problem in other.problems()}
         # Predictions before the records that name them: a store never promises what it lacks.
         for kind in ("predictions", "logs", "clouds", "trials", "scores", "runs"):
-            for source in sorted(p for p in (other.path / kind).glob("*") if not p.name.startswith(".")):
+            for source in sorted(p for p in (other.path / kind).glob("*") if NAME.fullmatch(p.name)):
+                if source.is_symlink() or not source.is_file() or source in broken:
+                    continue
                 target = self._file(kind, source.name)
                 if not target.exists():
                     with replacing(target) as temporary:
@@ -167,14 +259,36 @@ class Store:
         return copied
 
 
+def _identity(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:24]
+
+
 def _pretty(record: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=1)
+    """The record as JSON; InputError where that could not be read back (JSON knows no NaN and no infinity)."""
+    content = msgspec.json.encode(record)
+    try:
+        msgspec.json.decode(content, type=type(record))
+    except msgspec.DecodeError as error:
+        raise InputError(f"a {type(record).__name__} cannot be kept: {error}; finite numbers wanted") from error
+    return msgspec.json.format(content, indent=1)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
+    if path.is_symlink():
+        raise InputError(f"{path}: a link seen, a file wanted")
     if not path.is_file():
         return None
+    content = path.read_bytes()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if (newer := msgspec.json.decode(content, type=_Format).format) > FORMAT:
+                raise NewerFormatError(
+                    f"{path}: format {newer} seen, this Reconbench reads up to {FORMAT}: a newer one wrote it"
+                ) from error
         raise InputError(f"{path}: {error}") from error
