@@ -36,7 +36,7 @@ def nearest(queries: ArrayLike, points: ArrayLike, *, device: str | None = None)
 
     Distances are those of an exhaustive search in float64. CUDA tensors are searched where they are; `device`, "cpu",
     "cuda" or "cuda:N", says otherwise. Raises ValueError, naming the argument, for a shape other than (., 3), an empty
-    cloud or numbers that are not finite; Unavailable where the device is not here."""
+    cloud or numbers that are not finite; InputError where the device is not here."""
     if (where := device_of(device, queries=queries, points=points)) is not None:
         from metrics.kernels.cuda.nearest import TileTree
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adapters.contract import F64, Unavailable
+from adapters.contract import F64, InputError
 
 LARGEST = 1e100  # coordinates beyond this overflow when squared and summed; none is a length anyone measured
 
@@ -33,7 +34,7 @@ def device_of(device: str | None, **clouds: ArrayLike) -> Any:
     """The torch device to work on: `device` where one is named, else that of the CUDA tensors among `clouds`; None for
     the CPU's own path.
 
-    Raises ValueError where two devices are asked for, Unavailable where the one asked for cannot be had."""
+    Raises ValueError where two devices are asked for, InputError where the one asked for cannot be had."""
     if device == "cpu":
         return None
     if device is None:
@@ -47,10 +48,12 @@ def device_of(device: str | None, **clouds: ArrayLike) -> Any:
         name, device = next(iter(away.items()))
         if not device.startswith("cuda"):
             raise ValueError(f"{name}: a tensor on {device} seen, a CPU or CUDA tensor or an array wanted")
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise InputError(f"device: {device!r} seen, cpu, cuda or cuda:N wanted")
     try:
         from metrics.kernels.cuda.device import resolve
     except ImportError as error:
-        raise Unavailable(f"device {device}: {error.name} is not installed (pip install 'reconbench[gpu]')") from error
+        raise InputError(f"device {device}: {error.name} is not installed (pip install 'reconbench[gpu]')") from error
     return resolve(device)
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 
 SWEEP = "also under other alignments and fewer of the surest points: reports then print rank stability"
+MetricsDevice = Annotated[
+    str | None,
+    Parameter(help="cpu or cuda:N, what measures; scores by another backend than the protocol's are never ranked"),
+]
 
 
 @Parameter(name="*")
@@ -47,6 +51,7 @@ def run(
     images: Annotated[Path | None, Parameter(help="a folder of your own photos: run and timed, not scored")] = None,
     store: Annotated[Path, Parameter(help="where finished trials are kept")] = STORE,
     keep_all: Annotated[bool, Parameter(help="store whole clouds, not at most 400,000 points of each")] = False,
+    metrics_device: MetricsDevice = None,
     dry_run: Annotated[bool, Parameter(help="print the trials and what they will take, and stop")] = False,
     sweep: Annotated[bool, Parameter(help=SWEEP)] = False,
 ) -> int:
@@ -59,8 +64,10 @@ def run(
     from bench.trials.plan import plan
     from bench.trials.scenes import scene_of_images
     from bench.trials.store import Store
+    from metrics.points import device_of
     from metrics.scoring.protocol import load_protocol
 
+    device_of(metrics_device)
     flags = flags or RunFlags()
     if images is not None and flags.scenes is not None:
         return refuse("--images and --scenes: give one of them")
@@ -82,11 +89,14 @@ def run(
             truth=chosen.truth,
             budget_seconds=chosen.budget_seconds,
             keep_all=keep_all,
+            metrics_device=metrics_device,
             progress=shown.progress,
         )
     for protocol in dict.fromkeys((chosen.protocol, *chosen.protocols)):
         with console.status(f"scoring under {protocol}") as status:
-            scored = score_records(Store(store), result.records, protocol, sweeps=sweep, gone=_say_gone)
+            scored = score_records(
+                Store(store), result.records, protocol, sweeps=sweep, device=metrics_device, gone=_say_gone
+            )
             for record, _ in scored:
                 status.update(f"scoring under {protocol}: {record.system} on {record.scene}")
     failed = [record for record in result.records if record.status != "ok"]
@@ -113,6 +123,7 @@ def score(
     cameras: Annotated[Path | None, Parameter(help="the prediction's cameras: cameras.json or a COLMAP model")] = None,
     posed: Annotated[bool, Parameter(help="the prediction is already in the truth's frame")] = False,
     again: Annotated[bool, Parameter(help="score anew what this protocol scored already")] = False,
+    metrics_device: MetricsDevice = None,
 ) -> int:
     """Score stored predictions again, under any protocol and without any model; or a cloud made elsewhere."""
     from adapters.contract import InputError
@@ -121,8 +132,10 @@ def score(
     from bench.scoring.stage import score_records
     from bench.trials.scenes import get_scene
     from bench.trials.store import Store
+    from metrics.points import device_of
     from metrics.scoring.protocol import load_protocol
 
+    device_of(metrics_device)
     protocols = split(protocol)
     for name in protocols:
         load_protocol(name)
@@ -136,7 +149,9 @@ def score(
         if not records:
             raise InputError(f"{store}: no finished trial seen, a store wanted")
     for name in protocols:
-        scored = score_records(kept, records, name, truth=truth, sweeps=sweep, again=again, gone=_say_gone)
+        scored = score_records(
+            kept, records, name, truth=truth, sweeps=sweep, again=again, device=metrics_device, gone=_say_gone
+        )
         for record, done in scored:
             print_score(output, record, done)
     return 0

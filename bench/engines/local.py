@@ -48,6 +48,7 @@ def run_plan(
     truth: str,
     budget_seconds: float | None = None,
     keep_all: bool = False,
+    metrics_device: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
@@ -88,7 +89,7 @@ def run_plan(
                         record = _run_one(trial, views, key, store, keep_all)
                 known.append(record)
             for kind in _truths(trial, truth):
-                score_trial(store, record, trial.scene, kind, protocol, again=not reused)
+                score_trial(store, record, trial.scene, kind, protocol, again=not reused, device=metrics_device)
             records.append(record)
             progress.finished(trial, record, reused)
     finally:

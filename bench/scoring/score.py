@@ -44,16 +44,24 @@ def score_trial(
     protocol: Protocol | str,
     again: bool = False,
     brief: bool = False,
+    device: str | None = None,
 ) -> ScoreRecord:
     """The score of a trial under one truth and protocol (or its name): the stored one, or a new one, which is then
     stored; `brief` as in `metrics.scoring.score.score`.
 
     A trial that failed is scored as failed in every metric: its rows must stand in the tables, or its failures would be
-    averaged away."""
+    averaged away.
+
+    `device`, "cpu", "cuda" or "cuda:N": what measures, by default what the protocol's own backend asks for. A score
+    measured by another backend than the protocol's has a hash of its own, and is not ranked. InputError where the
+    device is not here."""
     if isinstance(protocol, str):
         protocol = load_protocol(protocol)
     truth = read_truth(scene, kind)
-    if not again and (known := store.score(record.key, protocol.hash, truth.id)) is not None:
+    device = device or protocol.backend
+    backend = device.split(":")[0]
+    digest = protocol.hash_on(backend)
+    if not again and (known := store.score(record.key, digest, truth.id)) is not None:
         return known
     if record.status != "ok" or record.prediction is None:
         reason = f"{record.status}: {record.message}" if record.status != "ok" else "no prediction was stored"
@@ -61,7 +69,7 @@ def score_trial(
         status: ScoreStatus = "unsupported" if record.status == "unavailable" else "failed"
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
-        result = _score(store, record, scene, kind, protocol, brief)
+        result = _score(store, record, scene, kind, protocol, brief, device)
     units = metric_table(protocol)
     done = ScoreRecord(
         trial=record.key,
@@ -70,7 +78,7 @@ def score_trial(
         truth_made_by=list(truth.made_by),
         protocol=protocol.name,
         protocol_version=protocol.version,
-        protocol_hash=protocol.hash,
+        protocol_hash=digest,
         values=[
             ScoredValue(
                 name,
@@ -93,16 +101,18 @@ def score_trial(
         unobserved=result.unobserved,
         kept=result.kept,
         known=result.known,
-        notes=list(result.notes),
+        notes=[*result.notes, *([f"measured by the {backend} backend"] if backend != "cpu" else [])],
     )
     store.put_score(done, result.cloud)
     return done
 
 
-def _score(store: Store, record: TrialRecord, scene: Scene, kind: str, protocol: Protocol, brief: bool) -> Score:
+def _score(
+    store: Store, record: TrialRecord, scene: Scene, kind: str, protocol: Protocol, brief: bool, device: str
+) -> Score:
     assert record.prediction is not None
     prediction = store.prediction(record.prediction)
-    prepared = prepare(scene, kind, protocol)
+    prepared = prepare(scene, kind, protocol).on(None if device == "cpu" else device)
     photos = () if brief else tuple(scene.image(view) for view in record.targets)
     result = score(
         prediction,

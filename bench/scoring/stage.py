@@ -21,10 +21,11 @@ def score_records(
     truth: str | None = None,
     sweeps: bool = False,
     again: bool = False,
+    device: str | None = None,
     gone: Callable[[TrialRecord], None] = lambda record: None,
 ) -> Iterator[tuple[TrialRecord, ScoreRecord]]:
     """Score every record under `protocol` and every truth of its scene, or under `truth` alone; what is stored already
-    is not computed again unless `again`. With `sweeps` the protocol's variants are scored too, and not yielded.
+    is not computed again unless `again`; `device` as in `score_trial`, for all but the variants. With `sweeps` the protocol's variants are scored too, and not yielded.
 
     `gone` is told of a record whose scene is no longer where it was; what was run for the clock is passed over."""
     wanted = load_protocol(protocol)
@@ -38,7 +39,7 @@ def score_records(
         for kind in scene.truth_kinds:
             if truth not in (None, kind):
                 continue
-            yield record, score_trial(store, record, scene, kind, wanted, again=again)
+            yield record, score_trial(store, record, scene, kind, wanted, again=again, device=device)
             if sweeps:
                 for _ in sweep(store, record, scene, kind, wanted):
                     pass

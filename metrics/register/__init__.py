@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from adapters.contract import Cameras
 from metrics.cameras import align_cameras
+from metrics.points import device_of
 from metrics.register.icp import icp, refined
 from metrics.register.stages import Matcher, Registration, Stage, cloud
 from metrics.similarity import AlignmentError, robust_umeyama, scale_of
@@ -24,6 +25,7 @@ def register(
     seed: int = 0,
     truth_normals: ArrayLike | None = None,
     refine: bool = True,
+    device: str | None = None,
 ) -> Registration:
     """Find the similarity that brings `pred` (M, 3) onto `truth` (K, 3).
 
@@ -36,8 +38,12 @@ def register(
     the cameras or the pairs have settled the pose. `poor_fit` describes the final pose: less than half of one cloud
     has a counterpart in the other within three times the thickness of pred's own surface. Deterministic for a seed.
 
+    CUDA tensors are registered on their device; `device`, "cpu", "cuda" or "cuda:N", says otherwise. Poses then agree
+    as far as the search and ICP converge.
+
     Raises AlignmentError where the inputs do not determine a similarity.
     """
+    where = device_of(device, pred=pred, truth=truth)
     x, y = cloud("pred", pred), cloud("truth", truth)
     if cameras is not None and correspondences is not None:
         raise ValueError("correspondences: seen together with cameras, one of the two wanted")
@@ -51,9 +57,9 @@ def register(
     else:
         from metrics.register.search import search  # compiled code: not at import
 
-        result = search(x, y, seed)
+        result = search(x, y, seed, where)
         name, transform, margin, ambiguous = "search", result.target_from_source, result.margin, result.ambiguous
-    matcher = Matcher(x, y, truth_normals, seed)
+    matcher = Matcher(x, y, truth_normals, seed, where)
     before = matcher.residual(matcher.pairs(matcher.unit_from_truth))
     pairs = matcher.pairs(matcher.unit_from_truth @ transform)
     stages = [Stage(name, transform, matcher.residual(pairs), before - matcher.residual(pairs))]

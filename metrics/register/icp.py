@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adapters.contract import F64
+from metrics.points import device_of
 from metrics.register.stages import Matcher, Pairs, Stage, cloud
 from metrics.similarity import invert, scale_of
 
@@ -25,6 +26,7 @@ def icp(
     initial: F64 | None = None,
     with_scale: bool = True,
     seed: int = 0,
+    device: str | None = None,
 ) -> Stage:
     """Refine `initial`, a rough similarity from `pred` (M, 3) to `truth` (K, 3), any units.
 
@@ -37,17 +39,19 @@ def icp(
     otherwise shrink the scale by its share of the variance.
 
     `residual` and `gain` of the Stage as defined there; where the kernel's score does not improve, `initial` itself
-    is returned with a gain of 0. Deterministic for a seed, which draws the samples of either cloud.
+    is returned with a gain of 0. Deterministic for a seed, which draws the samples of either cloud. Pairs of CUDA
+    tensors are searched on their device; `device`, "cpu", "cuda" or "cuda:N", says otherwise.
 
     Raises AlignmentError where a cloud has fewer than 50 points or lies on a line.
     """
+    where = device_of(device, pred=pred, truth=truth)
     x, y = cloud("pred", pred), cloud("truth", truth)
     start = np.eye(4) if initial is None else np.asarray(initial, np.float64)
     if start.shape != (4, 4) or not np.isfinite(start).all() or not scale_of(start) > 0:
         raise ValueError(f"initial: shape {start.shape} seen, a finite (4, 4) similarity of positive scale wanted")
     if truth_normals is not None and np.shape(truth_normals) != y.shape:
         raise ValueError(f"truth_normals: shape {np.shape(truth_normals)} seen, {y.shape} wanted")
-    return refined(Matcher(x, y, truth_normals, seed), start, with_scale)[0]
+    return refined(Matcher(x, y, truth_normals, seed, where), start, with_scale)[0]
 
 
 def refined(matcher: Matcher, start: F64, with_scale: bool = True) -> tuple[Stage, Pairs]:

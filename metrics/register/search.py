@@ -20,6 +20,8 @@ Deterministic for a seed; single-threaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,8 +90,10 @@ class Pool:
         return Pool(np.concatenate([self.cost, other.cost]), np.concatenate([self.pose, other.pose]))
 
 
-def search(pred: F64, truth: F64, seed: int = 0) -> SearchResult:
+def search(pred: F64, truth: F64, seed: int = 0, device: Any = None) -> SearchResult:
     """The similarity that best brings `pred` (M, 3) onto `truth` (K, 3); see this module's docstring.
+
+    `device`: the torch device that refines, or None for the CPU.
 
     Raises AlignmentError where a cloud has fewer than 50 distinct points or lies on a line."""
     rng = np.random.default_rng(seed)
@@ -98,7 +102,7 @@ def search(pred: F64, truth: F64, seed: int = 0) -> SearchResult:
     inliers = source[spacing <= OUTLIER_RATIO * np.median(spacing)]
     source = inliers if len(inliers) >= MIN_POINTS else source
     unit_pred, unit_truth = _to_unit(source), _to_unit(target)
-    searcher = _PoseSearch(apply(unit_pred, source), apply(unit_truth, target), rng)
+    searcher = _PoseSearch(apply(unit_pred, source), apply(unit_truth, target), rng, device)
     pool = searcher.sharpen(searcher.starts(300, COARSE_SCALES), 60, 5)
     if min(searcher.explained(pool)) < EXPLAINED:
         more = searcher.starts(700, FINE_SCALES) + searcher.off_centre_starts(450, 1500)
@@ -147,12 +151,13 @@ def _balanced(to_truth: float, to_pred: float) -> float:
 class _PoseSearch:
     """The search's steps on two clouds of radius 1 about their centroids."""
 
-    def __init__(self, pred: F64, truth: F64, rng: np.random.Generator) -> None:
+    def __init__(self, pred: F64, truth: F64, rng: np.random.Generator, device: Any = None) -> None:
         self.rng = rng
         self.pred, self.pred_spacing = _grid(pred)
         self.truth, truth_spacing = _grid(truth)
         self.normals = surface_normals(truth, cKDTree(truth))
         self.floor = 1.5 * max(self.pred_spacing, truth_spacing)
+        self._device = device
 
     def _samples(self, count: int) -> tuple[F64, I32]:
         """Some of pred's points and rows of truth's, kept in spatial order: memory is then read in order."""
@@ -167,7 +172,26 @@ class _PoseSearch:
         wide, narrow = max(wide, self.floor), max(narrow, self.floor)
         pose = np.ascontiguousarray(pool.pose)
         a, b = self._samples(samples)
-        return Pool(*refine(pose, a, b, self.pred, self.truth, self.normals, steps, wide, narrow, hops, share))
+        return Pool(*self._refined(pose, a, b, steps, wide, narrow, hops, share))
+
+    def _refined(
+        self, poses: F64, pred: F64, truth_rows: I32, steps: int, wide: float, narrow: float, hops: int, share: float
+    ) -> tuple[F64, F64]:
+        """Costs and poses refined from samples; on a device neighbours are exact, and `hops` means nothing."""
+        if self._device is None:
+            clouds = self.pred, self.truth, self.normals
+            result: tuple[F64, F64] = refine(poses, pred, truth_rows, *clouds, steps, wide, narrow, hops, share)
+            return result
+        from metrics.kernels.cuda import icp
+
+        return icp.refine(poses, pred, truth_rows, *self._on_device, steps, wide, narrow, share)
+
+    @cached_property
+    def _on_device(self) -> tuple[Any, Any, Any]:
+        from metrics.kernels.cuda.icp import on
+
+        clouds = self.pred.points, self.truth.points, self.normals
+        return on(self._device, clouds[0]), on(self._device, clouds[1]), on(self._device, clouds[2])
 
     def starts(self, rotations: int, scales: tuple[float, ...]) -> Pool:
         """Every scale with evenly spread rotations, centroid on centroid."""
@@ -225,9 +249,8 @@ class _PoseSearch:
         pred, truth_rows = self._samples(2500)
         width = self._width(pool, pred, truth_rows)
         near, far = pool.distinct(4, 0.05).pose, pool.distinct(5, 0.3).pose[1:]  # the winner would be in both
-        clouds = self.pred, self.truth, self.normals
         leaders = np.concatenate([near, far])
-        _, pose = refine(leaders, pred, truth_rows, *clouds, 10, max(0.08, width), width, 6, 0.1)
+        _, pose = self._refined(leaders, pred, truth_rows, 10, max(0.08, width), width, 6, 0.1)
         weights = [[1 / (1 + (d / width) ** 2) for d in self._distances(p, pred, truth_rows)] for p in pose]
         to_truth, to_pred = (np.stack([pair[side] for pair in weights]) for side in (0, 1))
         order = np.argsort(

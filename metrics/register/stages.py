@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,7 +59,8 @@ class Matcher:
     Pairs are formed for fixed random samples; distances are exact within the at most
     `MAX_POINTS` points of either cloud that are held. A pose is a (4, 4) similarity from pred to the unit truth."""
 
-    def __init__(self, pred: F64, truth: F64, truth_normals: ArrayLike | None, seed: int) -> None:
+    def __init__(self, pred: F64, truth: F64, truth_normals: ArrayLike | None, seed: int, device: Any = None) -> None:
+        """`device`: the torch device that pairs are searched on; None for the trees of the CPU."""
         rng = np.random.default_rng(seed)
         self.radius = float(np.linalg.norm(spread(truth)))
         self.unit_from_truth = similarity(1 / self.radius, np.eye(3), -truth.mean(axis=0) / self.radius)
@@ -69,6 +71,7 @@ class Matcher:
         self._pred_sample = self.pred[_some(len(self.pred), SAMPLES, rng)]
         self._truth_sample = _some(len(self.truth), SAMPLES, rng)
         self._pred_tree, self.truth_tree = cKDTree(self.pred), cKDTree(self.truth)
+        self._device = device
 
     @cached_property
     def normals(self) -> F64:
@@ -83,14 +86,29 @@ class Matcher:
     def pairs(self, pose: F64) -> Pairs:
         """The pairs under `pose`."""
         moved = apply(pose, self._pred_sample)
-        to_truth, partner = self.truth_tree.query(moved)
-        to_pred, source = self._pred_tree.query(apply(invert(pose), self.truth[self._truth_sample]))
+        back = apply(invert(pose), self.truth[self._truth_sample])
+        if self._device is None:
+            to_truth, partner = self.truth_tree.query(moved)
+            to_pred, source = self._pred_tree.query(back)
+        else:
+            from metrics.kernels.cuda.icp import nearest_rows
+
+            pred, truth = self._on_device
+            partner, source = nearest_rows(moved, truth), nearest_rows(back, pred)
+            to_truth = np.linalg.norm(moved - self.truth[partner], axis=1)
+            to_pred = np.linalg.norm(back - self.pred[source], axis=1)
         return Pairs(
             moved=np.concatenate([moved, apply(pose, self.pred[source])]),
             rows=np.concatenate([partner, self._truth_sample]).astype(np.int32),
             distance=np.concatenate([to_truth, to_pred * scale_of(pose)]),
             forward=len(moved),
         )
+
+    @cached_property
+    def _on_device(self) -> tuple[Any, Any]:
+        from metrics.kernels.cuda.icp import on
+
+        return on(self._device, self.pred), on(self._device, self.truth)
 
     def residual(self, pairs: Pairs) -> float:
         """The `residual` of a Stage that ends with these pairs, truth's unit."""

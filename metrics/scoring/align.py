@@ -101,7 +101,13 @@ def align(
         elif route == "correspondences":
             transform, held_out = _from_correspondences(prediction, pred, prepared, views)
         else:
-            found = register(pred_some, _shape(prepared, truth_some, rng), seed=protocol.seed, refine=False)
+            found = register(
+                pred_some,
+                _shape(prepared, truth_some, rng),
+                seed=protocol.seed,
+                refine=False,
+                device=prepared.device,
+            )
             transform = found.target_from_source
             if found.ambiguous:
                 notes.append("the alignment is ambiguous: another pose fits about as well")
@@ -114,7 +120,8 @@ def align(
             box = truth.crop
             near = np.ones(len(inside), np.bool_) if box is None or not protocol.crop else box.contains(inside)
             if near.sum() >= FEWEST_POINTS:
-                refined = icp(pred_some[near], truth_some, normals_some, initial=transform).transform
+                stage = icp(pred_some[near], truth_some, normals_some, initial=transform, device=prepared.device)
+                refined = stage.transform
                 after = _residual(pred_some, truth_some, refined)
                 stages.append(
                     AlignmentStage(

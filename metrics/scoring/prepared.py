@@ -38,7 +38,8 @@ class PreparedTruth:
     seen: Bools  # (V, M), which views of the truth see which point
     visible: Bools  # (M,), those that count: seen by some of them, or all; where the truth has a judge, those it trusts
     judge: Judge | None = None  # of a measured truth, under protocols that leave out what was not observed
-    floors: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)  # filled by scoring: points -> metric
+    floors: dict[tuple[str | None, int], dict[str, float]] = field(default_factory=dict, repr=False)  # by scoring
+    device: str | None = None  # that the instruments run on; None is the CPU, whose digits are ranked
 
     @staticmethod
     def of(truth: Truth, protocol: Protocol) -> PreparedTruth:
@@ -65,6 +66,10 @@ class PreparedTruth:
         """The same for a protocol that differs in what concerns the prediction alone: confidence and alignment."""
         return replace(self, protocol=protocol)
 
+    def on(self, device: str | None) -> PreparedTruth:
+        """The same, measured on another device."""
+        return replace(self, device=device)
+
     @property
     def unit(self) -> float:
         """The unit in which the protocol prints lengths, in the truth's own unit."""
@@ -82,4 +87,4 @@ class PreparedTruth:
         if self.truth.vertices is not None and self.truth.faces is not None:
             return surface_distance(points, self.truth.vertices, self.truth.faces)
         samples = self.points if index is None else self.points[index]
-        return np.asarray(nearest(points, samples).distance, np.float64)
+        return np.asarray(nearest(points, samples, device=self.device).distance, np.float64)

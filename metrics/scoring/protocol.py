@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from adapters.contract import InputError
-from metrics.scoring.identity import CPU, scoring_code
+from metrics.scoring.identity import scoring_code
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 Route = Literal["none", "cameras", "correspondences", "search", "boxes"]
@@ -78,15 +78,16 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     chamfer: tuple[Formula, ...] = ("l1-sum", "l2sq-mean")  # the formulas printed, the headline first
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.02)  # of precision, recall and F-score
     rank_metric: str = "fscore@1%"
+    backend: Literal["cpu", "cuda"] = "cpu"  # whose digits are ranked, both in float64
 
     @property
     def hash(self) -> str:
         """12 hex digits over the meaning (not the prose) and the code that scores, on the CPU."""
-        return self.hash_on(CPU)
+        return self.hash_on(self.backend)
 
     def hash_on(self, backend: str) -> str:
         """The same for a backend of `metrics.kernels` by name: its digits are its own."""
-        meaning = {name: value for name, value in msgspec.to_builtins(self).items() if name not in PROSE}
+        meaning = {name: value for name, value in msgspec.to_builtins(self).items() if name not in (*PROSE, "backend")}
         return hashlib.sha256(
             msgspec.json.encode([meaning, backend, scoring_code(backend)], order="sorted")
         ).hexdigest()[:12]

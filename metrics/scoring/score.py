@@ -178,7 +178,8 @@ def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
     down) as the prediction: a fresh sample of its mesh; where it is a cloud, one random half against the other."""
     step = 10 ** max(len(str(count)) - 2, 0)
     count = count // step * step
-    if count not in prepared.floors:
+    key = (prepared.device, count)
+    if key not in prepared.floors:
         truth = prepared.truth
         rng = np.random.default_rng([prepared.protocol.seed, 1])
         if truth.vertices is not None and truth.faces is not None:
@@ -195,8 +196,8 @@ def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
         if judge is not None:
             judge = judge.over(prepared.points[second], prepared.normals[second])
         draws = _geometry(first, prepared, second, prepared.visible[second], prepared.visible[second], judge)
-        prepared.floors[count] = {name: float(np.mean(values)) for name, values in draws.values.items()}
-    return prepared.floors[count]
+        prepared.floors[key] = {name: float(np.mean(values)) for name, values in draws.values.items()}
+    return prepared.floors[key]
 
 
 def _geometry(
@@ -227,10 +228,15 @@ def _geometry(
         elif whole or len(asked) < FEWEST_POINTS:
             accuracy = prepared.distance(some, index) * per_unit
         else:
-            accuracy = np.asarray(nearest(some, prepared.points[asked]).distance, np.float64) * per_unit
+            accuracy = (
+                np.asarray(nearest(some, prepared.points[asked], device=prepared.device).distance, np.float64)
+                * per_unit
+            )
         note("accuracy", accuracy.mean())
         if len(asked) >= FEWEST_POINTS:
-            both = Distances(accuracy, nearest(prepared.points[asked], answer).distance * per_unit)
+            both = Distances(
+                accuracy, nearest(prepared.points[asked], answer, device=prepared.device).distance * per_unit
+            )
             distances = chamfer_of(both)
             note(completeness(protocol), distances.completeness)
             for formula in protocol.chamfer:
@@ -246,7 +252,8 @@ def _geometry(
                     note(f"{name}@{label}", getattr(shares, name))
         if len(of_given) >= FEWEST_POINTS:
             asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
-            note("completeness-given", nearest(prepared.points[asked], answer).distance.mean() * per_unit)
+            to_answer = nearest(prepared.points[asked], answer, device=prepared.device).distance
+            note("completeness-given", to_answer.mean() * per_unit)
     if evidence is not None:
         pred = pred[evidence.decided]
         out.judged.update(dict.fromkeys(geometry_table(protocol), float(evidence.decided.mean())))
@@ -261,7 +268,7 @@ def _geometry(
         for draw in range(protocol.emd_draws):
             rng = np.random.default_rng([protocol.seed, 1000 + draw])
             some, asked = pred[random_subset(len(pred), count, rng)], seen[random_subset(len(seen), count, rng)]
-            note("emd", emd(some, prepared.points[asked]).value * per_unit)
+            note("emd", emd(some, prepared.points[asked], device=prepared.device).value * per_unit)
     return out
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from adapters.contract import F64, Unavailable
+from adapters.contract import F64, InputError
 from metrics import nearest
 from metrics.nearest import distances, surface_distance
 
@@ -145,7 +145,7 @@ def test_tensors_and_lists_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu.device = "cuda:0"
     monkeypatch.delitem(sys.modules, "metrics.kernels.cuda.device", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(Unavailable, match=r"device cuda:0: torch is not installed \(pip install 'reconbench\[gpu\]'\)"):
+    with pytest.raises(InputError, match=r"device cuda:0: torch is not installed \(pip install 'reconbench\[gpu\]'\)"):
         nearest(gpu, cloud)  # type: ignore[arg-type]
 
 

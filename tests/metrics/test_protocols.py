@@ -50,7 +50,7 @@ def value(result: Score, metric: str) -> float:
 
 def test_every_field_that_scores_belongs_to_one_stage() -> None:
     shared = [field for fields in STAGES.values() for field in fields]
-    assert sorted([*shared, *PROSE, "name", "version"]) == sorted(Protocol.__struct_fields__)
+    assert sorted([*shared, *PROSE, "name", "version", "backend"]) == sorted(Protocol.__struct_fields__)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 import triton
 
-from adapters.contract import Unavailable
+from adapters.contract import InputError
 
 Tensor: TypeAlias = Any  # a torch.Tensor: torch is not installed everywhere, and then has no types
 Kernel: TypeAlias = Any  # a function under triton.jit
@@ -41,23 +41,18 @@ def interpreted() -> bool:
 def resolve(name: str) -> Device:
     """The torch device called `name`, "cuda" or "cuda:N"; the CPU under Triton's interpreter.
 
-    Raises Unavailable where there is none, or none that the kernels can be compiled for."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: {name!r} seen, cpu, cuda or cuda:N wanted") from error
+    Raises InputError where there is none, or none that the kernels can be compiled for."""
     if interpreted():
         return torch.device("cpu")
-    if device.type != "cuda":
-        raise ValueError(f"device: {name!r} seen, cpu, cuda or cuda:N wanted")
+    device = torch.device(name)
     if not torch.cuda.is_available():
-        raise Unavailable(f"device {name}: torch {torch.__version__} sees no CUDA device here")
+        raise InputError(f"device {name}: torch {torch.__version__} sees no CUDA device here")
     index = torch.cuda.current_device() if device.index is None else device.index
     if index >= torch.cuda.device_count():
-        raise Unavailable(f"device {name}: {torch.cuda.device_count()} CUDA devices are here, numbered from 0")
+        raise InputError(f"device {name}: {torch.cuda.device_count()} CUDA devices are here, numbered from 0")
     capability = torch.cuda.get_device_capability(index)
     if capability < OLDEST:
-        raise Unavailable(
+        raise InputError(
             f"device {name}: compute capability {'.'.join(map(str, capability))} seen, "
             f"{'.'.join(map(str, OLDEST))} or newer wanted"
         )

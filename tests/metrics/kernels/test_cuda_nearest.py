@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: extra `kernels-test`")
 pytest.importorskip("triton", reason="triton is not installed: extra `kernels-test`")
 
-from adapters.contract import F64, Unavailable
+from adapters.contract import F64, InputError
 from metrics import chamfer, fscore, nearest
 from metrics.kernels.cuda import device
 from metrics.kernels.cuda import nearest as kernels
@@ -190,16 +190,16 @@ def test_a_device_that_is_not_here_or_too_old_is_one_sentence(monkeypatch: pytes
     cloud = np.zeros((2, 3))
     monkeypatch.setattr(device, "interpreted", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(Unavailable, match=r"device cuda: torch .* sees no CUDA device here"):
+    with pytest.raises(InputError, match=r"device cuda: torch .* sees no CUDA device here"):
         nearest(cloud, cloud, device="cuda")
     with pytest.raises(ValueError, match=r"device: 'tpu' seen, cpu, cuda or cuda:N wanted"):
         nearest(cloud, cloud, device="tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
-    with pytest.raises(Unavailable, match=r"device cuda:1: 1 CUDA devices are here, numbered from 0"):
+    with pytest.raises(InputError, match=r"device cuda:1: 1 CUDA devices are here, numbered from 0"):
         nearest(cloud, cloud, device="cuda:1")
-    with pytest.raises(Unavailable, match=r"device cuda:0: compute capability 7.5 seen, 8.0 or newer wanted"):
+    with pytest.raises(InputError, match=r"device cuda:0: compute capability 7.5 seen, 8.0 or newer wanted"):
         nearest(cloud, cloud, device="cuda:0")
 
 
