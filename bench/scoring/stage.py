@@ -25,7 +25,8 @@ def score_records(
     gone: Callable[[TrialRecord], None] = lambda record: None,
 ) -> Iterator[tuple[TrialRecord, ScoreRecord]]:
     """Score every record under `protocol` and every truth of its scene, or under `truth` alone; what is stored already
-    is not computed again unless `again`; `device` as in `score_trial`, for all but the variants. With `sweeps` the protocol's variants are scored too, and not yielded.
+    is not computed again unless `again`. With `sweeps` the protocol's variants are scored too, and not yielded.
+    `device` as in `score_trial`; the variants are always measured by the protocol's own backend.
 
     `gone` is told of a record whose scene is no longer where it was; what was run for the clock is passed over."""
     wanted = load_protocol(protocol)
