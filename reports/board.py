@@ -16,7 +16,7 @@ import numpy as np
 
 from adapters.contract import TruthKind
 from reports.ranking import ENOUGH_SCENES, Agreement, Cell, Comparisons, agreement, compare, interval, ranks
-from reports.schema import TRUTHS, Better, Scope, ScoreRow, Tables, TrialRow, TruthCard, metric_order
+from reports.schema import TRUTHS, Better, OfBoard, Scope, ScoreRow, Tables, TrialRow, TruthCard, metric_order
 
 # What tells two systems of one adapter apart, besides its name.
 VARIANT = ("weights", "device", "options", "adapter_hash", "environment")
@@ -96,6 +96,12 @@ class Score:
         if self.good:
             return "ok" if len(self.good) == len(self.cells) else "partial"
         return Counter(cell.status for cell in self.cells).most_common(1)[0][0] if self.cells else "not_run"
+
+
+def of_board(board: Board, views: int, truth: TruthKind) -> OfBoard:
+    """What names the rows of `board` at one number of views, under one truth, in a file."""
+    hashed = board.protocol_hash
+    return OfBoard(inputs=board.inputs, scope=board.scope, views=views, protocol_hash=hashed, truth=truth)
 
 
 ScoreMap = Mapping[tuple[TruthKind, str], Score]  # (truth, metric id) -> score

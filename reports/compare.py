@@ -9,37 +9,15 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from reports.page.render import render, write_assets
-from reports.schema import Better, ChangeRow, Scope, Tables, TrialRow, checked, table, write_csv
+from reports.schema import Better, ChangeRow, OfValue, Scope, Tables, TrialRow, checked, table, write_csv
 
 GAPS = ("now fails", "vanished", "now works", "new", "fails still")
 NOT_COMPARED = "not compared"
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """What pairs a value of one run with the other run's."""
-
-    adapter: str
-    inputs: str
-    scope: Scope
-    scene: str
-    views: int
-    view_ids: str
-    repeat: int
-    device: str
-    truth: str  # "" for costs
-    quantity: str
-
-    @staticmethod
-    def of(trial: TrialRow | ChangeRow, truth: str = "", quantity: str = "") -> Place:
-        """Of a trial, and of one of its values."""
-        cell = (trial.scene, trial.views, trial.view_ids, trial.repeat, trial.device)
-        return Place(trial.adapter, trial.inputs, trial.scope, *cell, truth, quantity)
 
 
 @dataclass(frozen=True)
@@ -82,7 +60,7 @@ def changes(before: Tables, after: Tables) -> list[ChangeRow]:
     return [_change(place, first.get(place), second.get(place)) for place in sorted({*first, *second})]
 
 
-def _change(place: Place, old: Side | None, new: Side | None) -> ChangeRow:
+def _change(of: OfValue, old: Side | None, new: Side | None) -> ChangeRow:
     known = new or old
     assert known is not None
     change = noise = None
@@ -91,16 +69,7 @@ def _change(place: Place, old: Side | None, new: Side | None) -> ChangeRow:
         if old.noise is not None and new.noise is not None:
             noise = math.hypot(old.noise, new.noise)
     return ChangeRow(
-        adapter=place.adapter,
-        inputs=place.inputs,
-        scope=place.scope,
-        scene=place.scene,
-        views=place.views,
-        view_ids=place.view_ids,
-        repeat=place.repeat,
-        device=place.device,
-        truth=place.truth,
-        quantity=place.quantity,
+        of=of,
         unit=known.unit,
         good=known.better,
         before=old.value if old else None,
@@ -114,7 +83,7 @@ def _change(place: Place, old: Side | None, new: Side | None) -> ChangeRow:
     )
 
 
-def _readings(tables: Tables) -> Iterator[tuple[Place, Side]]:
+def _readings(tables: Tables) -> Iterator[tuple[OfValue, Side]]:
     """Every score and cost by what pairs it with the other run's."""
     trials = {trial.key: trial for trial in tables.trials}
     for score in tables.scores:
@@ -125,7 +94,7 @@ def _readings(tables: Tables) -> Iterator[tuple[Place, Side]]:
         noise = None if score.low is None or score.high is None else (score.high - score.low) / 2
         status = score.status if trial.status == "ok" else trial.status
         side = Side(status, score.value, noise, score.note, score.unit, score.better, score.truth_id)
-        yield Place.of(trial, score.truth, score.metric), side
+        yield _named(trial, score.truth, score.metric), side
     for trial in trials.values():
         note = trial.message or ("timed on a busy machine" if trial.busy else "")
         noise = None
@@ -141,7 +110,17 @@ def _readings(tables: Tables) -> Iterator[tuple[Place, Side]]:
                 cost = spread = None
             elif cost is None:
                 continue
-            yield Place.of(trial, "", name), Side(trial.status, cost, spread, note, unit, "lower", trial.hardware)
+            yield _named(trial, "", name), Side(trial.status, cost, spread, note, unit, "lower", trial.hardware)
+
+
+def _named(trial: TrialRow, truth: str, quantity: str) -> OfValue:
+    cell = (trial.scene, trial.views, trial.view_ids, trial.repeat, trial.device)
+    return OfValue(trial.adapter, trial.inputs, trial.scope, *cell, truth, quantity)
+
+
+def _trial(row: ChangeRow) -> OfValue:
+    """What the row's trial is paired by."""
+    return replace(row.of, truth="", quantity="")
 
 
 def _verdict(old: Side | None, new: Side | None, change: float | None, noise: float | None) -> str:
@@ -167,7 +146,8 @@ def summary(rows: Iterable[ChangeRow]) -> list[Summary]:
     groups: dict[tuple[str, str, Scope, int, str, str, str, Better], list[tuple[float, float, str]]] = defaultdict(list)
     for row in rows:
         if row.before is not None and row.after is not None and not row.verdict.endswith(NOT_COMPARED):
-            group = (row.adapter, row.inputs, row.scope, row.views, row.truth, row.quantity, row.unit, row.good)
+            of = row.of
+            group = (of.adapter, of.inputs, of.scope, of.views, of.truth, of.quantity, row.unit, row.good)
             groups[group].append((row.before, row.after, row.verdict))
     out = []
     for group, cells in sorted(groups.items()):
@@ -190,7 +170,7 @@ def write_comparison(
         runs=(before.run, after.run),
         run=after.run,
         counts=dict(Counter(row.verdict for row in rows).most_common()),
-        trials=len({Place.of(row) for row in rows}),
+        trials=len(set(map(_trial, rows))),
         gaps=[
             (verdict, found) for verdict in GAPS if (found := _by_trial(row for row in rows if row.verdict == verdict))
         ],
@@ -216,21 +196,24 @@ def sentences(rows: list[ChangeRow]) -> Iterator[str]:
     yield ", ".join(f"{count} {verdict}" for verdict, count in Counter(row.verdict for row in rows).most_common())
     for verdict in GAPS:
         for row, quantities in _by_trial(row for row in rows if row.verdict == verdict):
-            yield f"{verdict}: {row.adapter} on {row.scene}, {row.views} views: {len(quantities)} values"
+            yield f"{verdict}: {_where(row)}: {len(quantities)} values"
     for row in rows:
         if row.verdict in ("worse", "better"):
-            what = f"{row.quantity} ({row.truth} truth)" if row.truth else row.quantity
+            what = f"{row.of.quantity} ({row.of.truth} truth)" if row.of.truth else row.of.quantity
             noise = f", noise ±{row.noise:.2g}" if row.noise is not None else ""
-            where = f"{row.adapter} on {row.scene}, {row.views} views"
-            yield f"{row.verdict}: {where}, {what}: {row.before:.4g} -> {row.after:.4g}{noise}"
+            yield f"{row.verdict}: {_where(row)}, {what}: {row.before:.4g} -> {row.after:.4g}{noise}"
+
+
+def _where(row: ChangeRow) -> str:
+    return f"{row.of.adapter} on {row.of.scene}, {row.of.views} views"
 
 
 def _by_trial(rows: Iterable[ChangeRow]) -> list[tuple[ChangeRow, list[str]]]:
     """The rows, a trial at a time: its first row and what it concerns."""
-    trials: dict[Place, list[ChangeRow]] = {}
+    trials: dict[OfValue, list[ChangeRow]] = {}
     for row in rows:
-        trials.setdefault(Place.of(row), []).append(row)
+        trials.setdefault(_trial(row), []).append(row)
     return [
-        (group[0], [f"{row.quantity} ({row.truth})" if row.truth else row.quantity for row in group])
+        (group[0], [f"{row.of.quantity} ({row.of.truth})" if row.of.truth else row.of.quantity for row in group])
         for group in trials.values()
     ]

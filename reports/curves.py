@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from adapters.contract import TruthKind
 from reports.board import Board, Leaderboard, Row
-from reports.schema import CurveRow
+from reports.schema import CurveRow, OfCurve
 
 COSTS = (("warm_seconds", "s"), ("cold_seconds", "s"), ("peak_rss_bytes", "bytes"), ("device_peak_bytes", "bytes"))
 
@@ -78,23 +78,15 @@ def _cost(row: Row, quantity: str) -> Point:
 def curve_rows(curves: Iterable[Curve], scene: str = "") -> Iterator[CurveRow]:
     """A row a point of a curve, of one `scene` or over all."""
     for curve in curves:
-        for point in curve.points:
-            yield CurveRow(
-                inputs=curve.board.inputs,
-                scope=curve.board.scope,
-                protocol=curve.board.protocol,
-                protocol_hash=curve.board.protocol_hash,
-                system=curve.system,
-                title=curve.title,
-                quantity=curve.quantity,
-                unit=curve.unit,
-                truth=curve.truth or "",
-                hardware=curve.hardware,
-                scene=scene,
-                views=point.views,
-                value=point.value,
-                low=point.low,
-                high=point.high,
-                cells_ok=point.cells_ok,
-                cells=point.cells,
-            )
+        of = OfCurve(
+            **vars(curve.board),
+            system=curve.system,
+            title=curve.title,
+            quantity=curve.quantity,
+            unit=curve.unit,
+            truth=curve.truth or "",
+            hardware=curve.hardware,
+            scene=scene,
+        )
+        for p in curve.points:
+            yield CurveRow(of, p.views, p.value, p.low, p.high, p.cells_ok, p.cells)

@@ -10,9 +10,10 @@ import pandas as pd
 
 from adapters.contract import TruthKind
 from reports import text
-from reports.board import Board, Group, Leaderboard, Metric, Row, Score, Standing
+from reports.board import Board, Group, Leaderboard, Metric, Row, Score, Standing, of_board
 from reports.ranking import ENOUGH_SCENES
 from reports.schema import (
+    MADE_WITH,
     SCORES_COLUMNS,
     Cell,
     Column,
@@ -47,6 +48,7 @@ def leaderboard_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
         *(_behind(truth, column) for truth in board.truths for column in columns(TruthColumns)),
         *(_behind(f"{truth}.{name}", column) for truth, name in order for column in columns(MetricColumns)),
         *columns(LeaderboardCosts),
+        *MADE_WITH,
     ]
     return frame(described, [_leaderboard_cells(board, row, order, run) for row in board.rows])
 
@@ -68,6 +70,8 @@ def _leaderboard_cells(
         name = f"{truth}.{metric}"
         values = cells(_metric_columns(row.scores.get((truth, metric))))
         out |= {name: values.pop("value")} | {f"{name}.{field}": value for field, value in values.items()}
+    made_with = cells(row.first)
+    out |= {column.name: made_with[column.name] for column in MADE_WITH}
     return out | cells(_leaderboard_costs(row, run))
 
 
@@ -115,7 +119,6 @@ def _metric_columns(score: Score | None) -> MetricColumns:
 
 
 def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
-    first = row.first
 
     def seconds(field: str) -> float | None:
         spread = row.seconds(field)
@@ -138,17 +141,8 @@ def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
         device_peak_bytes=most("device_peak_bytes"),
         timing_status=_timing_status(row),
         busy_trials=sum(trial.busy for trial in row.timed),
-        parameters=first.parameters,
         points=int(points.middle) if points else None,
-        weights=first.weights,
-        kin=first.kin,
-        reference=first.reference,
-        external=first.external,
-        device=first.device,
-        options=first.options,
         hardware=" | ".join(row.hardware),
-        environment=first.environment,
-        adapter_hash=first.adapter_hash,
         protocol=row.board.protocol,
         protocol_hash=row.board.protocol_hash,
         trials=" ".join(trial.key for trial in row.trials),
@@ -196,16 +190,13 @@ def comparisons_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
 
 def _comparisons(group: Group, run: RunInfo) -> Iterator[ComparisonRow]:
     for truth, compared in group.comparisons.items():
+        at = of_board(group.board, group.views, truth)
         for i, system in enumerate(compared.systems):
             for j, other in enumerate(compared.systems):
                 if i == j:
                     continue
                 yield ComparisonRow(
-                    inputs=group.board.inputs,
-                    scope=group.board.scope,
-                    views=group.views,
-                    protocol_hash=group.board.protocol_hash,
-                    truth=truth,
+                    at=at,
                     metric=run.rank_metric,
                     system=system,
                     other=other,

@@ -17,7 +17,7 @@ from reports.curves import Curve, curve_rows
 from reports.laws import Fit, LargestCount, Points, Scaling, gather, judge
 from reports.page.render import render, write_assets
 from reports.published import FOLDER
-from reports.schema import CurveRow, LawRow, TableError, table, write_csv
+from reports.schema import CurveRow, LawRow, OfCurve, OfSeries, TableError, table, write_csv
 
 DRAWN = ("accuracy", "completeness-given", "completeness-visible")  # of the quality curves
 COSTS = ("time", "memory")  # the published metrics that are costs
@@ -26,20 +26,12 @@ SAMPLES = 60  # points of a drawn law
 Quality = Mapping[str, Sequence[Curve]]  # by scene; "": over every scene
 
 
-@dataclass(frozen=True)
-class Series:
+@dataclass(frozen=True, kw_only=True)
+class Series(OfSeries):
     """One cost of one system against a count."""
 
-    system: str
-    quantity: str
-    unit: str
     points: Points
-    scene: str = ""
-    inputs: str = ""
-    scope: str = ""
-    hardware: str = ""
     limit: float | None = None  # of the device, in `unit`: where the series must end
-    note: str = ""
     distrust: str = ""  # why no law may be named from these points, whatever they say
 
     @cached_property
@@ -115,7 +107,7 @@ def read_series(path: Path, limit: float | None = None) -> Series:
         points = gather(*columns)
     except TableError as error:
         raise TableError(f"{path}: {error}") from error
-    return Series(path.stem, "value", "", points, limit=limit)
+    return Series(system=path.stem, quantity="value", unit="", points=points, limit=limit)
 
 
 def published_series(folder: Path = FOLDER) -> list[Series]:
@@ -127,7 +119,8 @@ def published_series(folder: Path = FOLDER) -> list[Series]:
         for (_, system, metric, unit), rows in table[table["metric"].isin(COSTS)].groupby(keys, sort=False):
             if rows["views"].nunique() > 2:
                 points = gather(rows["views"], rows["value"])
-                out.append(Series(str(system), str(metric), str(unit), points, note=f"as {path.stem} reports"))
+                note = f"as {path.stem} reports"
+                out.append(Series(system=str(system), quantity=str(metric), unit=str(unit), points=points, note=note))
     return out
 
 
@@ -137,14 +130,7 @@ def law_rows(series: Series) -> Iterator[LawRow]:
     for fit in scaling.fits:
         held = scaling.held_out.get(fit.law)
         yield LawRow(
-            system=series.system,
-            inputs=series.inputs,
-            scope=series.scope,
-            scene=series.scene,
-            hardware=series.hardware,
-            quantity=series.quantity,
-            unit=series.unit,
-            note=series.note,
+            series=series,
             counts=len(series.points.n),
             smallest=float(series.points.n[0]),
             largest=float(series.points.n[-1]),
@@ -182,26 +168,19 @@ def _coefficients(fit: Fit) -> dict[str, float]:
 def _cost_rows(series: Series) -> Iterator[CurveRow]:
     """A row a count: median and ends of its repeats."""
     points = series.points
+    of = OfCurve(
+        system=series.system,
+        title=series.system,
+        inputs=series.inputs,
+        scope=series.scope,
+        quantity=series.quantity,
+        unit=series.unit,
+        hardware=series.hardware,
+        scene=series.scene,
+    )
     for n, value, (low, high), repeats in zip(points.n, points.values, points.ends, points.repeats, strict=True):
-        yield CurveRow(
-            inputs=series.inputs,
-            scope=series.scope,
-            protocol="",
-            protocol_hash="",
-            system=series.system,
-            title=series.system,
-            quantity=series.quantity,
-            unit=series.unit,
-            truth="",
-            hardware=series.hardware,
-            scene=series.scene,
-            views=int(n) if float(n).is_integer() else float(n),
-            value=float(value),
-            low=float(low),
-            high=float(high),
-            cells_ok=int(repeats),
-            cells=int(repeats),
-        )
+        count = int(n) if float(n).is_integer() else float(n)
+        yield CurveRow(of, count, float(value), float(low), float(high), int(repeats), int(repeats))
 
 
 def point_rows(found: Sequence[Series], quality: Quality) -> Iterator[CurveRow]:

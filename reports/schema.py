@@ -73,9 +73,22 @@ _DTYPES = {bool: "bool", int: "int64", float: "float64", str: "object", tuple: "
 
 @functools.cache
 def columns(row: type) -> tuple[Column, ...]:
-    """The columns that a row's fields declare."""
+    """The columns that a row's fields declare; a field that is a row itself stands for its own columns."""
+    out: list[Column] = []
+    for name, hint in _hints(row).items():
+        out += columns(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else [_column(name, hint)]
+    return tuple(out)
+
+
+@functools.cache
+def _hints(row: type) -> dict[str, Any]:
     hints = get_type_hints(row, include_extras=True)
-    return tuple(_column(field.name, hints[field.name]) for field in dataclasses.fields(row))
+    return {field.name: hints[field.name] for field in dataclasses.fields(row)}
+
+
+def picked(row: type, *names: str) -> tuple[Column, ...]:
+    """Those columns of a row, in the order of the row."""
+    return tuple(column for column in columns(row) if column.name in names)
 
 
 def _column(name: str, hint: Any) -> Column:
@@ -92,9 +105,18 @@ def _column(name: str, hint: Any) -> Column:
     return Column(name, dtype, optional, values, of.unit, of.meaning)
 
 
-def cells(row: Any) -> dict[str, Cell]:
-    """A row's fields as a file has them: texts that are several stand joined by commas."""
-    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in _fields(row).items()}
+def cells(row: Any, kind: type | None = None) -> dict[str, Cell]:
+    """A row's fields, those of `kind`, as a file has them: texts that are several stand joined by commas."""
+    out: dict[str, Cell] = {}
+    for name, hint in _hints(kind or type(row)).items():
+        value = getattr(row, name)
+        of_row = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        out |= cells(value, hint) if of_row else {name: _cell(value)}
+    return out
+
+
+def _cell(value: Any) -> Cell:
+    return ",".join(value) if isinstance(value, tuple) else value
 
 
 def _fields(row: Any) -> dict[str, Any]:
@@ -437,7 +459,7 @@ def metric_order(metrics: Iterable[str], first: str) -> list[str]:
 @dataclass(frozen=True, kw_only=True)
 class LeaderboardRow:
     """leaderboard.csv: one system on one board at one number of views; then the columns of every truth and metric, then
-    `LeaderboardCosts`."""
+    `LeaderboardCosts` and `MADE_WITH`."""
 
     inputs: Inputs
     scope: OutputScope
@@ -485,7 +507,7 @@ class MetricColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaderboardCosts:
-    """leaderboard.csv, the last columns: what the row cost, and what it was made with."""
+    """leaderboard.csv: what the row cost, and what it was made of."""
 
     load_seconds: Annotated[float | None, Of("median over its trials", "s")]
     cold_seconds: Annotated[float | None, Of("the first call, median over its trials", "s")]
@@ -498,43 +520,51 @@ class LeaderboardCosts:
     device_peak_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
     timing_status: Annotated[str, Of("ok, or why the times are empty")]
     busy_trials: Annotated[int, Of("how many trials were timed on a busy machine")]
-    parameters: Annotated[int | None, Of("of the network; missing where there is none")]
     points: Annotated[int | None, Of("how many it predicted, median over its trials")]
-    weights: Annotated[WeightsKind, Of("random ones are timed and never scored")]
-    kin: Annotated[tuple[str, ...], Of("systems it shares method or code with")]
-    reference: Annotated[bool, Of("it was given the truth: never ranked")]
-    external: Annotated[bool, Of("the prediction was made elsewhere: never ranked")]
-    device: Annotated[str, Of("cpu, cuda:0 ...")]
-    options: Annotated[str, Of("json object")]
     hardware: Annotated[str, Of("its machines, joined by |; times of two are never mixed")]
-    environment: Annotated[str, Of("hash of the interpreter and its packages")]
-    adapter_hash: Annotated[str, Of("hash of the adapter's folder")]
     protocol: ProtocolName
     protocol_hash: ProtocolHash
     trials: Annotated[str, Of("its trials' keys, joined by a space")]
     version: Annotated[str, Of("of Reconbench")]
 
 
+# leaderboard.csv, the last columns: what all trials of a row have in common.
+MADE_WITH = picked(
+    TrialRow,
+    *("parameters", "kin", "reference", "external", "weights", "device", "options", "environment", "adapter_hash"),
+)
+
 # scores.csv: a score and what names its trial; a trial that was never scored has one row without a metric.
-OF_ITS_TRIAL = ("title", "view_ids", "device", "weights", "reference", "external", "kin", "hardware", "prediction")
-SCORES_COLUMNS = (*columns(ScoreRow), *(column for column in columns(TrialRow) if column.name in OF_ITS_TRIAL))
+SCORES_COLUMNS = (
+    *columns(ScoreRow),
+    *picked(
+        TrialRow, "title", "view_ids", "device", "weights", "reference", "external", "kin", "hardware", "prediction"
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurveRow:
-    """curves.csv: one system's value at one number of views; an empty value is a gap in its curve."""
+class OfCurve:
+    """What names a curve."""
 
     inputs: Inputs
     scope: Annotated[str, Of("what it reconstructs; empty for a file of one's own")]
-    protocol: ProtocolName
-    protocol_hash: ProtocolHash
+    protocol: ProtocolName = ""
+    protocol_hash: ProtocolHash = ""
     system: System
     title: Title
     quantity: Annotated[str, Of("a metric, or a cost: warm_seconds, peak_rss_bytes ...")]
     unit: UnitName
-    truth: Annotated[str, Of("the truth of a metric; empty for costs")]
+    truth: Annotated[str, Of("the truth of a metric; empty for costs")] = ""
     hardware: Annotated[str, Of("of costs: curves of two machines are never compared")]
     scene: Annotated[str, Of("the scene; empty over all of them")]
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """curves.csv: one system's value at one number of views; an empty value is a gap in its curve."""
+
+    curve: OfCurve
     views: Annotated[int | float, Of("how many views it was given, or the count that a file of one's own names")]
     value: Annotated[float | None, Of("mean of a metric, median of a cost", "as `unit`")]
     low: Annotated[float | None, Of("lower end of the mean's interval; the least of a cost", "as `unit`")]
@@ -555,9 +585,10 @@ class OfBoard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonRow(OfBoard):
+class ComparisonRow:
     """comparisons.csv: an ordered pair of ranked systems."""
 
+    at: OfBoard
     metric: Annotated[str, Of("the metric that ranks")]
     system: System
     other: Annotated[str, Of("the system it is compared with")]
@@ -574,9 +605,10 @@ class ComparisonRow(OfBoard):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StabilityRow(OfBoard):
+class StabilityRow:
     """stability.csv: an ordered pair of ranked systems that were swept."""
 
+    at: OfBoard
     system: System
     other: Annotated[str, Of("the system it is compared with")]
     share_won: Annotated[float, Of("of the comparisons, by `system`; .5 is a coin")]
@@ -586,9 +618,10 @@ class StabilityRow(OfBoard):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptRow(OfBoard):
+class KeptRow:
     """kept.csv: a system's score against the share of its surest points."""
 
+    at: OfBoard
     system: System
     metric: MetricId
     keep: Annotated[float, Of("share that the protocol asked for")]
@@ -603,19 +636,20 @@ class OfSeries:
     """What names a cost of one system against a count."""
 
     system: System
-    inputs: Inputs
-    scope: Annotated[str, Of("what it reconstructs; empty for a file of one's own")]
-    scene: SceneName
-    hardware: Annotated[str, Of("the machine; costs of two are never compared")]
+    inputs: Inputs = ""
+    scope: Annotated[str, Of("what it reconstructs; empty for a file of one's own")] = ""
+    scene: SceneName = ""
+    hardware: Annotated[str, Of("the machine; costs of two are never compared")] = ""
     quantity: Annotated[str, Of("warm_seconds, peak_rss ...")]
     unit: Annotated[str, Of("s or MiB; empty for a file of one's own")]
-    note: Annotated[str, Of("where the values come from, if not from a store")]
+    note: Annotated[str, Of("where the values come from, if not from a store")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LawRow(OfSeries):
+class LawRow:
     """laws.csv: one law fitted to one cost."""
 
+    series: OfSeries
     counts: Annotated[int, Of("how many different counts")]
     smallest: Annotated[float, Of("the smallest count")]
     largest: Annotated[float, Of("the largest count")]
@@ -651,9 +685,9 @@ class LawRow(OfSeries):
     count_high: Annotated[int | None, Of("upper end")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChangeRow:
-    """compare.csv: one value of two runs."""
+@dataclass(frozen=True, order=True)
+class OfValue:
+    """What pairs a value of one run with the other run's."""
 
     adapter: Adapter
     inputs: Inputs
@@ -665,6 +699,13 @@ class ChangeRow:
     device: Annotated[str, Of("cpu, cuda:0 ...")]
     truth: Annotated[str, Of("the truth of a metric; empty for costs")]
     quantity: Annotated[str, Of("a metric, or a cost: warm_seconds, peak_rss_bytes ...")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeRow:
+    """compare.csv: one value of two runs."""
+
+    of: OfValue
     unit: UnitName
     good: Annotated[Better, Of("which way is good")]
     before: Annotated[float | None, Of("in the first run", "as `unit`")]

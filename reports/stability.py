@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from adapters.contract import F64, Bools, TruthKind
-from reports.board import Group, Leaderboard, Row
+from reports.board import Group, Leaderboard, Row, of_board
 from reports.schema import KeptRow, RunInfo, StabilityRow, SweepRow, Tables
 
 DRAWS = 400  # of scenes and values, under each variant
@@ -193,11 +193,7 @@ def stability_rows(board: Leaderboard, sweeps: Sweeps) -> Iterator[StabilityRow]
                 for j, other in enumerate(found.systems):
                     if i != j:
                         yield StabilityRow(
-                            inputs=group.board.inputs,
-                            scope=group.board.scope,
-                            views=group.views,
-                            protocol_hash=group.board.protocol_hash,
-                            truth=truth,
+                            at=of_board(group.board, group.views, truth),
                             system=system,
                             other=other,
                             share_won=float(found.share[i, j]),
@@ -213,11 +209,7 @@ def kept_rows(board: Leaderboard, sweeps: Sweeps) -> Iterator[KeptRow]:
         for truth, metric in row.scores:
             for point in sweeps.kept(row, truth, metric):
                 yield KeptRow(
-                    inputs=row.board.inputs,
-                    scope=row.board.scope,
-                    views=row.views,
-                    protocol_hash=row.board.protocol_hash,
-                    truth=truth,
+                    at=of_board(row.board, row.views, truth),
                     system=row.system,
                     metric=metric,
                     keep=point.asked,

@@ -30,7 +30,9 @@ def failing(tables: Tables, key: str) -> Tables:
 
 def verdicts(before: Tables, after: Tables, adapter: str, scene: str, views: int) -> dict[tuple[str, str], str]:
     rows = changes(before, after)
-    return {(r.quantity, r.truth): r.verdict for r in rows if (r.adapter, r.scene, r.views) == (adapter, scene, views)}
+    named = [(row.of, row.verdict) for row in rows]
+    place = (adapter, scene, views)
+    return {(of.quantity, of.truth): verdict for of, verdict in named if (of.adapter, of.scene, of.views) == place}
 
 
 def test_a_run_compared_with_itself_has_not_changed(tables: Tables) -> None:
