@@ -9,14 +9,16 @@ from typing import Any
 from adapters.contract import Reconstruction
 from bench.gate.readings import Readings, read
 from bench.scoring.collect import make_tables
+from bench.scoring.score import score_record
 from bench.scoring.stage import score_records
 from bench.systems.cards import Card
 from bench.systems.measure import Hardware, Policy, Steps
 from bench.trials.plan import read_truth
-from bench.trials.records import ScoredValue, ScoreRecord, TrialRecord
+from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from data.scene import Scene
 from metrics.scoring.protocol import load_protocol, metric_table
+from metrics.scoring.score import Score, Value
 from metrics.scoring.truth import Truth
 from reports.board import leaderboard
 from reports.export import comparisons_csv, leaderboard_csv
@@ -72,25 +74,12 @@ def leaderboard_readings(scene: Scene, views: tuple[str, ...]) -> Readings:
 def _synthetic_score(record: TrialRecord, truth: Truth, protocol_name: str, deficit: float) -> ScoreRecord:
     """A score that is worse in every metric the larger `deficit`."""
     protocol = load_protocol(protocol_name)
-    values = [
-        ScoredValue(name, unit, better, "ok", value, value - 0.01, value + 0.01, 0.5)
-        for name, (unit, better) in metric_table(protocol).items()
+    values = {
+        name: Value("ok", value, value - 0.01, value + 0.01, 0.5)
+        for name, (_, better) in metric_table(protocol).items()
         for value in ((0.9 - 0.1 * deficit) if better == "higher" else (1 + deficit),)
-    ]
-    return ScoreRecord(
-        trial=record.key,
-        truth=truth.kind,
-        truth_id=truth.id,
-        truth_made_by=list(truth.made_by),
-        protocol=protocol.name,
-        protocol_version=protocol.version,
-        protocol_hash=protocol.hash,
-        values=values,
-        stages=[],
-        points=record.points,
-        unobserved=0,
-        notes=[],
-    )
+    }
+    return score_record(record.key, truth, protocol, Score(values, points=record.points))
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,7 @@ from reports.schema import (
     AlignmentRow,
     CloudRow,
     LeftOutRow,
+    OfTrial,
     RemarkRow,
     RunInfo,
     SceneRow,
@@ -174,15 +175,9 @@ def _trial_row(store: Store, record: TrialRecord) -> TrialRow:
     calls = record.warm or ([record.cold] if record.cold else [])
     card = record.card
     return TrialRow(
-        key=record.key,
-        adapter=record.system,
+        **vars(_of_trial(record)),
         title=card.title,
-        inputs=record.inputs,
-        scope=card.scope,
-        scene=record.scene,
-        views=len(record.views),
         view_ids=" ".join(record.views),
-        repeat=record.seed,
         device=record.device,
         status=record.status,
         message=record.message,
@@ -216,6 +211,18 @@ def _trial_row(store: Store, record: TrialRecord) -> TrialRow:
     )
 
 
+def _of_trial(record: TrialRecord) -> OfTrial:
+    return OfTrial(
+        key=record.key,
+        adapter=record.system,
+        inputs=record.inputs,
+        scope=record.card.scope,
+        scene=record.scene,
+        views=len(record.views),
+        repeat=record.seed,
+    )
+
+
 def _median(seconds: list[float]) -> float | None:
     return float(np.median(seconds)) if seconds else None
 
@@ -228,13 +235,7 @@ def _weights_kind(record: TrialRecord) -> WeightsKind:
 def _score_rows(record: TrialRecord, score: ScoreRecord) -> Iterator[ScoreRow]:
     for value in score.values:
         yield ScoreRow(
-            key=record.key,
-            adapter=record.system,
-            inputs=record.inputs,
-            scope=record.card.scope,
-            scene=record.scene,
-            views=len(record.views),
-            repeat=record.seed,
+            **vars(_of_trial(record)),
             truth=score.truth,
             truth_id=score.truth_id,
             truth_made_by=tuple(score.truth_made_by),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shlex
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from adapters.contract import Cameras, InputError, Reconstruction
+from adapters.contract import InputError, Reconstruction
 from bench.systems.cards import Card
 from bench.systems.measure import Policy, hardware, now
 from bench.trials.records import TrialRecord
@@ -87,13 +88,4 @@ def _in_order(prediction: Reconstruction, views: list[str], order: tuple[str, ..
         raise InputError(f"cameras: {len(views) - len(set(views))} views have two cameras, one each wanted")
     assert prediction.cameras is not None
     rows = np.argsort([order.index(view) for view in views])
-    cameras: Cameras = prediction.cameras.take(rows)
-    return Reconstruction(
-        points=prediction.points,
-        frame=prediction.frame,
-        scale=prediction.scale,
-        colors=prediction.colors,
-        mesh=prediction.mesh,
-        cameras=cameras,
-        registered=prediction.registered,
-    )
+    return dataclasses.replace(prediction, cameras=prediction.cameras.take(rows))

@@ -16,6 +16,7 @@ from bench.trials.store import Store
 from data.scene import Scene
 from metrics.scoring.protocol import Align, Protocol, load_protocol, metric_table
 from metrics.scoring.score import ErrorCloud, PreparedTruth, Score, ScoringError, Value, score
+from metrics.scoring.truth import Truth
 
 UNSEEN = 200  # the grey of truth points that no image shows
 
@@ -70,15 +71,22 @@ def score_trial(
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
         result = _score(store, record, scene, kind, protocol, brief, device)
+    done = score_record(record.key, truth, protocol, result, backend)
+    store.put_score(done, result.cloud)
+    return done
+
+
+def score_record(trial: str, truth: Truth, protocol: Protocol, result: Score, backend: str = "cpu") -> ScoreRecord:
+    """What is kept of a score that `backend` measured."""
     units = metric_table(protocol)
-    done = ScoreRecord(
-        trial=record.key,
+    return ScoreRecord(
+        trial=trial,
         truth=truth.kind,
         truth_id=truth.id,
         truth_made_by=list(truth.made_by),
         protocol=protocol.name,
         protocol_version=protocol.version,
-        protocol_hash=digest,
+        protocol_hash=protocol.hash_on(backend),
         values=[
             ScoredValue(
                 name,
@@ -103,8 +111,6 @@ def score_trial(
         known=result.known,
         notes=[*result.notes, *([f"measured by the {backend} backend"] if backend != "cpu" else [])],
     )
-    store.put_score(done, result.cloud)
-    return done
 
 
 def _score(

@@ -7,9 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from adapters.contract import ScoreStatus, TrialStatus, TruthKind
+from adapters.contract import ScoreStatus, TruthKind
 from bench.systems.cards import Card, Options
-from bench.systems.measure import Hardware, Policy, Steps
+from bench.systems.measure import Hardware, Outcome, Policy
 
 FORMAT = 1
 
@@ -23,8 +23,8 @@ def system_label(adapter: str, options: Mapping[str, object], weights: str) -> s
     return f"{adapter} ({', '.join(settings)})" if settings else adapter
 
 
-class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One finished trial: what was asked, what happened, how long it took, where the prediction is."""
+class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One finished trial: what was asked, what became of it, where the prediction is."""
 
     format: int = FORMAT
     key: str
@@ -39,24 +39,13 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     scene_path: str
     inputs_hash: str  # of the very arrays the worker was given
     views: list[str]
-    targets: list[str] = []  # views held back, whose cameras were given to be rendered
+    targets: list[str] = msgspec.field(default_factory=list)  # views held back, whose cameras were given to be rendered
     seed: int
     device: str
     policy: Policy
     external: bool = False  # a cloud made elsewhere
     posed: bool = False  # the prediction is in the truth's own frame
     cameras_of: TruthKind | None = None  # the truth whose cameras were given
-    status: TrialStatus
-    message: str = ""
-    log_tail: str = ""
-    load_seconds: float | None = None
-    cold: Steps | None = None
-    warm: list[Steps] = []
-    peak_rss: int = 0  # bytes, the process tree
-    device_allocator: int | None = None  # bytes
-    device_driver: int | None = None  # bytes
-    others_share: float = 0.0  # of the machine's cores, used by others meanwhile
-    isolated: bool = False  # run behind walls: truth, store and network out of its reach
     hardware: Hardware
     prediction: str | None = None  # id
     points: int = 0  # of the prediction as it was made

@@ -101,14 +101,6 @@ def duck(seed: int) -> Toy:
         rough = np.where(eye, 0.1, np.where(cloth, 0.85, 0.42))
         return Coat(colour, rough, np.zeros(len(p)), np.where(eye, 1.0, 0.0))
 
-    return Toy(
-        name="duck",
-        title="Sailor duck",
-        difficulty="weak",
-        solid=solid,
-        low=np.array([-2.0, -1.6, -0.1]),
-        high=np.array([2.2, 1.7, 3.4]),
-        cell=0.022,
-        paint=paint,
-        look=LOOKS[seed % len(LOOKS)],
-    )
+    low, high = np.array([-2.0, -1.6, -0.1]), np.array([2.2, 1.7, 3.4])
+    look = LOOKS[seed % len(LOOKS)]
+    return Toy("duck", "Sailor duck", "weak", solid, low, high, cell=0.022, paint=paint, look=look)

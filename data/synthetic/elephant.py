@@ -126,17 +126,9 @@ def elephant(seed: int) -> Toy:
         rough = np.where(eye, 0.12, np.where(on_ball | ivory, 0.5, rough))
         return Coat(colour, rough, np.zeros(len(p)), np.where(eye, 1.0, coat))
 
-    return Toy(
-        name="elephant",
-        title="Patchwork elephant",
-        difficulty="textured",
-        solid=solid,
-        low=np.array([-2.0, -1.6, -0.1]),
-        high=np.array([3.1, 1.9, 4.0]),
-        cell=0.022,
-        paint=paint,
-        look=LOOKS[seed % len(LOOKS)],
-    )
+    low, high = np.array([-2.0, -1.6, -0.1]), np.array([3.1, 1.9, 4.0])
+    look = LOOKS[seed % len(LOOKS)]
+    return Toy("elephant", "Patchwork elephant", "textured", solid, low, high, cell=0.022, paint=paint, look=look)
 
 
 def _anchors(solid: sdf.Solid, low: F64, high: F64, count: int, seed: int) -> tuple[F64, F64]:

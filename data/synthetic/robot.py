@@ -160,14 +160,6 @@ def robot(seed: int) -> Toy:
         lacquered = np.where(shiny, 0.0, 1.0)
         return Coat(colour, rough, shiny.astype(np.float64), lacquered)
 
-    return Toy(
-        name="robot",
-        title="Tin robot",
-        difficulty="glossy",
-        solid=solid,
-        low=np.array([-1.6, -2.1, -0.1]),
-        high=np.array([1.7, 2.3, 4.6]),
-        cell=0.022,
-        paint=paint,
-        look=LOOKS[seed % len(LOOKS)],
-    )
+    low, high = np.array([-1.6, -2.1, -0.1]), np.array([1.7, 2.3, 4.6])
+    look = LOOKS[seed % len(LOOKS)]
+    return Toy("robot", "Tin robot", "glossy", solid, low, high, cell=0.022, paint=paint, look=look)

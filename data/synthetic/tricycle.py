@@ -183,14 +183,6 @@ def tricycle(seed: int) -> Toy:
         rough = np.where(metal > 0, 0.28, np.where(enamel, 0.35, np.where(on("ball"), 0.4, 0.75)))
         return Coat(colour, rough, metal, np.where(enamel, 0.35, 0.0))
 
-    return Toy(
-        name="tricycle",
-        title="Tricycle with a basket",
-        difficulty="thin",
-        solid=solid,
-        low=np.array([-2.7, -1.3, -0.1]),
-        high=np.array([2.1, 1.4, 3.1]),
-        cell=0.015,
-        paint=paint,
-        look=LOOKS[seed % len(LOOKS)],
-    )
+    low, high = np.array([-2.7, -1.3, -0.1]), np.array([2.1, 1.4, 3.1])
+    look = LOOKS[seed % len(LOOKS)]
+    return Toy("tricycle", "Tricycle with a basket", "thin", solid, low, high, cell=0.015, paint=paint, look=look)

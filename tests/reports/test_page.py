@@ -121,7 +121,7 @@ def test_the_front_page_says_what_must_be_said(tables: Tables, tmp_path: Path) -
         "6.00 ms",
     ):
         assert words in text, words
-    assert "Foretold" in text and "0.20 to 0.50" in text  # of the first scene's COLMAP truth
+    assert "Predicted" in text and "0.20 to 0.50" in text  # of the first scene's COLMAP truth
 
 
 def test_the_first_screen_says_how_far_a_measured_truth_can_be_trusted(tables: Tables, tmp_path: Path) -> None:
