@@ -141,8 +141,8 @@ class Spread:
     @staticmethod
     def of(values: Iterable[float | None]) -> Spread | None:
         """Median, least and largest of those present; None where there are none."""
-        found = [value for value in values if value is not None]
-        return Spread(float(median(found)), float(min(found)), float(max(found))) if found else None
+        present = [value for value in values if value is not None]
+        return Spread(float(median(present)), float(min(present)), float(max(present))) if present else None
 
 
 @dataclass(frozen=True)
@@ -226,11 +226,11 @@ class Leaderboard:
         views, kin, references and unlike inputs too, since it is the judge that is judged."""
         places: dict[TruthKind, dict[str, float]] = {"colmap": {}, "exact": {}}
         for i, row in enumerate(self.rows):
-            for truth, found in places.items():
+            for truth, means in places.items():
                 cells = row.scores[truth, metric].good if (truth, metric) in row.scores else ()
                 values = [cell.value for cell in cells if cell.scene == scene and cell.value is not None]
                 if values:
-                    found[str(i)] = fmean(values)
+                    means[str(i)] = fmean(values)
         return agreement(places["colmap"], places["exact"])
 
 
@@ -251,14 +251,14 @@ class _Builder:
         self.cards = {row.scene: row.truths for row in tables.scenes}
         self.scores: dict[tuple[str, str, str, str], ScoreRow] = {}
         self.protocols: dict[tuple[str, Scope], set[tuple[str, str]]] = defaultdict(set)
-        self.seen: dict[tuple[Board, TruthKind], dict[str, Metric]] = defaultdict(dict)
+        self.measured: dict[tuple[Board, TruthKind], dict[str, Metric]] = defaultdict(dict)
         self.judged_scenes = {truth: {s for s, cards in self.cards.items() if truth in cards} for truth in TRUTHS}
         self.makers: dict[tuple[str, str], set[str]] = defaultdict(set)
         for score in tables.scores:
             self.scores[score.key, score.truth, score.protocol_hash, score.metric] = score
             self.protocols[score.inputs, score.scope].add((score.protocol, score.protocol_hash))
             board = Board(score.inputs, score.scope, score.protocol, score.protocol_hash)
-            self.seen[board, score.truth][score.metric] = Metric(score.metric, score.unit, score.better)
+            self.measured[board, score.truth][score.metric] = Metric(score.metric, score.unit, score.better)
             self.judged_scenes[score.truth].add(score.scene)
             self.makers[score.scene, score.truth].update(score.truth_made_by)
         self.left_out: dict[tuple[str, int], list[str]] = defaultdict(list)
@@ -272,8 +272,8 @@ class _Builder:
                 board = Board(trial.inputs, trial.scope, *protocol)
                 slots[board, trial.views][self.labels[trial.key]].append(trial)
         metrics = {
-            place: tuple(found[name] for name in metric_order(found, self.run.rank_metric))
-            for place, found in sorted(self.seen.items())
+            place: tuple(metrics[name] for name in metric_order(metrics, self.run.rank_metric))
+            for place, metrics in sorted(self.measured.items())
         }
         scored = {truth for _, truth in metrics}
         return Leaderboard(
@@ -287,7 +287,7 @@ class _Builder:
         scores: dict[str, dict[tuple[TruthKind, str], Score]] = {system: {} for system in systems}
         for truth in TRUTHS:
             places = self._places(truth, systems.values())
-            for metric in self.seen.get((board, truth), {}).values():
+            for metric in self.measured.get((board, truth), {}).values():
                 for system, trials in systems.items():
                     cells = self._cells(board, truth, metric.id, trials, places)
                     if cells:
@@ -295,7 +295,7 @@ class _Builder:
         comparisons: dict[TruthKind, Comparisons] = {}
         standings: dict[str, dict[TruthKind, Standing]] = {system: {} for system in systems}
         for truth in TRUTHS:
-            if self.run.rank_metric not in self.seen.get((board, truth), {}):
+            if self.run.rank_metric not in self.measured.get((board, truth), {}):
                 timed = [system for system, trials in systems.items() if trials[0].weights == "random"]
                 standings |= {system: {**standings[system], truth: Standing(None, 0, TIMED_ONLY)} for system in timed}
                 continue
@@ -303,7 +303,7 @@ class _Builder:
             field = [system for system, reason in why.items() if not reason]
             comparisons[truth] = compare(
                 {system: scores[system][truth, self.run.rank_metric].cells for system in field},
-                self.seen[board, truth][self.run.rank_metric].better,
+                self.measured[board, truth][self.run.rank_metric].better,
             )
             place = ranks(comparisons[truth])
             for system, reason in why.items():
@@ -332,7 +332,7 @@ class _Builder:
 
     def _places(self, truth: TruthKind, systems: Iterable[list[TrialRow]]) -> set[tuple[str, str]]:
         """The cells of a board at one number of views: what any system that may be ranked was planned for."""
-        trials = [trial for found in systems for trial in found if trial.scene in self.judged_scenes[truth]]
+        trials = [trial for of_system in systems for trial in of_system if trial.scene in self.judged_scenes[truth]]
         proper = [t for t in trials if not (t.reference or t.external or t.weights == "random")] or trials
         return {(trial.scene, trial.view_ids) for trial in proper}
 
@@ -345,8 +345,8 @@ class _Builder:
             if trial.scene in self.judged_scenes[truth] and trial.weights != "random":
                 here.setdefault((trial.scene, trial.view_ids), []).append(trial)
         return tuple(
-            self._cell(place, [(t, self.scores.get((t.key, truth, board.protocol_hash, metric))) for t in found])
-            for place, found in sorted(here.items())
+            self._cell(place, [(t, self.scores.get((t.key, truth, board.protocol_hash, metric))) for t in repeats])
+            for place, repeats in sorted(here.items())
             if trials[0].weights != "random"
         )
 
@@ -407,9 +407,9 @@ class _Builder:
         places = []
         for truth in JUDGED_ALIKE:
             cells = {name: scores[name][truth, self.run.rank_metric].cells for name in field}
-            shared = {name: [cell for cell in found if cell.scene in both] for name, found in cells.items()}
+            shared = {name: [cell for cell in of_system if cell.scene in both] for name, of_system in cells.items()}
             whole = all(len(shared[name]) == len(cells[name]) for name in field)
-            better = self.seen[board, truth][self.run.rank_metric].better
+            better = self.measured[board, truth][self.run.rank_metric].better
             places.append(ranks(comparisons[truth] if whole else compare(shared, better), among=field))
         return agreement(*places)
 
@@ -451,8 +451,8 @@ def system_labels(trials: Iterable[TrialRow]) -> dict[str, str]:
         variants[trial.adapter].add(tuple(getattr(trial, name) for name in VARIANT))
     labels = {}
     for trial in listed:
-        found = variants[trial.adapter]
-        differs = [i for i in range(len(VARIANT)) if len({variant[i] for variant in found}) > 1]
+        own = variants[trial.adapter]
+        differs = [i for i in range(len(VARIANT)) if len({variant[i] for variant in own}) > 1]
         parts = [f"{VARIANT[i].replace('_', ' ')} {getattr(trial, VARIANT[i])}" for i in differs]
         labels[trial.key] = f"{trial.adapter} [{', '.join(parts)}]" if parts else trial.adapter
     return labels

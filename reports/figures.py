@@ -97,13 +97,13 @@ def _hues(board: Leaderboard, place: Board) -> dict[str, int]:
 
 def _curves(board: Leaderboard, tables: Tables, folder: Path) -> list[Path]:
     """The ranking metric, the warm time and the memory against the number of views."""
-    found: dict[tuple[Board, TruthKind | None, str], list[Curve]] = defaultdict(list)
+    by_figure: dict[tuple[Board, TruthKind | None, str], list[Curve]] = defaultdict(list)
     units = dict(COSTS)
     for curve in curves(board):
         if curve.quantity in (tables.run.rank_metric, "warm_seconds", "cold_seconds", "peak_rss_bytes"):
-            found[curve.board, curve.truth, curve.quantity].append(curve)
+            by_figure[curve.board, curve.truth, curve.quantity].append(curve)
     written = []
-    for (place, truth, quantity), lines in found.items():
+    for (place, truth, quantity), lines in by_figure.items():
         if max(len(curve.points) for curve in lines) < 2:
             continue
         scale = 2.0**30 if units.get(quantity) == "bytes" else 1.0
@@ -220,5 +220,5 @@ def _kept(board: Leaderboard, tables: Tables, folder: Path) -> list[Path]:
 
 
 def _columns(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    found = list(pairs)
-    return [x for x, _ in found], [y for _, y in found]
+    listed = list(pairs)
+    return [x for x, _ in listed], [y for _, y in listed]

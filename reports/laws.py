@@ -135,9 +135,9 @@ def gather(n: Iterable[float], values: Iterable[float], sd: Iterable[float] | No
     A point's variance comes from `sd` where it is given (that of one measurement). Else from the repeats, pooled over
     the counts as sd = c value^g with g in [0, 1], since a spread of three repeats says little on its own.
     Raises TableError where a count or value cannot be used, or where there are fewer than LEAST counts."""
-    counts, found = np.array(list(n), np.float64), np.array(list(values), np.float64)
+    counts, measured = np.array(list(n), np.float64), np.array(list(values), np.float64)
     spreads = np.array(list(sd), np.float64) if sd is not None else None
-    for name, column in (("n", counts), ("value", found), ("sd", spreads)):
+    for name, column in (("n", counts), ("value", measured), ("sd", spreads)):
         if column is None:
             continue
         bad = np.flatnonzero(~np.isfinite(column) | (column <= 0))
@@ -146,20 +146,20 @@ def gather(n: Iterable[float], values: Iterable[float], sd: Iterable[float] | No
     distinct = np.unique(counts)
     if len(distinct) < LEAST:
         raise TableError(f"n: {len(distinct)} different counts seen, at least {LEAST} wanted")
-    groups = [found[counts == count] for count in distinct]
+    groups = [measured[counts == count] for count in distinct]
     repeats = np.array([len(group) for group in groups])
     middle = np.array([np.median(group) for group in groups])
     ends = np.array([(group.min(), group.max()) for group in groups])
     if spreads is not None:
         variance = np.array([np.mean(spreads[counts == count] ** 2) for count in distinct])
     else:
-        seen = np.array([np.std(group, ddof=1) if len(group) > 1 else 0.0 for group in groups])
-        usable = seen > 0
+        spread = np.array([np.std(group, ddof=1) if len(group) > 1 else 0.0 for group in groups])
+        usable = spread > 0
         if not usable.any():
             return Points(distinct, middle, np.ones(len(distinct)), repeats, ends, weighted=False)
         g = 1.0
         if usable.sum() >= LEAST and np.ptp(middle[usable]) > 0:
-            g = float(np.clip(np.polyfit(np.log(middle[usable]), np.log(seen[usable]), 1)[0], 0, 1))
+            g = float(np.clip(np.polyfit(np.log(middle[usable]), np.log(spread[usable]), 1)[0], 0, 1))
         variance = middle ** (2 * g)
     weights = repeats / variance
     return Points(distinct, middle, weights / weights.mean(), repeats, ends, weighted=True)
@@ -276,12 +276,12 @@ class Scaling:
             raise TableError(f"{len(self.points.n)} counts seen, at least {LEAST + 1} wanted to predict another")
         rng = np.random.default_rng(SEED + 2)
         counts = np.arange(1, int(HORIZON * self.points.n[-1]) + 1, dtype=np.float64)
-        judged = [found for found in self.fits if found.law in self.weights]
-        chosen = rng.choice(len(judged), DRAWS, p=[self.weights[found.law] for found in judged])
+        judged = [candidate for candidate in self.fits if candidate.law in self.weights]
+        chosen = rng.choice(len(judged), DRAWS, p=[self.weights[candidate.law] for candidate in judged])
         ends = np.empty(DRAWS)
-        for i, found in enumerate(judged):
+        for i, candidate in enumerate(judged):
             mine = chosen == i
-            over = found.measured(counts, float(self.points.weights[-1]), mine) >= limit
+            over = candidate.measured(counts, float(self.points.weights[-1]), mine) >= limit
             ends[mine] = np.where(over.any(axis=1), over.argmax(axis=1), np.inf)
         low, middle, high = (np.sort(ends)[[int(q * (DRAWS - 1)) for q in (0.025, 0.5, 0.975)]]).tolist()
         return LargestCount(*(None if np.isinf(end) else int(end) for end in (low, middle, high)))
@@ -290,47 +290,47 @@ class Scaling:
 def judge(points: Points) -> Scaling:
     """Fit every law and say which one the points can tell from the others, if any."""
     fits = tuple(fit(law, points) for law in LAWS if len(law.letters) <= len(points.n))
-    scores = {found.law: found.aicc for found in fits}
+    scores = {fitted.law: fitted.aicc for fitted in fits}
     judged = {law: score for law, score in scores.items() if score is not None}
     weights: dict[Law, float] = {}
     if judged:
         raw = np.exp((min(judged.values()) - np.array(list(judged.values()))) / 2)
         weights = dict(zip(judged, (raw / raw.sum()).tolist(), strict=True))
-    held_out = {found.law: out for found in fits if (out := _hold_out(found)) is not None}
+    held_out = {fitted.law: out for fitted in fits if (out := _hold_out(fitted)) is not None}
     plain = fit(N_LOG_N, replace(points, weights=np.ones(len(points.n)), weighted=False))
-    found = Scaling(points, fits, weights, held_out, plain)
-    named, verdict = _verdict(found)
-    return replace(found, named=named, verdict=verdict)
+    scaling = Scaling(points, fits, weights, held_out, plain)
+    named, verdict = _verdict(scaling)
+    return replace(scaling, named=named, verdict=verdict)
 
 
-def _hold_out(found: Fit) -> HeldOut | None:
+def _hold_out(fitted: Fit) -> HeldOut | None:
     """None where the remaining points are no more than the coefficients."""
-    if found.freedom < 2:
+    if fitted.freedom < 2:
         return None
-    rest = fit(found.law, found.points.shortened())
-    drawn = rest.measured(found.points.n[-1:], float(found.points.weights[-1]))
+    rest = fit(fitted.law, fitted.points.shortened())
+    drawn = rest.measured(fitted.points.n[-1:], float(fitted.points.weights[-1]))
     low, high = np.percentile(drawn, [2.5, 97.5])
-    middle = float(found.law(found.points.n[-1:], rest.coefficients)[0])
-    return HeldOut(float(low), middle, float(high), float(found.points.values[-1]))
+    middle = float(fitted.law(fitted.points.n[-1:], rest.coefficients)[0])
+    return HeldOut(float(low), middle, float(high), float(fitted.points.values[-1]))
 
 
-def _verdict(found: Scaling) -> tuple[Law | None, str]:
-    weights, m = found.weights, len(found.points.n)
+def _verdict(scaling: Scaling) -> tuple[Law | None, str]:
+    weights, m = scaling.weights, len(scaling.points.n)
     if m < WANTED:
-        few = f"{m} counts are too few to judge every law ({WANTED} wanted), so none is named"
-        return None, f"{few}; {_listed(weights)}" if len(weights) > 1 else few
+        too_few = f"{m} counts are too few to judge every law ({WANTED} wanted), so none is named"
+        return None, f"{too_few}; {_listed(weights)}" if len(weights) > 1 else too_few
     best = max(weights, key=lambda law: weights[law])
     larger = [law for law in weights if best.inside(law)]
     shared = weights[best] + sum(weights[law] for law in larger)
     if shared < ENOUGH:
         return None, f"not distinguishable: {_listed(weights)}"
-    fits = {one.law: one for one in found.fits}
+    fits = {fitted.law: fitted for fitted in scaling.fits}
     if not _grows(fits[best]):
         return None, f"{best.name} fits best, but its curve turns or falls below zero: no law of growth"
-    out = found.held_out[best]
+    out = scaling.held_out[best]
     if not out.holds:
-        seen = f"{text.number(out.low)} to {text.number(out.high)} predicted, {text.number(out.observed)} observed"
-        return None, f"{best.name} fits best, but fails to predict n = {found.points.n[-1]:g} from the rest: {seen}"
+        missed = f"{text.number(out.low)} to {text.number(out.high)} predicted, {text.number(out.observed)} observed"
+        return None, f"{best.name} fits best, but fails to predict n = {scaling.points.n[-1]:g} from the rest: {missed}"
     apart = {law: _departure(fits[best], fits[law]) for law in larger if weights[law] >= 1 - ENOUGH}
     far = [law for law in apart if apart[law] > CLOSE]
     if far:
@@ -340,10 +340,10 @@ def _verdict(found: Scaling) -> tuple[Law | None, str]:
     return best, f"{best.name}, weight {shared:.2f}{close}"
 
 
-def _grows(found: Fit) -> bool:
+def _grows(fitted: Fit) -> bool:
     """Whether the curve is positive and goes one way, from the smallest count to twice the largest."""
-    n = found.points.n
-    curve = found.law(np.linspace(n[0], 2 * n[-1], 200), found.coefficients)
+    n = fitted.points.n
+    curve = fitted.law(np.linspace(n[0], 2 * n[-1], 200), fitted.coefficients)
     steps = np.diff(curve)
     return bool((curve > 0).all() and ((steps >= 0).all() or (steps <= 0).all()))
 

@@ -36,10 +36,10 @@ class Series(OfSeries):
 
     @cached_property
     def scaling(self) -> Scaling:
-        found = judge(self.points)
-        if found.named and self.distrust:
-            return replace(found, named=None, verdict=f"{found.verdict}, could the values be trusted")
-        return found
+        judged = judge(self.points)
+        if judged.named and self.distrust:
+            return replace(judged, named=None, verdict=f"{judged.verdict}, could the values be trusted")
+        return judged
 
     @cached_property
     def largest(self) -> LargestCount | None:
@@ -59,8 +59,8 @@ class Series(OfSeries):
 
     def sentences(self) -> list[str]:
         """What the points can and cannot tell."""
-        found, points = self.scaling, self.points
-        plain = found.plain
+        scaling, points = self.scaling, self.points
+        plain = scaling.plain
         how = "weighted by the repeats' variance" if points.weighted else "every point counting alike"
         counts = f"{len(points.n)} counts, {points.n[0]:g} to {points.n[-1]:g}, {how}"
         out = ["; ".join(filter(None, (counts, self.note, self.distrust))) + "."]
@@ -68,7 +68,7 @@ class Series(OfSeries):
             f"Plain least squares of a n log n + b: a = {text.number(plain.coefficients[1])}, "
             f"b = {text.number(plain.coefficients[0])}, R² = {plain.explained:.4f} (natural logarithm)."
         )
-        out.append(f"{'Law' if found.named else 'No law'}: {found.verdict}.")
+        out.append(f"{'Law' if scaling.named else 'No law'}: {scaling.verdict}.")
         if self.limit is not None and self.largest is not None:
             out.append(f"Largest count below {self.show(self.limit)}: {self.fitting}.")
         return out
@@ -99,10 +99,10 @@ def read_series(path: Path, limit: float | None = None) -> Series:
             raise TableError(f"{path}: columns {seen} seen, no {name}; n,value wanted (and perhaps repeat, sd)")
     columns = []
     for name in ("n", "value", *(("sd",) if "sd" in table.columns else ())):
-        found = pd.to_numeric(table[name], errors="coerce").astype(float)
-        if (bad := np.flatnonzero(found.isna())).size:
+        numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+        if (bad := np.flatnonzero(numbers.isna())).size:
             raise TableError(f"{path}: {name} {table[name].iloc[bad[0]]} seen (row {bad[0] + 1}), a number wanted")
-        columns.append(found.tolist())
+        columns.append(numbers.tolist())
     try:
         points = gather(*columns)
     except TableError as error:
@@ -183,32 +183,32 @@ def _cost_rows(series: Series) -> Iterator[CurveRow]:
         yield CurveRow(of, count, float(value), float(low), float(high), int(repeats), int(repeats))
 
 
-def point_rows(found: Sequence[Series], quality: Quality) -> Iterator[CurveRow]:
+def point_rows(costs: Sequence[Series], quality: Quality) -> Iterator[CurveRow]:
     """Quality first, each scene's own and, with no scene named, over every scene; then every scene's costs."""
     for scene, curves in quality.items():
         yield from curve_rows([curve for curve in curves if curve.truth], scene)
-    for series in found:
+    for series in costs:
         yield from _cost_rows(series)
 
 
-def write_curves(found: Sequence[Series], quality: Quality, out: Path) -> list[Path]:
+def write_curves(costs: Sequence[Series], quality: Quality, out: Path) -> list[Path]:
     """curves.csv, laws.csv and curves.html, which opens from disk, in the folder `out`."""
-    figures = _figures(found, quality)
+    figures = _figures(costs, quality)
     written = write_assets(out, "style.css", "page.js")
-    page = render("curves.html", base="", home="curves.html", figures=figures, found=found)
+    page = render("curves.html", base="", home="curves.html", figures=figures, found=costs)
     for path, content in ((out / "assets" / "plotly.min.js", get_plotlyjs()), (out / "curves.html", page)):
         path.write_text(content, encoding="utf-8", newline="\n")
         written.append(path)
-    laws = table(LawRow, (row for series in found for row in law_rows(series)))
-    points = table(CurveRow, point_rows(found, quality))
+    laws = table(LawRow, (row for series in costs for row in law_rows(series)))
+    points = table(CurveRow, point_rows(costs, quality))
     return [*written, write_csv(out / "curves.csv", points), write_csv(out / "laws.csv", laws)]
 
 
-def _figures(found: Sequence[Series], quality: Quality) -> list[dict[str, Any]]:
+def _figures(costs: Sequence[Series], quality: Quality) -> list[dict[str, Any]]:
     """The page's figures, scene by scene: quality by metric and truth, then costs by quantity."""
     out: dict[tuple[str, ...], dict[str, Any]] = {}
     every = [(scene, curve) for scene, curves in quality.items() for curve in curves if curve.quantity in DRAWN]
-    names = sorted({*(one.system for one in found), *(curve.system for _, curve in every)})
+    names = sorted({*(series.system for series in costs), *(curve.system for _, curve in every)})
     hues = {name: i % HUES for i, name in enumerate(names)}
 
     def figure(scene: str, key: tuple[str, ...], title: str, logarithmic: bool) -> list[dict[str, Any]]:
@@ -231,7 +231,7 @@ def _figures(found: Sequence[Series], quality: Quality) -> list[dict[str, Any]]:
                 "high": [point.value if point.high is None else point.high for point in known],
             }
         )
-    for series in found:
+    for series in costs:
         title = f"{series.quantity}{f' [{series.unit}]' if series.unit else ''}"
         lines = figure(series.scene, (series.quantity, series.hardware), title, True)
         points, scaling = series.points, series.scaling

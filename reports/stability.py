@@ -78,16 +78,16 @@ class Sweeps:
     def kept(self, row: Row, truth: TruthKind, metric: str) -> tuple[Kept, ...]:
         """The row's score against the share kept, from all to few; empty without confidence or without any result."""
         cells = self._choices(row, truth, metric)
-        asked = sorted({k for found in cells.values() for name, k in found if name == AS_RANKED}, reverse=True)
+        asked = sorted({k for by_choice in cells.values() for name, k in by_choice if name == AS_RANKED}, reverse=True)
         if len(asked) < 2:
             return ()
         out = []
         for share in asked:
-            scores = [score for found in cells.values() for score in found.get((AS_RANKED, share), ())]
+            scores = [score for by_choice in cells.values() for score in by_choice.get((AS_RANKED, share), ())]
             good = [score for score in scores if score.status == "ok"]
             means: dict[str, list[float]] = defaultdict(list)
-            for (scene, _), found in cells.items():
-                means[scene] += [s.value for s in found.get((AS_RANKED, share), ()) if s.value is not None]
+            for (scene, _), by_choice in cells.items():
+                means[scene] += [s.value for s in by_choice.get((AS_RANKED, share), ()) if s.value is not None]
             value = fmean(fmean(group) for group in means.values() if group) if good else None
             whole = len(good) == len(scores)
             kept = fmean(score.kept for score in good) if good else share
@@ -97,8 +97,8 @@ class Sweeps:
     def stability(self, group: Group, truth: TruthKind) -> Stability | None:
         """How often each ranked system of `group` beats each other one; None with fewer than two, or unswept."""
         metric = self.run.rank_metric
-        found = group.comparisons.get(truth)
-        ranked = [row for row in group.rows if found is not None and row.system in found.systems]
+        compared = group.comparisons.get(truth)
+        ranked = [row for row in group.rows if compared is not None and row.system in compared.systems]
         swept = {row.system: self._choices(row, truth, metric) for row in ranked}
         choices = sorted({c for cells in swept.values() for by_choice in cells.values() for c in by_choice})
         if len(ranked) < 2 or not choices:
@@ -186,20 +186,20 @@ def stability_rows(board: Leaderboard, sweeps: Sweeps) -> Iterator[StabilityRow]
     """A row an ordered pair of ranked systems that were swept."""
     for group in board.groups:
         for truth in group.comparisons:
-            found = sweeps.stability(group, truth)
-            if found is None:
+            stability = sweeps.stability(group, truth)
+            if stability is None:
                 continue
-            for i, system in enumerate(found.systems):
-                for j, other in enumerate(found.systems):
+            for i, system in enumerate(stability.systems):
+                for j, other in enumerate(stability.systems):
                     if i != j:
                         yield StabilityRow(
                             at=of_board(group.board, group.views, truth),
                             system=system,
                             other=other,
-                            share_won=float(found.share[i, j]),
-                            alignments=" | ".join(found.alignments),
-                            shares_kept=" ".join(f"{k:g}" for k in found.shares_kept),
-                            scenes=found.scenes,
+                            share_won=float(stability.share[i, j]),
+                            alignments=" | ".join(stability.alignments),
+                            shares_kept=" ".join(f"{k:g}" for k in stability.shares_kept),
+                            scenes=stability.scenes,
                         )
 
 

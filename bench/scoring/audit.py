@@ -38,13 +38,13 @@ class Heard:
 def orders(views: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """The runs of an audit: their names and the order in which each gives the views."""
     middle = len(views) // 2
-    found = {
+    runs = {
         FIRST: views,
         "same again": views,
         "reversed": views[::-1],
         "another first": views[middle:] + views[:middle],
     }
-    return found if len(views) > 2 else {name: order for name, order in found.items() if name != "another first"}
+    return runs if len(views) > 2 else {name: order for name, order in runs.items() if name != "another first"}
 
 
 def audit(

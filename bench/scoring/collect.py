@@ -63,15 +63,15 @@ def make_tables(
     having = Counter(kind for scene in scenes.values() for kind in scene.truth_kinds)
     commonest: TruthKind = max(TRUTHS, key=having.__getitem__)
     under = commonest if truth is None else truth
-    found = [_stored(store, record, scenes.get(record.scene_path), wanted) for record in records]
-    scores = [(record, score) for record, stored in zip(records, found, strict=True) for score in stored.scores]
-    swept = [pair for stored in found for pair in stored.swept.get(under, ())]
+    stored_trials = [_stored(store, record, scenes.get(record.scene_path), wanted) for record in records]
+    scores = [(record, score) for record, stored in zip(records, stored_trials, strict=True) for score in stored.scores]
+    swept = [pair for stored in stored_trials for pair in stored.swept.get(under, ())]
     if all(variant.protocol is wanted for variant, _ in swept):
         swept = []  # the ranked choice alone is no sweep
     runs = store.runs()
     clouds = ((score, store.cloud_path(score)) for _, score in scores)
     kinds = {score.truth for _, score in scores}
-    missing = sum(stored.missing > 0 for stored in found)
+    missing = sum(stored.missing > 0 for stored in stored_trials)
     command = f"reconbench score --store {store.path} --protocol {protocol}"
     return checked(
         Tables(

@@ -83,7 +83,7 @@ def _quantities(trials: list[TrialRecord]) -> dict[str, list[tuple[TrialRecord, 
     if all_warm:
         out["warm_seconds"] = [(trial, [call.total for call in trial.warm]) for trial in timed]
     for step in STEPS:
-        out[f"{step}_seconds"] = [(trial, [getattr(call, step) for call in found]) for trial, found in calls]
+        out[f"{step}_seconds"] = [(trial, [getattr(call, step) for call in of_trial]) for trial, of_trial in calls]
     out["peak_rss"] = [(trial, [trial.peak_rss / MEBIBYTE]) for trial in trials]
     out["device_peak"] = [(trial, [(trial.device_allocator or 0) / MEBIBYTE]) for trial in trials]
     return out

@@ -80,10 +80,10 @@ def families(protocol: Protocol) -> dict[str, str]:
     """What a metric measures -> the id of the one this protocol prints of it, the headline one where it has several."""
     ranked = protocol.rank_metric.partition("@")[2] if protocol.rank_metric.startswith("fscore@") else ""
     threshold = ranked or protocol.label(protocol.thresholds[0])
-    found = {"accuracy": "accuracy", "completeness": completeness(protocol)}
-    found["chamfer"] = f"chamfer-{protocol.chamfer[0]}"
-    found |= {name: f"{name}@{threshold}" for name in ("precision", "recall", "fscore")}
-    return found | ({"emd": "emd"} if protocol.emd_draws else {})
+    metrics = {"accuracy": "accuracy", "completeness": completeness(protocol)}
+    metrics["chamfer"] = f"chamfer-{protocol.chamfer[0]}"
+    metrics |= {name: f"{name}@{threshold}" for name in ("precision", "recall", "fscore")}
+    return metrics | ({"emd": "emd"} if protocol.emd_draws else {})
 
 
 def _scene(record: TrialRecord, truth: str) -> Scene | None:

@@ -22,7 +22,7 @@ from bench.systems.weights import PRETRAINED, RANDOM, resolve
 from bench.trials.plan import read_truth, view_order
 from data.scene import Scene
 from metrics.scoring.visibility import DepthBuffer, depth_buffers
-from reports.page.attention import HIDDEN, OUTSIDE, SEEN, UNKNOWN, AttentionPage, Matches, View
+from reports.page.attention import HIDDEN, OUTSIDE, UNKNOWN, VISIBLE, AttentionPage, Matches, View
 
 AGREE = 0.01  # of the depth: a surface this near to a point is the point's
 _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from {} import attention; attention.main(sys.argv[2])"
@@ -167,7 +167,7 @@ def correspondences(page: AttentionPage, maker: str, cameras: Cameras, buffers: 
         depth, _, _ = buffers[view].lookup(pixel, np.ones(len(mine)))
         mine, pixel, depth = mine[depth > 0], pixel[depth > 0], depth[depth > 0]
         points = cameras.unproject(view, pixel, depth)
-        state[mine, view], found[mine, view] = SEEN, pixel
+        state[mine, view], found[mine, view] = VISIBLE, pixel
         for other in (v for v in range(count) if v != view):
             where, z = cameras.project(other, points)
             surface, _, inside = buffers[other].lookup(where, z)
@@ -175,7 +175,7 @@ def correspondences(page: AttentionPage, maker: str, cameras: Cameras, buffers: 
             shown = inside & (where >= (left, top)).all(axis=1) & (where <= (right, bottom)).all(axis=1)
             near = np.abs(surface - z) <= AGREE * z
             hidden = (surface > 0) & (surface < z) & ~near
-            state[mine, other] = np.select([~shown, near, hidden], [OUTSIDE, SEEN, HIDDEN], UNKNOWN)
+            state[mine, other] = np.select([~shown, near, hidden], [OUTSIDE, VISIBLE, HIDDEN], UNKNOWN)
             found[mine, other] = np.where(inside[:, None], where, np.nan)
     return Matches(maker, found, state)
 

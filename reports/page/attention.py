@@ -20,8 +20,8 @@ ASSETS = ("style.css", "attention.css", "page.js", "attention.js")
 SHOWN = 640  # pixels, the longer side of an image on the page
 LEVELS = 254  # steps of the logarithmic code; level 0 is nothing
 SPAN = 1e5  # the code's largest over its smallest value: a step is 4.6%, so a decoded value is off by 2.3% at most
-STATES = ("seen", "hidden", "outside", "unknown")
-SEEN, HIDDEN, OUTSIDE, UNKNOWN = range(len(STATES))
+STATES = ("visible", "hidden", "outside", "unknown")
+VISIBLE, HIDDEN, OUTSIDE, UNKNOWN = range(len(STATES))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Matches:
 
     maker: str  # what the depths and cameras are: "the exact truth", "the model's own depth and cameras"
     pixel: F64  # (M, S, 2), x then y; NaN where unknown
-    state: U8  # (M, S): SEEN, HIDDEN behind a nearer surface, OUTSIDE what the network saw, or UNKNOWN
+    state: U8  # (M, S): VISIBLE, HIDDEN behind a nearer surface, OUTSIDE the network's input, or UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def agreement(page: AttentionPage) -> list[Agreement]:
     distances: list[list[NDArray[np.float64]]] = [[] for _ in range(count)]
     near: list[NDArray[np.float64]] = []
     for view in range(len(page.views)):
-        chosen = (page.sources[:, 0] != view) & (page.matches.state[:, view] == SEEN)
+        chosen = (page.sources[:, 0] != view) & (page.matches.state[:, view] == VISIBLE)
         away = (page.patch_centres(view).reshape(1, -1, 2) - page.matches.pixel[chosen, view][:, None]) / page.patch(
             view
         )
@@ -98,15 +98,15 @@ def agreement(page: AttentionPage) -> list[Agreement]:
             distances[k].append(distance[np.arange(len(peak)), peak])
     chance = np.concatenate(near)
     lines = []
-    for name, found in zip(page.names, map(np.concatenate, distances), strict=True):
-        some = len(found) > 0
+    for name, distances_k in zip(page.names, map(np.concatenate, distances), strict=True):
+        some = len(distances_k) > 0
         lines.append(
             Agreement(
                 name,
-                len(found),
-                float((found <= 1).mean()) if some else None,
+                len(distances_k),
+                float((distances_k <= 1).mean()) if some else None,
                 float(chance.mean()) if some else None,
-                float(np.median(found)) if some else None,
+                float(np.median(distances_k)) if some else None,
             )
         )
     return lines

@@ -83,12 +83,12 @@ def _direction(vector: NDArray[Any]) -> tuple[float, float, float]:
 def _array(source: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
     if name not in arrays:
         raise TableError(f"clouds.path: {source}: no array {name} seen, one wanted")
-    found = np.asarray(arrays[name], np.float64)
-    if found.shape != (len(found), 3)[: 1 if name == "error" else 2] or not np.isfinite(found).all():
-        raise TableError(f"clouds.path: {source}: {name}: shape {found.shape} or non-finite numbers seen")
-    if len(found) > MOST_POINTS:
-        raise TableError(f"clouds.path: {source}: {name}: {len(found)} points seen, at most {MOST_POINTS} wanted")
-    return found
+    array = np.asarray(arrays[name], np.float64)
+    if array.shape != (len(array), 3)[: 1 if name == "error" else 2] or not np.isfinite(array).all():
+        raise TableError(f"clouds.path: {source}: {name}: shape {array.shape} or non-finite numbers seen")
+    if len(array) > MOST_POINTS:
+        raise TableError(f"clouds.path: {source}: {name}: {len(array)} points seen, at most {MOST_POINTS} wanted")
+    return array
 
 
 def _write(

@@ -191,9 +191,9 @@ def _notes(tables: Tables) -> dict[tuple[str, str], list[str]]:
     return {
         place: [
             f"{truth} truth, {status}: {', '.join(metrics)}{f' ({note})' if note else ''}"
-            for (truth, status, note), metrics in found.items()
+            for (truth, status, note), metrics in kinds.items()
         ]
-        for place, found in reasons.items()
+        for place, kinds in reasons.items()
     }
 
 
@@ -256,12 +256,12 @@ def _cloud_menu(page: _Page, pairs: Iterable[CloudPair]) -> CloudMenu:
         trial = page.trials[pair.key]
         return (-trial.views, page.row_number[pair.key], trial.scene, pair.truth)
 
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    entries: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for pair in sorted(pairs, key=listing):
         trial = page.trials[pair.key]
         heading = f"{trial.views} view{'s' * (trial.views != 1)}: {trial.inputs.replace('+', ' + ')} → {trial.scope}"
-        found[heading].append(_cloud_entry(page, pair))
-    return list(found.items())
+        entries[heading].append(_cloud_entry(page, pair))
+    return list(entries.items())
 
 
 def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
@@ -287,9 +287,9 @@ def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[S
         thumbnails = []
         for i, (view, path) in enumerate(scene.images.items()):
             target = page.out / "images" / f"{number:02d}-{i:03d}.jpg"
-            found = _thumbnail(path, target)
-            thumbnails.append(Thumbnail(view, f"images/{target.name}" if found else ""))
-            written += [target] if found else []
+            readable = _thumbnail(path, target)
+            thumbnails.append(Thumbnail(view, f"images/{target.name}" if readable else ""))
+            written += [target] if readable else []
         menu = _cloud_menu(page, (pair for pair in pairs if page.trials[pair.key].scene == scene.scene))
         cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), menu, scene.refused))
     return cards, written
@@ -310,20 +310,20 @@ def _thumbnail(source: Path, target: Path) -> bool:
 
 def _unavailable(page: _Page) -> list[TrialRow]:
     """One trial of each system that could not be run here: its message says how to get it."""
-    found: dict[str, TrialRow] = {}
+    by_system: dict[str, TrialRow] = {}
     for row in page.board.rows:
         for trial in row.trials:
             if trial.status == "unavailable":
-                found.setdefault(row.system, trial)
-    return [found[name] for name in sorted(found)]
+                by_system.setdefault(row.system, trial)
+    return [by_system[name] for name in sorted(by_system)]
 
 
 def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[str, Any]]:
     """The curves' data: one figure a board, truth and quantity."""
     titles = {"warm_seconds": "Warm run time", "peak_rss_bytes": "Peak memory"}
-    found: dict[tuple[Board, TruthKind | None, str], list[Curve]] = defaultdict(list)
+    by_figure: dict[tuple[Board, TruthKind | None, str], list[Curve]] = defaultdict(list)
     for curve in curves:
-        found[curve.board, curve.truth, curve.quantity].append(curve)
+        by_figure[curve.board, curve.truth, curve.quantity].append(curve)
     wanted: Mapping[tuple[Board, TruthKind], tuple[Metric, ...]] = board.metrics
     figures: list[dict[str, Any]] = []
     for index, place in enumerate(board.boards):
@@ -334,7 +334,7 @@ def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[
         ]
         quantities += [(None, name, unit, "lower") for name, unit in COSTS if name in titles]
         for truth, quantity, unit, better in quantities:
-            lines = [_line(curve, page) for curve in found.get((place, truth, quantity), [])]
+            lines = [_line(curve, page) for curve in by_figure.get((place, truth, quantity), [])]
             if lines:
                 about = {"board": index, "truth": truth or "", "quantity": quantity, "unit": unit, "better": better}
                 figures.append(about | {"title": titles.get(quantity, quantity), "lines": lines})
@@ -392,34 +392,35 @@ def _line(curve: Curve, page: _Page) -> dict[str, Any]:
     }
 
 
-def stability_matrix(found: Stability, rows: list[Row]) -> list[tuple[str, list[float | None]]]:
+def stability_matrix(stability: Stability, rows: list[Row]) -> list[tuple[str, list[float | None]]]:
     """The matrix of shares won among the first systems of `rows`, in percent."""
-    order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
+    order = [stability.systems.index(row.system) for row in rows if row.system in stability.systems][:MATRIX]
     return [
-        (found.systems[i], [None if i == j else round(100 * float(found.share[i, j])) for j in order]) for i in order
+        (stability.systems[i], [None if i == j else round(100 * float(stability.share[i, j])) for j in order])
+        for i in order
     ]
 
 
-def pair_matrix(found: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[str, Any]]]]:
+def pair_matrix(compared: Comparisons, rows: list[Row]) -> list[tuple[str, list[dict[str, Any]]]]:
     """The head-to-head matrix of the first systems of `rows`: for each, what it did against each other one."""
-    order = [found.systems.index(row.system) for row in rows if row.system in found.systems][:MATRIX]
+    order = [compared.systems.index(row.system) for row in rows if row.system in compared.systems][:MATRIX]
     out = []
     for i in order:
         cells = []
         for j in order:
-            gain = float(found.gain[i, j])
-            low, high = float(found.low[i, j]), float(found.high[i, j])
+            gain = float(compared.gain[i, j])
+            low, high = float(compared.low[i, j]), float(compared.high[i, j])
             cells.append(
                 {
                     "self": i == j,
-                    "wins": int(found.wins[i, j]),
-                    "losses": int(found.wins[j, i]),
-                    "common": int(found.common[i, j]),
-                    "failed": (int(found.failed[i, j]), int(found.failed[j, i])),
+                    "wins": int(compared.wins[i, j]),
+                    "losses": int(compared.wins[j, i]),
+                    "common": int(compared.common[i, j]),
+                    "failed": (int(compared.failed[i, j]), int(compared.failed[j, i])),
                     "gain": None if gain != gain else gain,
                     "ends": None if low != low else (low, high),
-                    "verdict": "better" if found.better[i, j] else ("worse" if found.better[j, i] else ""),
+                    "verdict": "better" if compared.better[i, j] else ("worse" if compared.better[j, i] else ""),
                 }
             )
-        out.append((found.systems[i], cells))
+        out.append((compared.systems[i], cells))
     return out

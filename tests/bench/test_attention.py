@@ -21,7 +21,7 @@ from bench.trials.capture import (
     true_geometry,
 )
 from data.scene import Scene
-from reports.page.attention import HIDDEN, OUTSIDE, SEEN, UNKNOWN, AttentionPage, View
+from reports.page.attention import HIDDEN, OUTSIDE, UNKNOWN, VISIBLE, AttentionPage, View
 
 CARD = 'name = "looker"\ntitle = "Looker"\nlicence_code = "Apache-2.0"\nscope = "scene"\n'
 ADAPTER = "from adapters.contract import Reconstructor\n\n\nclass Adapter(Reconstructor):\n    pass\n"
@@ -121,8 +121,8 @@ def test_correspondence_is_the_same_surface_point(scene: Scene) -> None:
     matches = correspondences(page, *geometry)
     assert "exact" in matches.maker
     counts = np.bincount(matches.state.ravel(), minlength=4)
-    assert counts[SEEN] > 500 and counts[HIDDEN] > 50 and counts[UNKNOWN] > 500
-    seen = np.argwhere((matches.state == SEEN) & (page.sources[:, :1] != np.arange(3)))
+    assert counts[VISIBLE] > 500 and counts[HIDDEN] > 50 and counts[UNKNOWN] > 500
+    seen = np.argwhere((matches.state == VISIBLE) & (page.sources[:, :1] != np.arange(3)))
     for index, other in seen[:: max(1, len(seen) // 40)]:  # each ray pair meets: rays through both pixels, by hand
         view, row, column = page.sources[index]
         ends = []
@@ -135,7 +135,7 @@ def test_correspondence_is_the_same_surface_point(scene: Scene) -> None:
         gap = abs((b - a) @ np.cross(u, w)) / np.linalg.norm(np.cross(u, w))
         assert gap < 1e-6 * truth.diameter
     own = matches.state[np.arange(len(page.sources)), page.sources[:, 0]]
-    assert set(own) == {SEEN, UNKNOWN}  # a surface is seen where it is, or there is none
+    assert set(own) == {VISIBLE, UNKNOWN}  # a surface is seen where it is, or there is none
 
 
 def test_the_models_own_geometry_serves_where_there_is_no_truth(scene: Scene) -> None:
@@ -160,7 +160,7 @@ def test_the_models_own_geometry_serves_where_there_is_no_truth(scene: Scene) ->
     found, wanted = correspondences(page, *geometry), correspondences(page, *true)
     assert "model's own" in found.maker
     assert (found.state == wanted.state).mean() > 0.999
-    both = (found.state == SEEN) & (wanted.state == SEEN)
+    both = (found.state == VISIBLE) & (wanted.state == VISIBLE)
     assert np.abs(found.pixel - wanted.pixel)[both].max() < 1e-3
     assert predicted_geometry(replace(prediction, depth=None)) is None
     assert predicted_geometry(replace(prediction, registered=np.array([True, False, True]))) is None
@@ -179,7 +179,7 @@ def test_a_point_outside_what_the_network_saw_is_not_judged(scene: Scene) -> Non
     outside = matches.state[mine, 1] == OUTSIDE
     assert outside.sum() > 10
     assert ((y[outside] < height / 3) | (y[outside] > 2 * height / 3) | np.isnan(y[outside])).all()
-    assert not ((y < height / 3) & (matches.state[mine, 1] == SEEN)).any()
+    assert not ((y < height / 3) & (matches.state[mine, 1] == VISIBLE)).any()
 
 
 def test_the_page_says_what_it_is_made_of(looker: Adapter, scene: Scene) -> None:

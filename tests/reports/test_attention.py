@@ -16,9 +16,9 @@ from PIL import Image
 from reports.page.attention import (
     HIDDEN,
     OUTSIDE,
-    SEEN,
     SPAN,
     UNKNOWN,
+    VISIBLE,
     AttentionPage,
     Matches,
     View,
@@ -48,7 +48,7 @@ def make_page(name: str = "left") -> AttentionPage:
     special = np.full((2, count, VIEWS), 5.0, np.float32)
     total = maps.sum(axis=(2, 3, 4)) + special.sum(axis=2)
     pixel = np.tile([(TARGET[1] + 0.5) * 14, (TARGET[0] + 0.5) * 14], (count, VIEWS, 1)).astype(np.float64)
-    state = np.full((count, VIEWS), SEEN, np.uint8)
+    state = np.full((count, VIEWS), VISIBLE, np.uint8)
     return AttentionPage(
         title="Attention of Looker",
         facts=(("Model", "Looker"),),

@@ -118,7 +118,7 @@
     const match = matches && matches.pixel[2 * at] >= 0 && !own ? [matches.pixel[2 * at], matches.pixel[2 * at + 1]] : null;
     if (now.marks) {
       if (map[peak] > 0) ring(context, peakAt[0] * sx, peakAt[1] * sy, radius, "#35d0ff");
-      if (match) cross(context, match[0] * sx, match[1] * sy, radius * 1.3, "#35e07a", state !== "seen");
+      if (match) cross(context, match[0] * sx, match[1] * sy, radius * 1.3, "#35e07a", state !== "visible");
     }
     if (own) {
       const mark = centre(v, source[1], source[2]);
@@ -134,7 +134,7 @@
     const pixels = Math.hypot(peak[0] - match[0], peak[1] - match[1]);
     const patches = Math.hypot((peak[0] - match[0]) / size[0], (peak[1] - match[1]) / size[1]);
     const away = `strongest patch ${pixels.toFixed(0)} px (${patches.toFixed(1)} patches) from the point`;
-    return { seen: away, hidden: `the point is hidden here; ${away}`, outside: "the point is outside what the network saw",
+    return { visible: away, hidden: `the point is hidden here; ${away}`, outside: "the point is outside the network's input",
       unknown: `the depth here disagrees; ${away}` }[state];
   }
 
