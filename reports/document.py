@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from reports.schema import (
+    MADE_WITH,
     SCORES_COLUMNS,
     ChangeRow,
     Column,
@@ -64,7 +65,8 @@ LEADERBOARD = (
         "Then for each truth and metric, the names behind `TRUTH.METRIC.`, the value as `TRUTH.METRIC` alone:",
         columns(MetricColumns),
     ),
-    ("Last, what it cost and what it was made with:", columns(LeaderboardCosts)),
+    ("Then what it cost:", columns(LeaderboardCosts)),
+    ("Last, what all its trials have in common:", MADE_WITH),
 )
 KINDS = {
     "object": "text",
