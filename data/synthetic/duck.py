@@ -79,24 +79,15 @@ def duck(seed: int) -> Toy:
 
     skin, beak, cap, band, scarf = linear(*PALETTES[seed % len(PALETTES)])
     dark = linear("16130f")[0]
-    colour_of = {
-        "body": skin,
-        "left wing": skin * 0.96,
-        "right wing": skin * 0.96,
-        "beak": beak,
-        "eyes": dark,
-        "cap": cap,
-        "band": band,
-        "pompom": band,
-        "scarf": scarf,
-        "knot": scarf,
-    }
+    bird = {"body": skin, "left wing": skin * 0.96, "right wing": skin * 0.96, "beak": beak, "eyes": dark}
+    clothes = {"cap": cap, "band": band, "pompom": band, "scarf": scarf, "knot": scarf}
+    colour_of = bird | clothes
 
     def paint(p: F64, n: F64) -> Coat:
         nearest, number = label(parts(p))
         colour = np.array([colour_of[name] for name in number])[nearest]
         colour = colour * (0.96 + 0.08 * fbm(p, 2.5, seed + 7, 2))[:, None]
-        cloth = np.isin(nearest, [number[name] for name in ("cap", "band", "pompom", "scarf", "knot")])
+        cloth = np.isin(nearest, [number[name] for name in clothes])
         eye = nearest == number["eyes"]
         rough = np.where(eye, 0.1, np.where(cloth, 0.85, 0.42))
         return Coat(colour, rough, np.zeros(len(p)), np.where(eye, 1.0, 0.0))

@@ -123,15 +123,8 @@ def robot(seed: int) -> Toy:
     red, blue, cream, brass = linear(*PALETTES[seed % len(PALETTES)])
     chrome, dark = linear("d9dbdd", "141416")
     lacquer = {"chest": red, "legs": cream, "boots": blue, "head": cream, "pack": blue, "shoulders": blue, "mouth": red}
-    metal = {
-        "neck": chrome,
-        "arms": chrome,
-        "claws": brass,
-        "ears": brass,
-        "grille": chrome,
-        "key": brass,
-        "aerial": red,
-    }
+    metal = dict.fromkeys(("neck", "arms", "grille"), chrome) | dict.fromkeys(("claws", "ears", "key"), brass)
+    metal |= {"aerial": red}
 
     def paint(p: F64, n: F64) -> Coat:
         nearest, number = label(parts(p))

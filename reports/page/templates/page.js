@@ -145,7 +145,7 @@
       font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 12 },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 320, margin: { l: 48, r: 12, t: 40, b: 76 },
       xaxis: shares ? { ...axis, range: [0, 104], ticksuffix: "%", title: { text: "surest points kept", font: { size: 11 }, standoff: 6 } } : { ...axis, type: "log", tickvals: views, ticktext: views.map(String), title: { text: "views", font: { size: 11 }, standoff: 6 }, range: [Math.log10(views[0]) - 0.08, Math.log10(views[views.length - 1]) + 0.08] },
-      yaxis: { ...axis, ...(cost ? { type: "log", tickvals: steps(figure), ticktext: steps(figure).map(String) } : { rangemode: "tozero" }) },
+      yaxis: { ...axis, automargin: true, ...(cost ? { type: "log", tickvals: steps(figure), ticktext: steps(figure).map(String) } : { rangemode: "tozero" }) },
       legend: { orientation: "h", y: -0.3, font: { size: 11 } }, hovermode: "closest",
     }, { responsive: true, displayModeBar: false });
   }
