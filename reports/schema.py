@@ -237,10 +237,16 @@ class ScoreRow(OfTrial):
     before_icp: Annotated[float | None, Of("the value before ICP; missing where the route has none", "as `unit`")] = (
         None
     )
-    judged: Annotated[float | None, Of("share of the predicted points that a measured truth could judge")] = None
-    least: Annotated[float | None, Of("the value, were all that a measured truth does not know wrong")] = None
-    most: Annotated[float | None, Of("the value, were all that it does not know right")] = None
-    known: Annotated[float | None, Of("share of the object's pixels that show surface a measured truth trusts")] = None
+    judged: Annotated[float | None, Of("share of the predicted points that a measured truth could judge", "share")] = (
+        None
+    )
+    least: Annotated[float | None, Of("the value, were all that a measured truth does not know wrong", "as `unit`")] = (
+        None
+    )
+    most: Annotated[float | None, Of("the value, were all that it does not know right", "as `unit`")] = None
+    known: Annotated[
+        float | None, Of("share of the object's pixels that show surface a measured truth trusts", "share")
+    ] = None
     status: Outcome
     note: Annotated[str, Of("one sentence where it did not end well")] = ""
 
@@ -498,7 +504,7 @@ class MetricColumns:
     ]
     high: Annotated[float | None, Of("its upper end", "of the metric")]
     floor: Annotated[float | None, Of("the truth against itself", "of the metric")]
-    judged: Annotated[float | None, Of("share of the points that a measured truth could judge")]
+    judged: Annotated[float | None, Of("share of the points that a measured truth could judge", "share")]
     least: Annotated[float | None, Of("the value, were all that it does not know wrong", "of the metric")]
     most: Annotated[float | None, Of("and were it right", "of the metric")]
     cells: Annotated[str, Of("k of n cells have a result")]
