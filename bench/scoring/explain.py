@@ -17,6 +17,7 @@ from bench.scoring.score import score_trial
 from bench.trials.records import ScoredValue, ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from data.scene import Scene
+from metrics.scoring.memo import Memo
 from metrics.scoring.protocol import Protocol, completeness, differing
 from reports.schema import DifferenceRow
 
@@ -59,15 +60,17 @@ def explain(
     if not stages:
         raise InputError(f"{one.name} and {other.name} score alike: there is nothing to explain")
     judged = 0
-    for record in records:
+    # A scene at a time: its truth, made ready for each protocol, is kept in memory.
+    for record in sorted(records, key=lambda record: record.scene_path):
         scene = _scene(record, truth)
         if scene is None or record.prediction is None:
             continue
         judged += 1
         walks = []
+        memo = Memo()  # what the walks share: alignment, crop, distances under another formula
         for order in (stages, stages[::-1]):
             walk = [one.swapped(other, order[:i]) for i in range(len(order) + 1)]
-            walks.append([_scored(store, record, scene, truth, step, (one, other)) for step in walk])
+            walks.append([_scored(store, record, scene, truth, step, (one, other), memo) for step in walk])
             advance(f"{record.system} on {record.scene}, {len(record.views)} views")
         for family in families(one):
             if family in families(other):
@@ -94,9 +97,15 @@ def _scene(record: TrialRecord, truth: str) -> Scene | None:
 
 
 def _scored(
-    store: Store, record: TrialRecord, scene: Scene, truth: str, step: Protocol, ends: tuple[Protocol, Protocol]
+    store: Store,
+    record: TrialRecord,
+    scene: Scene,
+    truth: str,
+    step: Protocol,
+    ends: tuple[Protocol, Protocol],
+    memo: Memo,
 ) -> dict[str, ScoredValue]:
-    score: ScoreRecord = score_trial(store, record, scene, truth, step, brief=step not in ends)
+    score: ScoreRecord = score_trial(store, record, scene, truth, step, brief=step not in ends, memo=memo)
     values = {value.metric: value for value in score.values}
     return {family: values[metric] for family, metric in families(step).items() if metric in values}
 

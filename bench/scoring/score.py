@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from adapters.contract import U8, InputError, ScoreStatus
+from adapters.contract import U8, InputError, Reconstruction, ScoreStatus
 from bench.trials.plan import read_truth
 from bench.trials.records import ScoredStage, ScoredValue, ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from data.scene import Scene
+from metrics.scoring.prepared import TRUTH_FIELDS
 from metrics.scoring.protocol import Align, Protocol, load_protocol, metric_table
-from metrics.scoring.score import ErrorCloud, PreparedTruth, Score, ScoringError, Value, score
+from metrics.scoring.score import ErrorCloud, Memo, PreparedTruth, Score, ScoringError, Value, score
 from metrics.scoring.truth import Truth
 
 UNSEEN = 200  # the grey of truth points that no image shows
@@ -26,15 +27,29 @@ def _prepared(path: Path, kind: str, protocol: Protocol) -> PreparedTruth:
     return PreparedTruth.of(read_truth(Scene.open(path), kind), protocol)
 
 
+@functools.lru_cache(maxsize=1)
+def _prediction(store: Path, name: str) -> Reconstruction:
+    return Store(store).prediction(name)
+
+
+@functools.lru_cache(maxsize=64)
+def _floors(path: Path, kind: str, protocol: Protocol) -> dict[tuple[str | None, int], dict[str, float]]:
+    return {}
+
+
 def prepare(scene: Scene, kind: str, protocol: Protocol) -> PreparedTruth:
-    """A scene's truth made ready for a protocol: once a process for all that differ in confidence or alignment only.
+    """A scene's truth made ready for a protocol, once a process for all that agree in what concerns the truth.
 
     InputError where the truth has too few points inside its crop volume."""
-    shared = msgspec.structs.replace(protocol, name="", description="", align=Align(), confidence_keep=1.0)
+    path = scene.path.resolve()
+    own = {field: getattr(protocol, field) for field in TRUTH_FIELDS}
+    plain = msgspec.structs.replace(protocol, name="", description="", source="", unstated=(), differs=())
+    alike = msgspec.structs.replace(plain, align=Align(), confidence_keep=1.0)
     try:
-        return _prepared(scene.path.resolve(), kind, shared).under(protocol)
+        ready = _prepared(path, kind, Protocol(name="", version=0, description="", **own))
     except ScoringError as error:
         raise InputError(f"{scene.path}: {error}") from error
+    return ready.under(protocol, _floors(path, kind, alike))
 
 
 def score_trial(
@@ -46,9 +61,10 @@ def score_trial(
     again: bool = False,
     brief: bool = False,
     device: str | None = None,
+    memo: Memo | None = None,
 ) -> ScoreRecord:
     """The score of a trial under one truth and protocol (or its name): the stored one, or a new one, which is then
-    stored; `brief` as in `metrics.scoring.score.score`.
+    stored; `brief` and `memo` as in `metrics.scoring.score.score`.
 
     A trial that failed is scored as failed in every metric: its rows must stand in the tables, or its failures would be
     averaged away.
@@ -70,7 +86,7 @@ def score_trial(
         status: ScoreStatus = "unsupported" if record.status == "unavailable" else "failed"
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
-        result = _score(store, record, scene, kind, protocol, brief, device)
+        result = _score(store, record, scene, kind, protocol, brief, device, memo)
     done = score_record(record.key, truth, protocol, result, backend)
     store.put_score(done, result.cloud)
     return done
@@ -114,10 +130,17 @@ def score_record(trial: str, truth: Truth, protocol: Protocol, result: Score, ba
 
 
 def _score(
-    store: Store, record: TrialRecord, scene: Scene, kind: str, protocol: Protocol, brief: bool, device: str
+    store: Store,
+    record: TrialRecord,
+    scene: Scene,
+    kind: str,
+    protocol: Protocol,
+    brief: bool,
+    device: str,
+    memo: Memo | None,
 ) -> Score:
     assert record.prediction is not None
-    prediction = store.prediction(record.prediction)
+    prediction = _prediction(store.path, record.prediction)
     prepared = prepare(scene, kind, protocol).on(None if device == "cpu" else device)
     photos = () if brief else tuple(scene.image(view) for view in record.targets)
     result = score(
@@ -129,6 +152,7 @@ def _score(
         posed=record.posed,
         photos=photos,
         brief=brief,
+        memo=memo,
     )
     if result.cloud is None:
         return result

@@ -15,6 +15,8 @@ from metrics.scoring.protocol import Protocol
 from metrics.scoring.truth import Truth
 from metrics.scoring.visibility import DepthBuffer, depth_buffers, seen_surface
 
+TRUTH_FIELDS = ("crop", "observed_only", "visible_within", "voxel")  # of a protocol: what `PreparedTruth.of` reads
+Floors = dict[tuple[str | None, int], dict[str, float]]  # device, points -> metric -> value
 FEWEST_POINTS = 16  # a cloud of fewer points after cropping is a failure, not a score
 
 
@@ -38,7 +40,7 @@ class PreparedTruth:
     seen: Bools  # (V, M), which views of the truth see which point
     visible: Bools  # (M,), those that count: seen by some of them, or all; where the truth has a judge, those it trusts
     judge: Judge | None = None  # of a measured truth, under protocols that leave out what was not observed
-    floors: dict[tuple[str | None, int], dict[str, float]] = field(default_factory=dict, repr=False)  # by scoring
+    floors: Floors = field(default_factory=dict, repr=False)  # by scoring
     device: str | None = None  # that the instruments run on; None is the CPU, whose digits are ranked
 
     @staticmethod
@@ -62,9 +64,10 @@ class PreparedTruth:
             judge = Judge.of(truth, truth.knowledge, keep)
         return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, seen, counts, judge)
 
-    def under(self, protocol: Protocol) -> PreparedTruth:
-        """The same for a protocol that differs in what concerns the prediction alone: confidence and alignment."""
-        return replace(self, protocol=protocol)
+    def under(self, protocol: Protocol, floors: Floors | None = None) -> PreparedTruth:
+        """The same for a protocol that makes the truth ready alike: it agrees in `TRUTH_FIELDS`. `floors` is where its
+        floors are kept, which protocols share that differ in confidence and alignment only."""
+        return replace(self, protocol=protocol, floors={} if floors is None else floors)
 
     def on(self, device: str | None) -> PreparedTruth:
         """The same, measured on another device."""

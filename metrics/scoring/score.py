@@ -5,6 +5,7 @@ A pure function of its three arguments: no model, no clock, no global random sta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,13 @@ from metrics.nearest import Distances, nearest
 from metrics.scoring.align import AlignmentStage, Kept, align, kept_points
 from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
 from metrics.scoring.knowledge import Judge, Shares
+from metrics.scoring.memo import Memo
 from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError
 from metrics.scoring.protocol import completeness, geometry_table
 from metrics.scoring.truth import Truth, sample_mesh
 from metrics.scoring.visibility import observed_space
 
-__all__ = ["ErrorCloud", "PreparedTruth", "Score", "ScoringError", "Value", "score"]
+__all__ = ["ErrorCloud", "Memo", "PreparedTruth", "Score", "ScoringError", "Value", "score"]
 
 SHOWN_POINTS = 40_000  # of the clouds kept for looking at
 SHOWN_VIEWS = 4  # whose cameras are kept with them
@@ -89,12 +91,15 @@ def score(
     posed: bool,
     photos: tuple[U8, ...] = (),
     brief: bool = False,
+    memo: Memo | None = None,
 ) -> Score:
     """Score `prediction`, made from the scene's `views` (their names, in the prediction's order).
 
     `posed`: the prediction lives in the frame of the truth's own cameras, so nothing is aligned. `photos` are the
     views held back, (H, W, 3) each, for which the prediction's renderings were asked. `brief`: values alone, without
-    floors, values before ICP and the cloud to look at."""
+    floors, values before ICP and the cloud to look at. `memo`: what earlier calls on this prediction, views and truth
+    computed, under whatever protocols."""
+    memo = memo or Memo()
     truth, protocol = prepared.truth, prepared.protocol
     values: dict[str, Value] = {}
     stages: tuple[AlignmentStage, ...] = ()
@@ -108,14 +113,20 @@ def score(
         share = pred.share
         notes += [pred.note] if pred.note else []
         route = protocol.align.route(scope, len(views), posed)
-        stages, held_out, remarks = align(prediction, pred, prepared, views, route)
+        stages, held_out, remarks = memo.once(
+            ("align", route, prepared.device),
+            protocol,
+            "equalisation",
+            partial(align, prediction, pred, prepared, views, route),
+        )
         notes += remarks
         truth_from_pred = stages[-1].truth_from_pred if stages else np.eye(4)
-        final = _crop(pred, truth_from_pred, prepared, held_out)
+        cut = partial(_crop, pred, truth_from_pred, prepared, held_out)
+        final = memo.once(("crop", route, prepared.device), protocol, "equalisation", cut)
         count, unobserved = len(final.points), final.unobserved
         given = prepared.seen_by(views)
         everything = np.arange(len(prepared.points))
-        draws = _geometry(final.points, prepared, everything, prepared.visible, given, prepared.judge)
+        draws = _geometry(final.points, prepared, everything, prepared.visible, given, prepared.judge, memo)
         floors = {} if brief else _floors(prepared, count)
         before: dict[str, list[float]] = {}
         if stages and stages[-1].name == "icp" and not brief:
@@ -201,12 +212,19 @@ def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
 
 
 def _geometry(
-    pred: F32, prepared: PreparedTruth, index: NDArray[np.int64], visible: Bools, given: Bools, judge: Judge | None
+    pred: F32,
+    prepared: PreparedTruth,
+    index: NDArray[np.int64],
+    visible: Bools,
+    given: Bools,
+    judge: Judge | None,
+    memo: Memo | None = None,
 ) -> _Draws:
     """Geometry metrics of `pred` against the truth points `index`; `visible` and `given` are (len(index),) flags. A
     measured truth's `judge` asks for the visible ones. Lengths in the protocol's unit; a metric without enough points
-    is absent."""
-    protocol, per_unit = prepared.protocol, 1 / prepared.unit
+    is absent. `memo`: of `pred`."""
+    memo = memo or Memo()
+    protocol, per_unit, device = prepared.protocol, 1 / prepared.unit, prepared.device
     whole = protocol.against == "whole"
     out = _Draws({}, {}, {})
 
@@ -214,7 +232,11 @@ def _geometry(
         out.values.setdefault(name, []).append(float(value))
 
     seen, of_given = index[visible], index[given & visible if judge is not None else given]
-    evidence = judge.evidence(pred, protocol.seed) if judge is not None else None
+    evidence = None
+    if judge is not None:
+        evidence = memo.once(
+            ("evidence", prepared.device), protocol, "equalisation", partial(judge.evidence, pred, protocol.seed)
+        )
     for draw in range(protocol.draws):
         rng = np.random.default_rng([protocol.seed, draw])
         rows = random_subset(len(pred), protocol.samples, rng)
@@ -225,18 +247,16 @@ def _geometry(
         asked = seen[asked_rows]
         if evidence is not None:
             accuracy = evidence.distances[rows] * prepared.truth.diameter * per_unit
-        elif whole or len(asked) < FEWEST_POINTS:
-            accuracy = prepared.distance(some, index) * per_unit
         else:
-            accuracy = (
-                np.asarray(nearest(some, prepared.points[asked], device=prepared.device).distance, np.float64)
-                * per_unit
-            )
+            if whole or len(asked) < FEWEST_POINTS:
+                make = partial(prepared.distance, some, index)
+            else:
+                make = partial(_distance, some, prepared.points[asked], device)
+            accuracy = memo.once(("to truth", draw, device), protocol, "sampling", make) * per_unit
         note("accuracy", accuracy.mean())
         if len(asked) >= FEWEST_POINTS:
-            both = Distances(
-                accuracy, nearest(prepared.points[asked], answer, device=prepared.device).distance * per_unit
-            )
+            make = partial(_distance, prepared.points[asked], answer, device)
+            both = Distances(accuracy, memo.once(("to pred", draw, device), protocol, "sampling", make) * per_unit)
             distances = chamfer_of(both)
             note(completeness(protocol), distances.completeness)
             for formula in protocol.chamfer:
@@ -252,8 +272,9 @@ def _geometry(
                     note(f"{name}@{label}", getattr(shares, name))
         if len(of_given) >= FEWEST_POINTS:
             asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
-            to_answer = nearest(prepared.points[asked], answer, device=prepared.device).distance
-            note("completeness-given", to_answer.mean() * per_unit)
+            make = partial(_distance, prepared.points[asked], answer, device)
+            reach = memo.once(("given to pred", draw, device), protocol, "sampling", make)
+            note("completeness-given", reach.mean() * per_unit)
     if evidence is not None:
         pred = pred[evidence.decided]
         out.judged.update(dict.fromkeys(geometry_table(protocol), float(evidence.decided.mean())))
@@ -268,8 +289,14 @@ def _geometry(
         for draw in range(protocol.emd_draws):
             rng = np.random.default_rng([protocol.seed, 1000 + draw])
             some, asked = pred[random_subset(len(pred), count, rng)], seen[random_subset(len(seen), count, rng)]
-            note("emd", emd(some, prepared.points[asked], device=prepared.device).value * per_unit)
+            make_transport = partial(emd, some, prepared.points[asked], device=device)
+            transport = memo.once(("emd", draw, device), protocol, "sampling", make_transport)
+            note("emd", transport.value * per_unit)
     return out
+
+
+def _distance(queries: F32, points: F32, device: str | None) -> F64:
+    return np.asarray(nearest(queries, points, device=device).distance, np.float64)
 
 
 def _of_diameter(threshold: float, prepared: PreparedTruth) -> float:

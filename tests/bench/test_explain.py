@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,12 +17,14 @@ from bench.cli import main
 from bench.scoring.audit import audit, error_bars, orders
 from bench.scoring.collect import keys_of_run
 from bench.scoring.explain import Difference, explain, families, mean_parts
+from bench.scoring.score import score_trial
 from bench.scoring.sweep import variants
 from bench.systems.cards import get_adapter
 from bench.trials.store import Store
 from bench.trials.suite import Contestant
 from data.scene import Scene
-from metrics.scoring.protocol import Protocol, load_protocol
+from metrics.scoring import score as scoring
+from metrics.scoring.protocol import Align, Protocol, differing, load_protocol
 
 ONE = msgspec.structs.replace(load_protocol("object-v1"), name="one", samples=2000, emd_draws=0)
 OTHER = msgspec.structs.replace(
@@ -59,6 +64,38 @@ def test_the_parts_make_up_the_whole_exactly(found: list[Difference]) -> None:
                 assert math.prod(parts) == pytest.approx(difference.other.value / difference.one.value, rel=1e-9)
             else:
                 assert sum(parts) == pytest.approx(difference.other.value - difference.one.value, abs=1e-12)
+
+
+def test_what_the_walks_share_is_computed_once_and_reads_the_same(
+    store: Store, scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Six stages apart in all but two: each alignment, each crop and each set of distances once a trial."""
+    other = msgspec.structs.replace(OTHER, name="all else", align=Align(icp=False), crop=False, emd_draws=2)
+    one = msgspec.structs.replace(ONE, name="all", emd_draws=2)
+    fresh = Store(shutil.copytree(store.path, tmp_path / "store"))
+    record = next(record for record in fresh.trials() if record.adapter == "noisy-oracle")
+    calls: Counter[str] = Counter()
+    for name in ("align", "emd"):
+        real = getattr(scoring, name)
+
+        def counted(*args: object, name: str = name, real: Callable[..., object] = real, **more: object) -> object:
+            calls[name] += 1
+            return real(*args, **more)
+
+        monkeypatch.setattr(scoring, name, counted)
+    shared = list(explain(fresh, [record], "exact", one, other))
+    # Protocols of the two walks that differ before the distances: 8 of 10; before the crop: 6.
+    floors, before_icp = 2 * 2, 2
+    assert calls == {"align": 6, "emd": 2 * 8 + floors + before_icp}
+    alone = Store(shutil.copytree(store.path, tmp_path / "alone"))
+    for order in (differing(one, other), differing(one, other)[::-1]):
+        for i in range(len(order) + 1):
+            step = one.swapped(other, order[:i])
+            found = fresh.score(record.key, step.hash, scene.truth("exact").id)
+            assert found is not None
+            wanted = score_trial(alone, record, scene, "exact", step, brief=0 < i < len(order))
+            assert msgspec.structs.asdict(found)["values"] == msgspec.structs.asdict(wanted)["values"]
+    assert {d.family for d in shared} == set(families(one))
 
 
 def test_a_change_of_formula_alone_is_that_formulas_factor(store: Store, scene: Scene) -> None:
