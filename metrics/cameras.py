@@ -55,6 +55,10 @@ class PoseErrors:
     rotation_rmse: float | None  # degrees, registered views after their best common rotation
     registered: float  # share of the views registered
 
+    def auc(self, degrees: int) -> float | None:
+        """Area under the accuracy curve up to `degrees`, of the worse of a pair's two errors; None without a pair."""
+        return _auc(np.maximum(self.rotation, self.translation), degrees)
+
     def rra(self, degrees: float) -> float | None:
         """Relative rotation accuracy: share of the pairs whose rotation error is below `degrees`."""
         return float((self.rotation < degrees).mean()) if len(self.rotation) else None

@@ -27,6 +27,17 @@ class DepthErrors:
     coverage: float | None  # share of truth's pixels that pred has a depth for; None where truth is empty
 
 
+def depth_delta(pred: ArrayLike, truth: ArrayLike, factor: float, scale: float = 1.0) -> float | None:
+    """Share of the pixels of `scale` * `pred` (H, W) within a `factor` of `truth` (H, W), over those where both hold a
+    depth; None where there is none. ValueError as in `depth_errors`."""
+    p, t = _checked("pred", pred), _checked("truth", truth)
+    both = (t > 0) & (p > 0)
+    if not both.any():
+        return None
+    ratio = scale * p[both] / t[both]
+    return float((np.maximum(ratio, 1 / ratio) < factor).mean())
+
+
 def depth_errors(pred: ArrayLike, truth: ArrayLike, align: Align = "none") -> DepthErrors:
     """Errors of a z-depth map `pred` (H, W) against `truth` (H, W); 0 means no depth in either.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial import cKDTree
 
 from adapters.contract import F64
 from metrics.nearest import nearest
@@ -40,6 +41,18 @@ def normal_consistency(
         to_truth, to_pred = np.abs(to_truth), np.abs(to_pred)
     accuracy, completeness = float(to_truth.mean()), float(to_pred.mean())
     return NormalConsistency(accuracy, completeness, (accuracy + completeness) / 2)
+
+
+def estimated_normals(points: ArrayLike, cloud: ArrayLike, neighbours: int = 30) -> F64:
+    """(M, 3) unit normals at `points` (M, 3), sign open: the least principal axis of their nearest `neighbours` in
+    `cloud` (K, 3) (Hoppe et al. 1992), of all where there are fewer."""
+    x, y = checked_points("points", points), checked_points("cloud", cloud)
+    rows = np.asarray(cKDTree(y).query(x, k=min(neighbours, len(y)))[1]).reshape(len(x), -1)
+    out = np.empty((len(x), 3))
+    for part in np.array_split(np.arange(len(x)), max(len(x) // 10_000, 1)):  # groups of points take memory
+        local = y[rows[part]] - y[rows[part]].mean(axis=1, keepdims=True)
+        out[part] = np.linalg.eigh(np.swapaxes(local, 1, 2) @ local)[1][:, :, 0]
+    return out
 
 
 def _unit(name: str, normals: ArrayLike, count: int) -> F64:

@@ -13,6 +13,7 @@ from metrics import similarity
 from metrics.cameras import align_cameras
 from metrics.register import icp, register
 from metrics.scoring.equalise import random_subset
+from metrics.scoring.pixels import counted_pixels
 from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError
 from metrics.scoring.truth import Truth, sample_mesh
 from metrics.similarity import AlignmentError
@@ -47,6 +48,8 @@ def kept_points(prediction: Reconstruction, prepared: PreparedTruth, views: tupl
     if len(prediction.points) == 0:
         mesh = prediction.mesh
         assert mesh is not None  # the contract: no points, then a mesh
+        if protocol.measured:
+            raise ScoringError("unsupported", "the protocol compares pixels; the adapter gives a mesh alone")
         samples = sample_mesh(mesh.vertices, mesh.faces, 4 * protocol.samples, protocol.seed)
         return Kept(samples, np.full(len(samples), -1))
     index, note = np.arange(len(prediction.points)), ""
@@ -74,6 +77,8 @@ def kept_points(prediction: Reconstruction, prepared: PreparedTruth, views: tupl
                 x, y = np.minimum(prediction.pixel[own].astype(np.int64), np.array(mask.shape[::-1]) - 1).T
                 inside[own] = mask[y, x]
         index = index[inside[index]]
+    if protocol.measured:
+        index = index[counted_pixels(prediction, truth, views, protocol.frame)[index]]
     if len(index) < FEWEST_POINTS:
         raise ScoringError("failed", f"{len(index)} points left to score, at least {FEWEST_POINTS} wanted")
     return Kept(prediction.points[index], index, share, note)

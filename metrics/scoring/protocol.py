@@ -23,11 +23,14 @@ PROSE = ("description", "source", "unstated", "differs", "confidence_curve")  # 
 # The fields of each stage, in the order in which a prediction meets them.
 STAGES: dict[str, tuple[str, ...]] = {
     "confidence": ("confidence_keep",),
-    "alignment": ("align",),
-    "crop": ("crop", "masks", "observed_only", "visible_within", "behind"),
+    "alignment": ("align", "depth_scale"),
+    "crop": ("crop", "masks", "measured", "frame", "given_only", "observed_only", "visible_within", "behind"),
     "equalisation": ("voxel",),
     "sampling": ("samples", "against", "emd_samples", "seed", "draws", "emd_draws"),
-    "formula": ("side", "chamfer", "thresholds", "rank_metric"),
+    "formula": (
+        *("side", "chamfer", "medians", "normals", "thresholds"),
+        *("auc", "depth_deltas", "pointmaps", "rank_metric"),
+    ),
 }
 
 
@@ -62,6 +65,9 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     align: Align = msgspec.field(default_factory=Align)
     crop: bool = True  # cut both sides to the truth's crop volume, after alignment
     masks: bool = False  # drop predicted points that fall outside the object's masks in a given view
+    measured: bool = False  # drop predicted points whose pixel has no true depth in its view
+    frame: float = 1.0  # share of the image's shorter side: only pixels in the centred square of that side count
+    given_only: bool = False  # the truth is the surface that the given views see (inside `frame`), and nothing else
     observed_only: bool = True  # only surface that the truth's cameras see counts, only points that they can judge
     visible_within: float = 0.01  # a truth point counts as seen where its depth agrees to this
     behind: float = 0.05  # predicted points farther than this behind every seen surface are unobserved: not punished
@@ -75,6 +81,12 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     side: float = (
         0.0  # 0 = lengths in percent of the diameter; else in units of which the truth's longest side has this many
     )
+    depth_scale: Literal["cloud", "median"] = "cloud"  # of depth maps: the alignment's, or the ratio of the medians
+    medians: bool = False  # also the median distances, of both directions
+    normals: bool = False  # also the normal consistency: predicted normals from the nearest 30 points
+    auc: tuple[int, ...] = (5, 10, 30)  # degrees up to which the area under the pose accuracy curve is taken
+    depth_deltas: tuple[float, ...] = (1.03,)  # factors within which a depth counts as right
+    pointmaps: bool = False  # also the errors of pointmaps, pixel by pixel
     chamfer: tuple[Formula, ...] = ("l1-sum", "l2sq-mean")  # the formulas printed, the headline first
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.02)  # of precision, recall and F-score
     rank_metric: str = "fscore@1%"
@@ -119,6 +131,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             ("behind", 0.001, 1),
             ("draws", 2, 100),
             ("side", 0, 1000),
+            ("frame", 0.05, 1),
         ):
             value = getattr(self, field)
             if not low <= value <= high:
@@ -129,6 +142,14 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if self.emd_draws == 1 or self.emd_draws < 0:
             raise InputError(f"{where}: emd_draws {self.emd_draws} seen, 0 or at least 2 wanted")
+        if self.frame < 1 and not (self.measured and self.given_only):
+            raise InputError(f"{where}: frame {self.frame} seen, measured and given_only wanted with it")
+        if self.given_only and self.observed_only:
+            raise InputError(f"{where}: given_only with observed_only seen, observed_only = false wanted with it")
+        if not self.auc or not all(1 <= degrees <= 180 for degrees in self.auc):
+            raise InputError(f"{where}: auc {self.auc} seen, degrees from 1 to 180 wanted")
+        if not all(1 < factor <= 10 for factor in self.depth_deltas):
+            raise InputError(f"{where}: depth_deltas {self.depth_deltas} seen, factors above 1 wanted")
         for share in self.confidence_curve:
             if not 0.01 <= share <= 1:
                 raise InputError(f"{where}: confidence_curve {share} seen, 0.01 to 1 wanted")
@@ -174,6 +195,10 @@ def geometry_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
         completeness(protocol): (unit, "lower"),
         "completeness-given": (unit, "lower"),
     }
+    if protocol.medians:
+        table |= {"accuracy-median": (unit, "lower"), "completeness-median": (unit, "lower")}
+    if protocol.normals:
+        table["normal-consistency"] = ("ratio", "higher")
     table |= {f"chamfer-{name}": (f"{unit}²" if "sq" in name else unit, "lower") for name in protocol.chamfer}
     for threshold in protocol.thresholds:
         for name in ("precision", "recall", "fscore"):
@@ -183,6 +208,8 @@ def geometry_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
 
 def completeness(protocol: Protocol) -> str:
     """The id of the completeness over all of the truth that counts."""
+    if protocol.given_only:
+        return "completeness-given"
     return "completeness-visible" if protocol.observed_only else "completeness"
 
 
@@ -196,15 +223,21 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
     precision, recall   share of predicted (true, visible) points within the threshold; fscore: their harmonic mean
     emd                 mean distance of the cheapest bijection between equally many points of both sides
     rotation, translation, auc@*, centre-rmse           see metrics.cameras
-    depth-absrel, depth-delta@1.03, depth-coverage      see metrics.depth
+    depth-absrel, depth-delta@*, depth-coverage         see metrics.depth
+    *-median            medians of the distances whose means are accuracy and completeness
+    normal-consistency  see metrics.normals, unoriented
+    points-*            pointmaps pixel by pixel: see metrics.scoring.pixels
     psnr, ssim, lpips   of renderings at the cameras of views held back, mean over them: see metrics.image
     """
     table = geometry_table(protocol)
     table["rotation"] = table["translation"] = ("deg", "lower")
-    for degrees in (5, 10, 30):
+    for degrees in protocol.auc:
         table[f"auc@{degrees}"] = ("ratio", "higher")
     table["centre-rmse"] = ("%", "lower")
     table["depth-absrel"] = ("ratio", "lower")
-    table["depth-delta@1.03"] = table["depth-coverage"] = ("ratio", "higher")
+    table |= {f"depth-delta@{factor:g}": ("ratio", "higher") for factor in protocol.depth_deltas}
+    table["depth-coverage"] = ("ratio", "higher")
+    if protocol.pointmaps:
+        table |= {"points-absrel": ("ratio", "lower"), "points-delta@1.03": ("ratio", "higher")}
     table |= {"psnr": ("dB", "higher"), "ssim": ("ratio", "higher"), "lpips": ("ratio", "lower")}
     return table

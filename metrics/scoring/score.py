@@ -15,17 +15,19 @@ from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, Scor
 from metrics import similarity
 from metrics.cameras import pose_errors
 from metrics.chamfer import chamfer_of
-from metrics.depth import depth_errors
+from metrics.depth import depth_delta, depth_errors
 from metrics.emd import emd
 from metrics.fscore import FScore, fscore_of
 from metrics.image import lpips, psnr, ssim
 from metrics.nearest import Distances, nearest
+from metrics.normals import estimated_normals, normal_consistency
 from metrics.scoring.align import AlignmentStage, Kept, align, kept_points
 from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
 from metrics.scoring.knowledge import Judge, Shares
 from metrics.scoring.memo import Memo
+from metrics.scoring.pixels import given_surface, pointmap_errors
 from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError
-from metrics.scoring.protocol import completeness, geometry_table
+from metrics.scoring.protocol import Protocol, completeness, geometry_table
 from metrics.scoring.truth import Truth, sample_mesh
 from metrics.scoring.visibility import observed_space
 
@@ -124,16 +126,18 @@ def score(
         cut = partial(_crop, pred, truth_from_pred, prepared, held_out)
         final = memo.once(("crop", route, prepared.device), protocol, "equalisation", cut)
         count, unobserved = len(final.points), final.unobserved
-        given = prepared.seen_by(views)
+        given, visible = prepared.seen_by(views), prepared.visible
+        if protocol.given_only:
+            given = visible = given_surface(prepared, views, protocol.frame)
         everything = np.arange(len(prepared.points))
-        draws = _geometry(final.points, prepared, everything, prepared.visible, given, prepared.judge, memo)
+        draws = _geometry(final.points, prepared, everything, visible, given, prepared.judge, memo)
         floors = {} if brief else _floors(prepared, count)
         before: dict[str, list[float]] = {}
         if stages and stages[-1].name == "icp" and not brief:
             earlier = stages[-2].truth_from_pred if len(stages) > 1 else np.eye(4)
             try:
                 cropped = _crop(pred, earlier, prepared, held_out)
-                before = _geometry(cropped.points, prepared, everything, prepared.visible, given, prepared.judge).values
+                before = _geometry(cropped.points, prepared, everything, visible, given, prepared.judge).values
             except ScoringError as error:
                 notes.append(f"before ICP: {error}")
         for name in geometry:
@@ -141,8 +145,10 @@ def score(
         cloud = None if brief else _error_cloud(final, prediction, pred, prepared)
     except ScoringError as error:
         values.update({name: Value(error.status, note=str(error)) for name in geometry})
-    values.update(_camera_values(prediction, truth, views))
-    values.update(_depth_values(prediction, truth, views, truth_from_pred))
+    values.update(_camera_values(prediction, truth, views, protocol))
+    values.update(_depth_values(prediction, truth, views, truth_from_pred, protocol))
+    if protocol.pointmaps:
+        values.update(_pointmap_values(prediction, truth, views))
     values.update(_image_values(prediction, photos))
     known = prepared.judge.known if prepared.judge is not None else None
     return Score(values, stages, count, unobserved, share, known, tuple(notes), cloud)
@@ -248,7 +254,9 @@ def _geometry(
         if evidence is not None:
             accuracy = evidence.distances[rows] * prepared.truth.diameter * per_unit
         else:
-            if whole or len(asked) < FEWEST_POINTS:
+            if whole and protocol.given_only and len(asked) >= FEWEST_POINTS:
+                make = partial(_distance, some, prepared.points[seen])
+            elif whole or len(asked) < FEWEST_POINTS:
                 make = partial(prepared.distance, some, index)
             else:
                 make = partial(_distance, some, prepared.points[asked], device)
@@ -259,6 +267,13 @@ def _geometry(
             both = Distances(accuracy, memo.once(("to pred", draw, device), protocol, "sampling", make) * per_unit)
             distances = chamfer_of(both)
             note(completeness(protocol), distances.completeness)
+            if protocol.medians:
+                note("accuracy-median", float(np.median(both.to_truth)))
+                note("completeness-median", float(np.median(both.to_pred)))
+            if protocol.normals:
+                parts = some, estimated_normals(some, pred), prepared.points[asked], prepared.normals[asked]
+                cosines = partial(normal_consistency, *parts)
+                note("normal-consistency", memo.once(("normals", draw), protocol, "sampling", cosines).mean)
             for formula in protocol.chamfer:
                 note(f"chamfer-{formula}", getattr(distances, formula.replace("-", "_")))
             for threshold in protocol.thresholds:
@@ -270,7 +285,7 @@ def _geometry(
                     shares = fscore_of(both, threshold if protocol.side else 100 * threshold)
                 for name in ("precision", "recall", "fscore"):
                     note(f"{name}@{label}", getattr(shares, name))
-        if len(of_given) >= FEWEST_POINTS:
+        if len(of_given) >= FEWEST_POINTS and not protocol.given_only:
             asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
             make = partial(_distance, prepared.points[asked], answer, device)
             reach = memo.once(("given to pred", draw, device), protocol, "sampling", make)
@@ -324,8 +339,10 @@ def _reading(name: str, draws: _Draws, floors: dict[str, float], before: dict[st
     )
 
 
-def _camera_values(prediction: Reconstruction, truth: Truth, views: tuple[str, ...]) -> dict[str, Value]:
-    names = ("rotation", "translation", "auc@5", "auc@10", "auc@30", "centre-rmse")
+def _camera_values(
+    prediction: Reconstruction, truth: Truth, views: tuple[str, ...], protocol: Protocol
+) -> dict[str, Value]:
+    names = ("rotation", "translation", *(f"auc@{degrees}" for degrees in protocol.auc), "centre-rmse")
     if prediction.cameras is None or prediction.registered is None:
         return dict.fromkeys(names, Value("unsupported", note="the adapter gives no cameras"))
     known = [i for i, view in enumerate(views) if view in truth.view_names]
@@ -338,9 +355,7 @@ def _camera_values(prediction: Reconstruction, truth: Truth, views: tuple[str, .
     readings: dict[str, float | None] = {
         "rotation": float(errors.rotation.mean()),
         "translation": float(errors.translation.mean()),
-        "auc@5": errors.auc_5,
-        "auc@10": errors.auc_10,
-        "auc@30": errors.auc_30,
+        **{f"auc@{degrees}": errors.auc(degrees) for degrees in protocol.auc},
         "centre-rmse": None if errors.centre_rmse is None else 100 * errors.centre_rmse / truth.diameter,
     }
     absent = Value("failed", note="needs at least 3 registered, non-collinear cameras")
@@ -348,24 +363,39 @@ def _camera_values(prediction: Reconstruction, truth: Truth, views: tuple[str, .
 
 
 def _depth_values(
-    prediction: Reconstruction, truth: Truth, views: tuple[str, ...], truth_from_pred: F64 | None
+    prediction: Reconstruction,
+    truth: Truth,
+    views: tuple[str, ...],
+    truth_from_pred: F64 | None,
+    protocol: Protocol,
 ) -> dict[str, Value]:
-    names = ("depth-absrel", "depth-delta@1.03", "depth-coverage")
+    names = ("depth-absrel", *(f"depth-delta@{factor:g}" for factor in protocol.depth_deltas), "depth-coverage")
     pairs = [(i, truth.view_names.index(view)) for i, view in enumerate(views) if view in truth.view_names]
     if prediction.depth is None:
         return dict.fromkeys(names, Value("unsupported", note="the adapter gives no depth"))
     if truth.depth is None or not pairs:
         return dict.fromkeys(names, Value("unsupported", note=f"the {truth.kind} truth has no depth maps"))
-    if truth_from_pred is None:
+    by_median = protocol.depth_scale == "median"
+    if truth_from_pred is None and not by_median:
         return dict.fromkeys(
             names, Value("failed", note="the prediction could not be aligned, so its scale is unknown")
         )
-    scale = np.float32(similarity.scale_of(truth_from_pred))
+    scale = np.float32(1.0 if by_median or truth_from_pred is None else similarity.scale_of(truth_from_pred))
     pred = np.concatenate([prediction.depth[i].ravel() * scale for i, _ in pairs])[None]
-    errors = depth_errors(pred, np.concatenate([truth.depth[j].ravel() for _, j in pairs])[None])
-    readings = (errors.absrel, errors.delta_1_03, errors.coverage)
+    true = np.concatenate([truth.depth[j].ravel() for _, j in pairs])[None]
+    errors = depth_errors(pred, true, "scale" if by_median else "none")
+    deltas = (depth_delta(pred, true, factor, errors.scale) for factor in protocol.depth_deltas)
+    readings = (errors.absrel, *deltas, errors.coverage)
     absent = Value("failed", note="no pixel has both a predicted and a true depth")
     return {k: absent if v is None else Value("ok", v) for k, v in zip(names, readings, strict=True)}
+
+
+def _pointmap_values(prediction: Reconstruction, truth: Truth, views: tuple[str, ...]) -> dict[str, Value]:
+    try:
+        errors = pointmap_errors(prediction, truth, views)
+    except ScoringError as error:
+        return dict.fromkeys(("points-absrel", "points-delta@1.03"), Value(error.status, note=str(error)))
+    return {"points-absrel": Value("ok", errors.absrel), "points-delta@1.03": Value("ok", errors.delta_1_03)}
 
 
 def _image_values(prediction: Reconstruction, photos: tuple[U8, ...]) -> dict[str, Value]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -60,8 +62,15 @@ def test_a_preset_states_its_source_and_what_that_leaves_open(name: str) -> None
     assert msgspec.structs.replace(protocol, unstated=(), source="", differs=()).hash == protocol.hash
 
 
-def test_the_six_published_protocols_are_there() -> None:
-    assert set(PRESETS) == {"stanford", "geolrm", "syncdreamer", "3dlmnet", "crm", "instantmesh"}
+def test_the_published_protocols_are_there() -> None:
+    objects = {"stanford", "geolrm", "syncdreamer", "3dlmnet", "crm", "instantmesh"}
+    scenes = {"cut3r", "pi3", "depth-anything-3", "mapanything", "spatialbench", "vggt-omega"}
+    assert set(PRESETS) == objects | scenes
+
+
+@pytest.mark.parametrize("name", ["cut3r", "pi3", "depth-anything-3", "mapanything", "spatialbench", "vggt-omega"])
+def test_a_preset_made_from_code_names_its_repository_commit_and_files(name: str) -> None:
+    assert re.search(r"\(?[\w.-]+/[\w.-]+ [0-9a-f]{7}.*\.(py|md)", load_protocol(name).source)
 
 
 def test_stages_are_swapped_one_at_a_time_from_one_protocol_to_another() -> None:
