@@ -255,7 +255,7 @@ def _geometry(
             accuracy = evidence.distances[rows] * prepared.truth.diameter * per_unit
         else:
             if whole and protocol.given_only and len(asked) >= FEWEST_POINTS:
-                make = partial(_distance, some, prepared.points[seen])
+                make = partial(_distance, some, prepared.points[seen], device)
             elif whole or len(asked) < FEWEST_POINTS:
                 make = partial(prepared.distance, some, index)
             else:
