@@ -40,11 +40,13 @@ from data.groundtruth.solve import solve
 from data.scene import CameraFile, TruthFile, read_truth, write_truth
 from metrics.cameras import align_cameras
 from metrics.register import icp
-from metrics.scoring.equalise import bounded_subset
+from metrics.scoring.equalise import bounded_subset, voxel_subset
 from metrics.scoring.truth import Box, Knowledge, Truth, diameter
 from metrics.similarity import AlignmentError, apply, rotation_of, scale_of
 
 MAX_POINTS = 55_000
+MAX_TRUSTED = 44_000  # of them: the rest shows what else was measured, for looking at and for finding the pose
+EQUAL = 0.0025  # share of the diameter: the spacing at which the default protocol compares densities
 MIN_POINTS = 50  # below this there is nothing to score against
 MESH = "colmap-mesh.ply"  # beside truth/colmap, whose files are what is scored
 EXPECTED_ERROR = 0.005  # of a trusted point, share of the diameter, where halves foretell none
@@ -308,17 +310,13 @@ def _measure(
     if crop is not None:
         kept &= crop.contains(cloud)
     unit = exact.diameter if exact is not None else diameter(cloud[kept])
-    chosen = np.flatnonzero(kept)[bounded_subset(cloud[kept], MAX_POINTS)]
+    chosen, trusted = np.flatnonzero(kept)[bounded_subset(cloud[kept], MAX_POINTS)], np.zeros(0, np.bool_)
     fusion = mesh_faces = agreement = knowledge = fidelity = None
-    trusted: Bools = np.zeros(len(chosen), np.bool_)
     by_cameras, shift = solved.cameras, 0.0
     if surface is not None:
         with job.clock.stage("dense"):
             fusion = compare_fusion(surface, solved, crop, unit, job.seed, job.notes)
-            inside = np.flatnonzero(kept)
-            trusted = trusted_points(
-                cloud[inside], normals[inside], surface.support[inside], np.searchsorted(inside, chosen), unit
-            )
+            chosen, trusted = _chosen(surface, np.flatnonzero(kept), unit)
         if exact is not None:
             exact_from_cameras = _onto_surface(job, cloud[chosen[trusted]], exact)
             shift = (
@@ -386,6 +384,19 @@ def _registration(solved: Solved, names: Sequence[str], exact: Truth | None) -> 
         return upright(solved.points[kept], solved.cameras), None
     cameras = exact.cameras.take([exact.view_names.index(name) for name in names])
     return align_cameras(solved.cameras, cameras).truth_from_pred, cameras
+
+
+def _chosen(surface: Dense, inside: NDArray[np.int64], unit: float) -> tuple[NDArray[np.int64], Bools]:
+    """Which of the points `inside` of a dense surface become the truth, ascending, and which of these are trusted: as
+    dense as scores are taken, trusted ones first, since they are what is scored against."""
+    cloud = surface.points[inside]
+    even = voxel_subset(cloud, EQUAL * unit)
+    sure = trusted_points(cloud, surface.normals[inside], surface.support[inside], even, unit)
+    trusted, rest = even[sure], even[~sure]
+    trusted = trusted[bounded_subset(cloud[trusted], MAX_TRUSTED)]
+    rest = rest[bounded_subset(cloud[rest], MAX_POINTS - len(trusted))]
+    chosen = np.sort(np.r_[trusted, rest])
+    return inside[chosen], np.isin(chosen, trusted)
 
 
 def _onto_surface(job: _Job, trusted: F32, exact: Truth) -> F64:
