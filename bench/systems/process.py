@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,9 @@ from bench.systems.measure import Outcome, Policy, TreeUsage, TreeWatch, memory_
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 
 LOG_TAIL_LINES = 20
+_PROGRESS = re.compile(r"\d+%\|.*\||[\d.?]+(it|s|B|MB)/(s|it)\b|[━█▏▎▍▌▋▊▉]{3}")  # bars of tqdm and of rich
+_TENSOR = re.compile(r"tensor\([^()]*(\([^()]*\)[^()]*)*\)")  # printed ones fill pages
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LOG_BYTES = 4 * 2**20  # kept of either end of a worker's output
 KILL_SECONDS = 5.0
 MOST_BYTES = 16 * 2**30  # of a prediction's arrays together
@@ -329,4 +333,8 @@ def log_tail(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(log.stat().st_size - 16_384, 0))
         text = file.read().decode("utf-8", errors="replace")
-    return "\n".join(line[:300] for line in text.splitlines()[-LOG_TAIL_LINES:])
+    text = _TENSOR.sub("tensor(...)", _COLOUR.sub("", text))
+    # Of a line that was written over and over the last state remains; a progress bar says nothing of a failure.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    told = [line[:300] for line in lines if line.strip() and not _PROGRESS.search(line)]
+    return "\n".join(told[-LOG_TAIL_LINES:])

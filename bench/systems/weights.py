@@ -7,23 +7,31 @@ digests/HASH                                  sha256 of a file of this path, siz
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
+import http
 import http.client
 import os
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from adapters.contract import InputError, Unavailable
-from bench.files import cache_dir, replacing, write
+from bench.files import CACHE_VARIABLE, cache_dir, write
 from bench.systems.cards import Adapter, Card, Weights
 from bench.systems.measure import now
 
 PRETRAINED, RANDOM, NONE = "pretrained", "random", "none"
 CHUNK = 2**20  # bytes
+ATTEMPTS, PAUSE = 5, 1.0  # of a fetch; seconds before the second, twice as long before each that follows
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # what a server answers that may answer otherwise soon
 
 
 class Licences(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,37 +171,140 @@ def _digest(path: Path) -> str:
     return kept.read_text()
 
 
+class _Passing(Exception):
+    """A trouble that may be over at the next attempt: a connection cut, a server that is busy."""
+
+
+def _persistently(what: str, attempt: Callable[[], object]) -> None:
+    """Call `attempt` until it ends well, with growing pauses after troubles that pass; InputError after the last."""
+    for number in range(ATTEMPTS):
+        if number:
+            time.sleep(PAUSE * 2 ** (number - 1))
+        try:
+            attempt()
+        except _Passing as error:
+            last = error
+        else:
+            return
+    raise InputError(f"{what}: cannot be fetched: {last}, {ATTEMPTS} times; the same command goes on where this ended")
+
+
+def _disk_trouble(error: BaseException | None, folder: Path) -> str:
+    """What of the disk is in the way of writing below `folder`, or nothing."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{folder}: the disk is full; free some of it, or name another folder by {_variable(folder)}"
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return f"{folder}: cannot be written to; name another folder by {_variable(folder)}"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _variable(folder: Path) -> str:
+    return CACHE_VARIABLE if folder.is_relative_to(cache_dir()) else "HF_HUB_CACHE"
+
+
 def _fetch_hub(weights: Weights, advance: Callable[[int, int], None]) -> None:
+    """By the hub's own library, which keeps what came of a file, and goes on there."""
     try:
-        import huggingface_hub
+        import huggingface_hub.errors
     except ModuleNotFoundError as error:
         raise InputError(
             f"{weights.hub}: huggingface_hub is wanted to fetch it: pip install 'reconbench[models]'"
         ) from error
     for name in weights.files:
-        try:  # its own bar shows bytes
-            huggingface_hub.hf_hub_download(
-                weights.hub, name, revision=weights.revision or None, cache_dir=_hub_cache()
-            )
-        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-            raise InputError(f"{weights.hub}: {name} cannot be fetched ({' '.join(str(error).split())})") from error
+        _persistently(f"{weights.hub}: {name}", functools.partial(_ask_hub, huggingface_hub, weights, name))
+
+
+def _ask_hub(library: Any, weights: Weights, name: str) -> None:
+    """One attempt: InputError where another would end no better, else _Passing."""
+    errors, what = library.errors, f"{weights.hub}: {name}"
+    try:  # its own bar tells of bytes
+        library.hf_hub_download(weights.hub, name, revision=weights.revision or None, cache_dir=_hub_cache())
+    except errors.GatedRepoError as error:
+        where = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/{weights.hub}"
+        raise InputError(f"{what}: access is given on request: ask for it at {where}, then `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(f"{what}: the hub has no such repository: it moved, or shows itself after a login") from error
+    except errors.RevisionNotFoundError as error:
+        raise InputError(f"{what}: the hub has no revision {weights.revision or 'main'} of it") from error
+    except errors.LocalEntryNotFoundError as error:  # so it calls a hub that it cannot reach
+        if trouble := _disk_trouble(error, _hub_cache()):
+            raise InputError(trouble) from error
+        raise _Passing("the hub cannot be reached") from error
+    except errors.EntryNotFoundError as error:
+        raise InputError(f"{what} cannot be fetched: the repository has no such file") from error
+    except Exception as error:  # what carries the bytes has classes of its own
+        if trouble := _disk_trouble(error, _hub_cache()):
+            raise InputError(trouble) from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(error, ValueError) or (status is not None and status not in BUSY):
+            raise InputError(f"{what} cannot be fetched ({reason})") from error
+        raise _Passing(reason) from error
 
 
 def _fetch_url(weights: Weights, advance: Callable[[int, int], None]) -> None:
+    """By HTTP. What came of a file is kept beside it; the next attempt goes on there if the file is still the same."""
     for name, wanted in weights.files.items():
         url = weights.url if weights.url.endswith(f"/{name}") else f"{weights.url.rstrip('/')}/{name}"
-        digest, done = hashlib.sha256(), 0
+        path = _url_folder(weights) / name
+        part = path.with_name(f".{path.name}.part")
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer, replacing(_url_folder(weights) / name) as path:
-                total = int(answer.headers.get("Content-Length") or 0)
-                with path.open("wb") as file:
-                    while part := answer.read(CHUNK):
-                        file.write(part)
-                        digest.update(part)
-                        done += len(part)
-                        advance(done, total)
-                if done < total:
-                    raise InputError(f"{url}: ended after {done} of {total} bytes")
-                _check(Path(name), digest.hexdigest(), wanted)
-        except (OSError, http.client.HTTPException) as error:
-            raise InputError(f"{url}: cannot be fetched ({error})") from error
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _persistently(url, functools.partial(_ask_url, url, part, advance))
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            _tag(part).unlink(missing_ok=True)
+            if wanted and digest != wanted:
+                part.unlink()
+            _check(Path(name), digest, wanted)
+            part.chmod(0o644)
+            part.replace(path)
+        except OSError as error:
+            raise InputError(_disk_trouble(error, path.parent) or f"{url}: cannot be fetched ({error})") from error
+
+
+def _tag(part: Path) -> Path:
+    """What the server called the file's version, of which a part is here."""
+    return part.with_suffix(".tag")
+
+
+def _ask_url(url: str, part: Path, advance: Callable[[int, int], None]) -> None:
+    """One attempt: InputError where another would end no better, else _Passing."""
+    tag = _tag(part)
+    done = part.stat().st_size if part.is_file() and tag.is_file() else 0
+    headers = {"Range": f"bytes={done}-", "If-Range": tag.read_text()} if done else {}
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
+            part.unlink()
+            raise _Passing("it became shorter") from error
+        if error.code in (401, 403):
+            raise InputError(f"{url}: cannot be fetched: access is given on request ({error})") from error
+        raise (
+            _Passing(str(error)) if error.code in BUSY else InputError(f"{url}: cannot be fetched ({error})")
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Passing(str(getattr(error, "reason", error)) or type(error).__name__) from error
+    with answer:
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+            done = 0
+        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        tag.write_text(version) if version and not version.startswith("W/") else tag.unlink(missing_ok=True)
+        length = answer.headers.get("Content-Length")
+        total = done + int(length) if length else 0
+        with part.open("ab" if done else "wb") as file:
+            while True:
+                try:
+                    piece = answer.read(CHUNK)
+                except (OSError, http.client.HTTPException) as error:
+                    raise _Passing(f"ended after {done} of {total} bytes") from error
+                if not piece:
+                    break
+                file.write(piece)
+                done += len(piece)
+                advance(done, total)
+    if done < total:
+        raise _Passing(f"ended after {done} of {total} bytes")

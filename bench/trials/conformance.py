@@ -14,7 +14,8 @@ from bench.systems.cards import Adapter
 from bench.systems.measure import Policy
 from bench.systems.process import run_adapter
 from bench.systems.weights import PRETRAINED
-from bench.trials.plan import Trial, view_order
+from bench.trials.plan import Trial, read_truth, view_order
+from bench.trials.plausible import plausibility
 from bench.trials.suite import Contestant
 from data.scene import Scene
 
@@ -66,6 +67,8 @@ def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu", weights: 
     )
     yield _reprojection(result)
     yield _frame(result, trial)
+    if card.weights is not None:
+        yield _sense(result, trial, adapter)
     if not card.deterministic:
         yield Check("deterministic", "skip", "the card says it is not")
         return
@@ -107,6 +110,28 @@ def _frame(result: Reconstruction, trial: Trial) -> Check:
     if result.frame == "world" and "cameras" not in trial.given:
         return Check(name, "fail", "no cameras were given, so there is no world to be in")
     return Check(name, "pass")
+
+
+def _sense(result: Reconstruction, trial: Trial, adapter: Adapter) -> Check:
+    """Of a network with weights: catches wrong ones, and inputs that are not what it was trained on."""
+    name = "answers make sense"
+    truth = read_truth(trial.scene, trial.truth)
+    if any(view not in truth.view_names for view in trial.views):
+        return Check(name, "skip", f"a view has no true camera in the {trial.truth} truth")
+    seen = plausibility(result, truth, trial.views)
+    if not str(seen):
+        return Check(name, "skip", "needs cameras, or pixels and true depth")
+    if not seen.faults:
+        return Check(name, "pass", str(seen))
+    causes = (
+        "--device cpu (precision)",
+        f"`reconbench adapters fetch {adapter.argument}` (weights of another version)",
+        f"`reconbench adapters remove {adapter.argument}` and install (packages of another version)",
+    )
+    faults = "; ".join(seen.faults)
+    return Check(
+        name, "fail", f"installed, but its answers are no better than chance: {faults}. Try {', '.join(causes)}"
+    )
 
 
 def _equal(one: Reconstruction, other: Reconstruction) -> bool:

@@ -109,8 +109,8 @@ CASES = {
     "fast3r": _fast3r(),
     "fast3r-global": _fast3r(options={"points": "global"}),
     "pi3": Case("pi3", "adapters.systems.pi3.adapter.PIXELS", 4900, MIXED, (60.0, 52.0), (), least=0.0),
-    "vggt-omega": _omega(sizes=((203, 88), (110, 121))),
-    "vggt-omega-max-size": _omega(sizes=((123, 88), (110, 121)), options={"fit": "max_size"}),
+    "vggt-omega": _omega(sizes=((203, 88), (110, 121)), options={"side": 64}),
+    "vggt-omega-max-size": _omega(sizes=((123, 88), (110, 121)), options={"fit": "max_size", "side": 64}),
     "depth-anything-3": Case(
         "depth-anything-3", "adapters.systems.depth_anything_3.adapter.SIDE", 84, MIXED, (60.0, 52.0),
         ("cv2.resize",), **IMAGENET,

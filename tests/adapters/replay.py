@@ -145,7 +145,8 @@ class Recorder:
             return {"tensor": self.store(value.detach().cpu().numpy())}
         if isinstance(value, np.ndarray):
             name = f"array_{len(self.arrays)}"
-            self.arrays[name] = value.astype(np.float32) if value.dtype == np.float64 and value.ndim > 2 else value
+            small = np.float32 if value.dtype == np.float64 and value.ndim > 2 else value.dtype
+            self.arrays[name] = value.astype(small)  # a copy: upstream may go on writing into its tensor
             return name
         if isinstance(value, list | tuple) or type(value).__name__ == "ParameterList":
             return [self.store(member) for member in value]

@@ -11,7 +11,7 @@ from tests.adapters.recorded import replayed
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0])
 def test_a_view_whose_camera_is_none_is_not_registered(wrong: float) -> None:
-    oracle, outputs, _ = replayed("vggt-omega", Adapter())
+    oracle, outputs, _ = replayed("vggt-omega", Adapter(side=64))
     outputs.intrinsics[1, 0, 0] = wrong
     result = Adapter().finish(outputs, oracle.views)
     result.validate(oracle.views)
@@ -20,5 +20,6 @@ def test_a_view_whose_camera_is_none_is_not_registered(wrong: float) -> None:
 
 
 def test_an_unknown_choice_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ValueError, match=r"seen, .* wanted"):
-        Adapter(fit="stretch")
+    for options in ({"fit": "stretch"}, {"side": 500}):
+        with pytest.raises(ValueError, match=r"seen, .* wanted"):
+            Adapter(**options)

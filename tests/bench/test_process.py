@@ -14,7 +14,7 @@ import pytest
 from adapters.contract import Views
 from bench.systems.cards import get_adapter
 from bench.systems.measure import Policy
-from bench.systems.process import run_adapter, stage
+from bench.systems.process import log_tail, run_adapter, stage
 from tests.bench.spies import spy
 
 FAULTY = get_adapter(str(Path(__file__).parent.parent / "faulty"))
@@ -137,3 +137,18 @@ def test_the_hosts_memory_is_not_booked_on_the_worker() -> None:
     outcome, _ = run_adapter(FAULTY, VIEWS, policy=QUICK)
     assert ballast.sum() == len(ballast)
     assert 2**20 < outcome.peak_rss < 400 * 2**20
+
+
+def test_bars_and_tensors_that_upstream_prints_are_kept_out_of_the_tail(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(
+        b"loading\r\n 10%|#         | 3/30 [00:01<00:09,  2.9it/s]\r100%|##########| 30/30 [00:10<00:00,  2.9it/s]\n"
+        b"\x1b[97m[INFO ] coloured\x1b[0m\nloss tensor([[1., 2.],\n        [3., 4.]], grad_fn=<Mul(1)>) at the end\n"
+        b"Fetching \xe2\x94\x81\xe2\x94\x81\xe2\x94\x81\xe2\x94\x81 100%\n\nValueError: 50% of the views\n"
+    )
+    assert log_tail(log).splitlines() == [
+        "loading",
+        "[INFO ] coloured",
+        "loss tensor(...) at the end",
+        "ValueError: 50% of the views",
+    ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import os
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,6 +212,150 @@ def test_what_cannot_be_fetched_leaves_nothing_behind(
     assert "adapter colmap has no weights to fetch" in capsys.readouterr().err
 
 
+class Unreliable(http.server.BaseHTTPRequestHandler):
+    """A server whose connections break: after CUT bytes of an answer, as often as `cuts` says."""
+
+    content = bytes(range(256)) * 40
+    cut, cuts, status, ranges, tags = 3000, 2, 200, True, ['"one"']
+    asked: list[str] = []  # noqa: RUF012 - of the class that a test makes of it
+
+    def do_GET(self) -> None:
+        kind = type(self)
+        kind.asked.append(self.headers.get("Range", self.path))
+        if kind.status != 200:
+            self.send_error(kind.status)
+            return
+        tag = kind.tags.pop(0) if len(kind.tags) > 1 else kind.tags[0]
+        start = 0
+        if kind.ranges and "Range" in self.headers and self.headers.get("If-Range") == tag:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(len(kind.content) - start))
+        self.end_headers()
+        body = kind.content[start:]
+        if kind.cuts > 0:
+            kind.cuts -= 1
+            body = body[: kind.cut]
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def unreliable(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Unreliable], str]]:
+    """A server class to set up, and the address of its file."""
+    monkeypatch.setattr(weights, "PAUSE", 0.001)
+    kind = type("Handler", (Unreliable,), {"asked": [], "tags": ['"one"']})
+    answering = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=answering.serve_forever)
+    thread.start()
+    yield kind, f"http://127.0.0.1:{answering.server_port}/a.pt"
+    answering.shutdown()
+    thread.join()
+    answering.server_close()
+
+
+Handler = tuple[type[Unreliable], str]
+
+
+def fetched(folder: Path, url: str, digest: str = sha(Unreliable.content)) -> bytes:
+    adapter = network(folder, f'[weights]\nurl = "{url}"\nsha256 = {{ "a.pt" = "{digest}" }}\n')
+    return Path(weights.fetch(adapter).load).read_bytes()
+
+
+def test_a_connection_cut_mid_file_is_taken_up_where_it_broke(tmp_path: Path, unreliable: Handler) -> None:
+    kind, url = unreliable
+    assert fetched(tmp_path / "net", url) == kind.content
+    assert kind.asked == ["/a.pt", "bytes=3000-", "bytes=6000-"]
+    assert [path.name for path in (tmp_path / "cache" / "weights").rglob("*") if path.is_file()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("what", ["no ranges", "another file"])
+def test_a_part_that_does_not_fit_is_not_built_upon(what: str, tmp_path: Path, unreliable: Handler) -> None:
+    kind, url = unreliable
+    kind.ranges, kind.tags = what != "no ranges", ['"one"', '"two"'] if what == "another file" else ['"one"']
+    kind.cuts = 1
+    assert fetched(tmp_path / "net", url) == kind.content
+
+
+def test_the_same_command_goes_on_where_the_last_gave_up(tmp_path: Path, unreliable: Handler) -> None:
+    kind, url = unreliable
+    kind.cuts, kind.cut = weights.ATTEMPTS, 100
+    with pytest.raises(InputError, match="cannot be fetched: ended after 500 of 10240 bytes, 5 times; the same"):
+        fetched(tmp_path / "net", url)
+    assert fetched(tmp_path / "net", url) == kind.content and kind.asked[-1] == "bytes=500-"
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "sentence"),
+    [
+        (503, 5, "Service Unavailable, 5 times"),
+        (404, 1, "HTTP Error 404"),
+        (403, 1, "access is given on request"),
+        (410, 1, "HTTP Error 410"),
+    ],
+)
+def test_a_server_that_refuses_is_asked_again_only_where_that_may_help(
+    status: int, attempts: int, sentence: str, tmp_path: Path, unreliable: Handler
+) -> None:
+    kind, url = unreliable
+    kind.status = status
+    with pytest.raises(InputError, match=sentence) as caught:
+        fetched(tmp_path / "net", url)
+    assert len(kind.asked) == attempts and "\n" not in str(caught.value)
+
+
+def test_a_spoilt_file_is_not_kept_to_be_gone_on_with(tmp_path: Path, unreliable: Handler) -> None:
+    kind, url = unreliable
+    with pytest.raises(InputError, match="wanted"):
+        fetched(tmp_path / "net", url, "0" * 64)
+    assert fetched(tmp_path / "net", url) == kind.content
+
+
+def test_no_server_at_all_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "PAUSE", 0.001)
+    with pytest.raises(InputError, match=r"cannot be fetched: .*refused, 5 times"):
+        fetched(tmp_path / "net", "http://127.0.0.1:9/a.pt")
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "the disk is full; free some of it, or name another folder by RECONBENCH_CACHE"),
+        (errno.EROFS, "cannot be written to; name another folder by RECONBENCH_CACHE"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_sentence(
+    number: int, sentence: str, tmp_path: Path, unreliable: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def opened(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if self.suffix == ".part" and mode[0] in "wa":
+            raise OSError(number, os.strerror(number))
+        return real(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(InputError, match=sentence):
+        fetched(tmp_path / "net", unreliable[1])
+    assert len(unreliable[0].asked) == 1
+
+
+def test_a_proxy_is_asked_where_the_user_names_one(
+    tmp_path: Path, unreliable: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, url = unreliable
+    monkeypatch.setenv("http_proxy", url.removesuffix("/a.pt"))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which keeps what it read of the environment before
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    kind.cuts = 0
+    assert fetched(tmp_path / "net", "http://example.invalid/a.pt") == kind.content
+    assert kind.asked == ["http://example.invalid/a.pt"]
+
+
 def run(store: Store, scene: Scene, *contestants: Contestant) -> None:
     suite = Suite(name="t", adapters=list(contestants), views=(2,), truth="exact", policy=QUICK)
     run_plan(plan(suite, [scene]), store, protocol="object-v1", truth="exact")
@@ -314,20 +461,28 @@ def test_a_path_that_leads_nowhere_and_weights_for_a_system_without_any_are_refu
 
 def test_the_hubs_library_fetches_into_the_hubs_cache(tmp_path: Path, hub: Path) -> None:
     pytest.importorskip("huggingface_hub")
-    content = b"6.0"
+    content = b"6.0" * 100_000
+    cuts = [100_000, 90_000]  # bytes after which the connection breaks
+    codes = {"absent": "RepoNotFound", "gated": "GatedRepo", "old": "RevisionNotFound", "empty": "EntryNotFound"}
 
     class Hub(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            known = self.path == "/org/net/resolve/main/model.safetensors"
-            self.send_response(200 if known else 404)
-            self.send_header("X-Repo-Commit" if known else "X-Error-Code", COMMIT if known else "EntryNotFound")
+            self.answer()
+
+        def answer(self) -> int:
+            name = self.path.split("/")[2]
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+            self.send_response((206 if start else 200) if name == "net" else 403 if name == "gated" else 404)
+            self.send_header("X-Repo-Commit" if name == "net" else "X-Error-Code", codes.get(name, COMMIT))
             self.send_header("ETag", f'"{sha(content)}"')
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.end_headers()
+            return start
 
         def do_GET(self) -> None:
-            self.do_HEAD()
-            self.wfile.write(content)
+            start = self.answer()
+            self.wfile.write(content[start : start + cuts.pop(0)] if cuts else content[start:])
 
         def log_message(self, *arguments: object) -> None:
             pass
@@ -337,20 +492,34 @@ def test_the_hubs_library_fetches_into_the_hubs_cache(tmp_path: Path, hub: Path)
     thread.start()
     environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{found.server_port}"}
 
-    def fetch(folder: Path, spec: str) -> subprocess.CompletedProcess[str]:
-        network(folder, f'[weights]\nhub = "org/{folder.name}"\n{spec}')
-        command = ["from bench.cli import main; main()", "adapters", "fetch", str(folder), "--accept-licence"]
-        return subprocess.run(
-            [sys.executable, "-c", *command], env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
-
+    sentences = {
+        "net": "",
+        "absent": "the hub has no such repository: it moved, or shows itself after a login",
+        "gated": "org/gated: model.safetensors: access is given on request: ask for it at http://127.0.0.1",
+        "old": "the hub has no revision main of it",
+        "empty": "org/empty: model.safetensors cannot be fetched",
+    }
+    for name in sentences:
+        network(tmp_path / name, f'[weights]\nhub = "org/{name}"\nsha256 = {{ "model.safetensors" = "" }}\n')
+    command = """
+import contextlib, io, sys
+from bench.cli import main
+for folder in sys.argv[1:]:
+    told = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(told):
+        main(["adapters", "fetch", folder, "--accept-licence"])
+    print(" ".join(told.getvalue().split()))
+"""
     try:
-        done = fetch(tmp_path / "net", f'sha256 = {{ "model.safetensors" = "{sha(content)}" }}\n')
+        folders = [str(tmp_path / name) for name in sentences]
+        done = subprocess.run(
+            [sys.executable, "-c", command, *folders], env=environment, capture_output=True, text=True, timeout=280
+        )
         assert done.returncode == 0, done.stderr
-        path = Path(done.stdout.split()[0])
-        assert path.read_bytes() == content and path.is_relative_to(hub)
-        done = fetch(tmp_path / "absent", "")
-        assert done.returncode == 2 and "org/absent: model.safetensors cannot be fetched" in done.stderr
+        for sentence in sentences.values():
+            assert sentence in " ".join(done.stdout.split()), done.stdout
+        (path,) = [path for path in hub.rglob("model.safetensors") if path.stat().st_size]
+        assert path.read_bytes() == content and not cuts
     finally:
         found.shutdown()
         thread.join()

@@ -12,16 +12,22 @@ from adapters.shared.network import NetworkAdapter, to_numpy
 from adapters.shared.pointmaps import PosedDepth
 from adapters.shared.resize import Inputs, Size, place
 
-SIDE, PATCH = 512, 16
+SIDE, PATCH = 416, 16  # the size of the checkpoint that its authors ask benchmarks to use
 STEEPEST = 2.0  # of the longer side to the shorter; what is longer is cropped
 
 
 @dataclasses.dataclass(eq=False)
 class Adapter(NetworkAdapter):
-    """`fit`: "balanced" gives every photo about 512 x 512 pixels in its own shape, upstream's default; "max_size"
-    makes its longer side 512."""
+    """`fit`: "balanced" gives every photo about `side` x `side` pixels in its own shape, upstream's default; "max_size"
+    makes its longer side `side`, a multiple of 16: 416 of the reproduction checkpoint, 512 of the released one."""
 
     fit: Literal["balanced", "max_size"] = "balanced"
+    side: int = SIDE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.side < PATCH or self.side % PATCH:
+            raise ValueError(f"side: {self.side!r} seen, a multiple of {PATCH} wanted")
 
     def build(self, config: dict[str, Any] | None) -> Any:
         """Without text alignment."""
@@ -32,7 +38,7 @@ class Adapter(NetworkAdapter):
     def prepare(self, views: Views) -> Inputs:
         """All photos at one size: where shapes differ, white about the smaller ones, as upstream does."""
         windows = [middle(image) for image in views.images]
-        sizes = [scaled_size(right - left, bottom - top, self.fit) for left, top, right, bottom in windows]
+        sizes = [scaled_size(right - left, bottom - top, self.fit, self.side) for left, top, right, bottom in windows]
         network = (max(width for width, _ in sizes), max(height for _, height in sizes))
         placed = []
         for image, (left, top, right, bottom), size in zip(views.images, windows, sizes):  # noqa: B905 - Python 3.9
@@ -79,12 +85,12 @@ def middle(image: U8) -> tuple[int, int, int, int]:
     return 0, 0, width, height
 
 
-def scaled_size(width: int, height: int, fit: str) -> Size:
-    """Multiples of 16 near the shape of a photo, with as many patches as a 512 px square or its longer side 512."""
+def scaled_size(width: int, height: int, fit: str, side: int) -> Size:
+    """Multiples of 16 near the shape of a photo, with as many patches as a square of `side` or its longer side that."""
     ratio = height / width
     if fit == "balanced":
-        patches = (SIDE // PATCH) ** 2
+        patches = (side // PATCH) ** 2
         across = float(np.sqrt(patches / ratio))
         return max(1, round(across)) * PATCH, max(1, round(patches / across)) * PATCH
-    across, down = (SIDE / ratio, float(SIDE)) if ratio >= 1 else (float(SIDE), SIDE * ratio)
+    across, down = (side / ratio, float(side)) if ratio >= 1 else (float(side), side * ratio)
     return max(1, round(across / PATCH)) * PATCH, max(1, round(down / PATCH)) * PATCH

@@ -41,7 +41,7 @@ def main() -> int:
             name = system.replace("-", "_")
             own = [f"tests/adapters/upstream/test_{name}.py", "tests/adapters/test_checkpoint.py"]
             command = ["-m", "pytest", "-q", *own, f"tests/adapters/upstream/test_published.py::{PUBLISHED}[{system}]"]
-        start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.path.append({CORE!r}); "
+        start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); import site; site.addsitedir({CORE!r}); "
         start += "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
         run = subprocess.run([python, "-c", start, *command[1:]], cwd=ROOT, check=False)
         worst = max(worst, run.returncode)

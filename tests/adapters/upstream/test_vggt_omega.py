@@ -55,8 +55,8 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
     return network.eval()
 
 
-def run(oracle: PixelOracle, **options: str) -> Any:
-    adapter = Adapter(**options)
+def run(oracle: PixelOracle, **options: Any) -> Any:
+    adapter = Adapter(side=512, **options)
     adapter.network = Stub(oracle)
     return adapter.predict(oracle.views)
 
@@ -102,4 +102,4 @@ def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], fit
     for path, image in zip(paths, oracle.views.images, strict=True):
         Image.fromarray(image).save(path)
     wanted = loader.load_and_preprocess_images(paths, mode=fit).numpy()
-    assert np.array_equal(Adapter(fit=fit).prepare(oracle.views).images, wanted)
+    assert np.array_equal(Adapter(fit=fit, side=512).prepare(oracle.views).images, wanted)
