@@ -30,9 +30,7 @@ REASONS: dict[str, Protocol] = {
     "no ICP": replace(BASE, align=Align(icp=False)),
     "bounding boxes instead of cameras, then ICP": replace(BASE, align=Align("boxes", "boxes", "boxes")),
     "nothing cropped, what no camera sees counts": replace(BASE, crop=False, observed_only=False),
-    "only what the given views see is asked for, all that is returned is judged": replace(
-        BASE, given_only=True, observed_only=False
-    ),
+    "only what the given views see is asked for": replace(BASE, given_only=True),
     "density as it comes: no voxels": replace(BASE, voxel=0.0),
 }
 
