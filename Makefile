@@ -30,6 +30,10 @@ test-upstream: $(VENV)/.dev  ## run the adapters around upstream's own code; SOU
 record: $(VENV)/.dev  ## record the adapters' runs anew around upstream's code; SOURCE as above
 	$(BIN)/python -m tests.adapters.upstream.run --record $(foreach source,$(SOURCE),--source $(source)) $(SYSTEMS)
 
+test-kernels: $(VENV)/.dev  ## run the CUDA kernels' tests, without a GPU in Triton's interpreter; wants torch's CPU build
+	@$(MAKE) --no-print-directory $(VENV)/.kernels || echo "SKIPPED the CUDA kernels' tests: torch's CPU build cannot be had"
+	@test ! -e $(VENV)/.kernels || $(VENV)/kernels/bin/python -m pytest -n 2 --durations=5 tests/metrics/kernels
+
 check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
 	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))
 
@@ -53,4 +57,15 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# An environment of its own on top of .venv's, so that the other tests run as they do for users, without torch. The CPU
+# build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index.
+$(VENV)/.kernels: $(VENV)/.dev
+	$(BIN)/python -m venv $(VENV)/kernels
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(VENV)/kernels/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
+	set -- $(VENV)/kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  torch==2.13.0+cpu triton==3.9.0; \
+	"$$@" || "$$@" --extra-index-url https://download.pytorch.org/whl/cpu
 	touch $@
