@@ -32,7 +32,7 @@ def audit(
     from rich.table import Table
 
     from adapters.contract import InputError
-    from bench.scoring.audit import audit as runs
+    from bench.scoring.audit import audit as audit_runs
     from bench.scoring.audit import error_bars, orders
     from bench.systems.cards import get_adapter
     from bench.trials.scenes import get_scene
@@ -48,30 +48,30 @@ def audit(
         contestant = msgspec.convert(fields, Contestant)
     except msgspec.ValidationError as error:
         raise InputError(f"--give: {error}") from error
-    heard = []
+    runs = []
     total = len(orders(tuple(map(str, range(views)))))
     with console.status(f"run 1 of {total}") as status:
-        for run in runs(get_adapter(adapter), contestant, opened, views, truth, meant, device, seed):
-            heard.append(run)
-            status.update(f"run {len(heard) + 1} of {total}")
+        for run in audit_runs(get_adapter(adapter), contestant, opened, views, truth, meant, device, seed):
+            runs.append(run)
+            status.update(f"run {len(runs) + 1} of {total}")
     table = Table(box=None, pad_edge=False)
-    for column in ("metric", *(run.name for run in heard), "error bar"):
+    for column in ("metric", *(run.name for run in runs), "error bar"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    found = error_bars(heard, meant)
+    found = error_bars(runs, meant)
     units = metric_table(meant)
     for metric, (values, bar) in found.items():
         numbers = ["-" if value is None else f"{value:.4g}" for value in values]
         table.add_row(metric, *numbers, "-" if bar is None else f"±{bar:.2g} {units[metric][0]}")
     output.print(table)
-    for run in heard[1:]:
+    for run in runs[1:]:
         bits = "equal to the last bit" if run.same_bits else "differs"
         output.print(f"{run.name}: {bits if run.status == 'ok' else f'{run.status}, {run.message}'}", markup=False)
     if out is not None:
-        names = [run.name for run in heard]
+        names = [run.name for run in runs]
         rows = [
             {"metric": m, **dict(zip(names, values, strict=True)), "error_bar": bar}
             for m, (values, bar) in found.items()
         ]
         pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")
         output.print(str(out), markup=False)
-    return 0 if all(run.status == "ok" for run in heard) else 1
+    return 0 if all(run.status == "ok" for run in runs) else 1

@@ -25,7 +25,7 @@ FIRST = "first run"
 
 
 @dataclass(frozen=True)
-class Heard:
+class AuditRun:
     """One run of an audit."""
 
     name: str
@@ -56,7 +56,7 @@ def audit(
     protocol: Protocol,
     device: str = "cpu",
     seed: int = 0,
-) -> Iterator[Heard]:
+) -> Iterator[AuditRun]:
     """Run `adapter` on `count` spread views of `scene` in each of `orders`, a fresh process each, and score it."""
     views = tuple(sorted(view_order(scene, seed)[:count]))
     prepared = prepare(scene, truth, protocol)
@@ -74,13 +74,13 @@ def audit(
             policy=policy,
         )
         if made is None:
-            yield Heard(name, outcome.status, outcome.message, False, {})
+            yield AuditRun(name, outcome.status, outcome.message, False, {})
             continue
         posed = made.frame == "world" and "cameras" in trial.given
         result = score(made, prepared, order, scope=adapter.card.scope, posed=posed, brief=True)
         same = first is not None and _same(first, made)
         first = first or made
-        yield Heard(name, outcome.status, outcome.message, same or name == FIRST, result.values)
+        yield AuditRun(name, outcome.status, outcome.message, same or name == FIRST, result.values)
 
 
 def _same(one: Reconstruction, other: Reconstruction) -> bool:
@@ -88,11 +88,11 @@ def _same(one: Reconstruction, other: Reconstruction) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a)
 
 
-def error_bars(heard: list[Heard], protocol: Protocol) -> dict[str, tuple[list[float | None], float | None]]:
+def error_bars(runs: list[AuditRun], protocol: Protocol) -> dict[str, tuple[list[float | None], float | None]]:
     """Metric -> its value in every run, and the largest difference from the first run; None where a run has none."""
     out: dict[str, tuple[list[float | None], float | None]] = {}
     for metric in (*geometry_table(protocol), "rotation", "auc@30", "centre-rmse", "depth-absrel"):
-        values = [run.values[metric].value if metric in run.values else None for run in heard]
+        values = [run.values[metric].value if metric in run.values else None for run in runs]
         known = [value for value in values if value is not None]
         if not known:
             continue

@@ -1,4 +1,4 @@
-"""Why two protocols disagree, what a sweep scores, and what an audit hears: on real scores of a small scene."""
+"""Why two protocols disagree, what a sweep scores, and what an audit measures: on real scores of a small scene."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_run_can_be_chosen(store: Store) -> None:
         keys_of_run(store, "1999")
 
 
-def test_an_audit_hears_no_difference_of_what_does_not_look_at_the_order(scene: Scene) -> None:
+def test_an_audit_measures_no_difference_of_what_does_not_look_at_the_order(scene: Scene) -> None:
     runs = list(audit(get_adapter("oracle"), Contestant(name="oracle"), scene, 3, "exact", ONE))
     assert [run.name for run in runs] == list(orders(("a", "b", "c")))
     assert all(run.status == "ok" for run in runs) and runs[1].same_bits
