@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -49,3 +51,18 @@ def write(path: Path, content: bytes) -> None:
     """Write `content` to `path` at once."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of a folder's files and their names; kept in the cache by path, size and time of change, so
+    that an unchanged file is read once."""
+    if path.is_dir():
+        parts = [(str(file.relative_to(path)), digest(file)) for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    state = path.stat()
+    name = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    kept = cache_dir() / "digests" / hashlib.sha256(name.encode()).hexdigest()[:32]
+    if not kept.is_file():
+        with path.open("rb") as file:
+            write(kept, hashlib.file_digest(file, "sha256").hexdigest().encode())
+    return kept.read_text()

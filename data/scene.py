@@ -16,6 +16,7 @@ quality.json                    the ground truth's quality card, where COLMAP ma
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from dataclasses import dataclass
@@ -124,16 +125,23 @@ class Scene:
                 return view
         raise InputError(f"{self.path}: view {name} seen, one of {', '.join(self.view_names)} wanted")
 
-    def image(self, name: str) -> U8:
-        """(H, W, 3) uint8 sRGB, upright."""
-        return read_image(self.path / self._view(name).image)
+    def image_path(self, name: str) -> Path:
+        return self.path / self._view(name).image
 
-    def mask(self, name: str) -> Bools:
-        """(H, W) bool, true on the object; InputError where the view has none."""
+    def mask_path(self, name: str) -> Path:
+        """InputError where the view has no mask."""
         view = self._view(name)
         if view.mask is None:
             raise InputError(f"{self.path}: view {name} has no mask")
-        return read_mask(self.path / view.mask)
+        return self.path / view.mask
+
+    def image(self, name: str) -> U8:
+        """(H, W, 3) uint8 sRGB, upright."""
+        return read_image(self.image_path(name))
+
+    def mask(self, name: str) -> Bools:
+        """(H, W) bool, true on the object; InputError where the view has none."""
+        return read_mask(self.mask_path(name))
 
     @property
     def has_masks(self) -> bool:
@@ -206,11 +214,21 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
 
 
 def truth_id(folder: Path) -> str:
-    """Hash of every file of a truth folder: 16 hex digits."""
+    """Hash of every file of a truth folder and of its scene's masks: 16 hex digits."""
+    scene = folder.parent.parent
+    masks = [scene / view.mask for view in Scene.open(scene).file.views if view.mask is not None]
+    files = [(str(path.relative_to(scene)), path) for path in folder.rglob("*") if path.is_file()]
+    files += [(str(path.relative_to(scene)), path) for path in masks if path.is_file()]
+    states = ((name, path, path.stat()) for name, path in sorted(files))
+    return _hash_files(tuple((name, path, state.st_size, state.st_mtime_ns) for name, path, state in states))
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_files(files: tuple[tuple[str, Path, int, int], ...]) -> str:
+    """16 hex digits over names and bytes; size and time of change are there for the cache."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for name, path, _, _ in files:
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

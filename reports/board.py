@@ -261,9 +261,9 @@ class _Builder:
             self.measured[board, score.truth][score.metric] = Metric(score.metric, score.unit, score.better)
             self.judged_scenes[score.truth].add(score.scene)
             self.makers[score.scene, score.truth].update(score.truth_made_by)
-        self.left_out: dict[tuple[str, int], list[str]] = defaultdict(list)
+        self.left_out: dict[tuple[str, str, int], list[str]] = defaultdict(list)
         for absent in tables.left_out:
-            self.left_out[absent.adapter, absent.views].append(f"{absent.scene}: {absent.reason}")
+            self.left_out[absent.adapter, absent.inputs, absent.views].append(f"{absent.scene}: {absent.reason}")
 
     def build(self) -> Leaderboard:
         slots: dict[tuple[Board, int], dict[str, list[TrialRow]]] = defaultdict(lambda: defaultdict(list))
@@ -317,7 +317,7 @@ class _Builder:
                 tuple(trials),
                 scores[system],
                 standings[system],
-                tuple(self.left_out.get((trials[0].adapter, views), ())),
+                tuple(self.left_out.get((trials[0].adapter, trials[0].inputs, views), ())),
             )
             for system, trials in systems.items()
         ]
@@ -444,15 +444,20 @@ def _outcome(trial: TrialRow, score: ScoreRow | None) -> str:
 
 
 def system_labels(trials: Iterable[TrialRow]) -> dict[str, str]:
-    """Trial key -> the system's name: the adapter's, and in brackets what tells it from its other variants."""
-    variants: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    """Trial key -> the system's name: the adapter's, and in brackets what tells it from its other variants; the machine
+    as well where two machines ran one trial, so that their seconds stand apart."""
     listed = list(trials)
+    variants: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    machines: dict[tuple[str | int, ...], set[str]] = defaultdict(set)
     for trial in listed:
-        variants[trial.adapter].add(tuple(getattr(trial, name) for name in VARIANT))
+        variants[trial.adapter].add(tuple(getattr(trial, name) for name in (*VARIANT, "hardware")))
+        cell = (trial.adapter, trial.inputs, trial.scene, trial.view_ids, trial.repeat, trial.device)
+        machines[cell].add(trial.hardware)
+    twice = {cell[0] for cell, found in machines.items() if len(found) > 1}
     labels = {}
     for trial in listed:
-        own = variants[trial.adapter]
-        differs = [i for i in range(len(VARIANT)) if len({variant[i] for variant in own}) > 1]
-        parts = [f"{VARIANT[i].replace('_', ' ')} {getattr(trial, VARIANT[i])}" for i in differs]
+        names = (*VARIANT, "hardware") if trial.adapter in twice else VARIANT
+        differs = [name for i, name in enumerate(names) if len({variant[i] for variant in variants[trial.adapter]}) > 1]
+        parts = [f"{name.replace('_', ' ')} {getattr(trial, name)}" for name in differs]
         labels[trial.key] = f"{trial.adapter} [{', '.join(parts)}]" if parts else trial.adapter
     return labels

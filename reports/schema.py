@@ -341,6 +341,7 @@ class LeftOutRow:
     """A planned trial that was not run."""
 
     adapter: Adapter
+    inputs: Inputs
     scene: SceneName
     views: Views
     reason: str

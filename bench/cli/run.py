@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -33,6 +33,7 @@ class RunFlags:
     scenes: Annotated[str | None, Parameter(help="embedded scenes or Scene directories, comma-separated")] = None
     views: Annotated[str | None, Parameter(help="view counts, such as 1,2,4; default: all")] = None
     seeds: Annotated[str | None, Parameter(help="seeds, each a repeat with its own view subset: 0,1,2")] = None
+    order: Annotated[Literal["spread", "overlap"] | None, Parameter(help="of the views that a count takes")] = None
     give: Annotated[str | None, Parameter(help="masks, cameras, targets: given to adapters that accept them")] = None
     option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None
     protocol: Annotated[str | None, Parameter(help="how to score: a protocol's name or .toml file")] = None
@@ -119,6 +120,7 @@ def score(
     prediction: Annotated[
         Path | None, Parameter(help="a PLY, OBJ or GLB made elsewhere, to score as `external`")
     ] = None,
+    name: Annotated[str, Parameter(help="what made the prediction; default: the file's name")] = "",
     scene: Annotated[str | None, Parameter(help="the scene that the prediction shows")] = None,
     cameras: Annotated[Path | None, Parameter(help="the prediction's cameras: cameras.json or a COLMAP model")] = None,
     posed: Annotated[bool, Parameter(help="the prediction is already in the truth's frame")] = False,
@@ -137,20 +139,20 @@ def score(
 
     device_of(metrics_device)
     protocols = split(protocol)
-    for name in protocols:
-        load_protocol(name)
+    for each in protocols:
+        load_protocol(each)
     kept = Store(store)
     if prediction is not None:
         if scene is None:
             return refuse("--prediction: --scene is wanted with it")
-        records = [add_external(kept, prediction, get_scene(scene), cameras, posed)]
+        records = [add_external(kept, prediction, get_scene(scene), cameras, posed, name)]
     else:
         records = kept.trials()
         if not records:
             raise InputError(f"{store}: no finished trial seen, a store wanted")
-    for name in protocols:
+    for each in protocols:
         scored = score_records(
-            kept, records, name, truth=truth, sweeps=sweep, again=again, device=metrics_device, gone=_say_gone
+            kept, records, each, truth=truth, sweeps=sweep, again=again, device=metrics_device, gone=_say_gone
         )
         for record, done in scored:
             print_score(output, record, done)
@@ -260,7 +262,13 @@ def _suite(flags: RunFlags) -> Suite:
     for flag, text in (("views", flags.views), ("seeds", flags.seeds)):
         if text is not None:
             changes[flag] = integers(f"--{flag}", text)
-    plain = {"protocol": flags.protocol, "truth": flags.truth, "device": flags.device, "budget_seconds": flags.budget}
+    plain = {
+        "order": flags.order,
+        "protocol": flags.protocol,
+        "truth": flags.truth,
+        "device": flags.device,
+        "budget_seconds": flags.budget,
+    }
     changes |= {field: value for field, value in plain.items() if value is not None}
     policy = {"deadline": flags.deadline, "memory_gib": flags.memory, "repeats": flags.repeats}
     stated = {field: value for field, value in policy.items() if value is not None}

@@ -64,7 +64,7 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
         table.add_column(column, justify="right" if column in ("views", "seed", "seconds") else "left")
     total = largest = 0.0
     for trial in trials:
-        done = store.measured(trial.key(trial.make_views())) is not None
+        done = store.measured(trial.key) is not None
         seconds = 0.0 if done or not trial.available else estimate_seconds(trial, known)
         total += seconds
         same = [record.peak_rss for record in known if record.adapter_hash == trial.adapter.hash]

@@ -17,7 +17,7 @@ from bench.systems.cards import get_adapter
 from bench.systems.measure import Outcome, Policy, hardware, median_and_iqr, now, version
 from bench.systems.process import run_adapter
 from bench.systems.weights import RANDOM
-from bench.trials.plan import Trial, estimate_seconds, hash_views
+from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import LeftOut, RunRecord, TrialRecord
 from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store
@@ -69,8 +69,7 @@ def run_plan(
 
     try:
         for trial in trials:
-            views = trial.make_views()
-            key = trial.key(views)
+            key = trial.key
             record = store.measured(key)
             reused = record is not None
             if record is None:
@@ -86,10 +85,10 @@ def run_plan(
                     record = store.measured(key)  # finished by another run since we looked
                     if record is None:
                         progress.started(trial, estimate)
-                        record = _run_one(trial, views, key, store, keep_all)
+                        record = _run_one(trial, key, store, keep_all)
                 known.append(record)
             for kind in _truths(trial, truth):
-                score_trial(store, record, trial.scene, kind, protocol, again=not reused, device=metrics_device)
+                score_trial(store, record, trial.scene, kind, protocol, device=metrics_device)
             records.append(record)
             progress.finished(trial, record, reused)
     finally:
@@ -121,12 +120,12 @@ def _truths(trial: Trial, truth: str) -> list[str]:
     return [truth, *(kind for kind in kinds if kind != truth)] if kinds else []
 
 
-def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool) -> TrialRecord:
+def _run_one(trial: Trial, key: str, store: Store, keep_all: bool) -> TrialRecord:
     outcome, prediction = _refusal(trial), None
     if outcome is None:
         outcome, prediction = run_adapter(
             trial.adapter,
-            views,
+            trial.make_views(),
             options=dict(trial.contestant.options),
             device=trial.device,
             weights=trial.contestant.weights,
@@ -139,6 +138,7 @@ def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool)
         identity, kept = store.put_prediction(prediction, keep_all)
     record = TrialRecord(
         key=key,
+        identity=trial.identity,
         adapter=trial.adapter.name,
         adapter_hash=trial.adapter.hash,
         card=trial.adapter.card,
@@ -148,7 +148,7 @@ def _run_one(trial: Trial, views: Views, key: str, store: Store, keep_all: bool)
         inputs=trial.inputs,
         scene=trial.scene.name,
         scene_path=str(trial.scene.path.resolve()),
-        inputs_hash=hash_views(views),
+        inputs_hash=trial.inputs_hash,
         views=list(trial.views),
         targets=list(trial.targets),
         seed=trial.seed,

@@ -14,7 +14,7 @@ import numpy as np
 from adapters.contract import InputError, TruthKind
 from bench.scoring.sweep import Variant, variants_of
 from bench.systems.measure import BUSY_SHARE, median_and_iqr, now, version
-from bench.trials.records import LeftOut, ScoreRecord, TrialRecord
+from bench.trials.records import RunRecord, ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from data.groundtruth.quality import QualityCard
 from data.scene import Scene, truth_id
@@ -84,7 +84,7 @@ def make_tables(
                 if path.is_file()
             ),
             scenes=tuple(_scene_rows(records, scenes)),
-            left_out=tuple(_left_out_rows(runs[-1].left_out if runs else [])),
+            left_out=tuple(_left_out_rows(store.trials(), runs)),
             run=RunInfo(
                 version=version(),
                 created=now(),
@@ -124,13 +124,13 @@ def _stored(store: Store, record: TrialRecord, scene: Scene | None, protocol: Pr
     missing = 0
     for kind in scene.truth_kinds:
         truth = truth_id(scene.path / "truth" / kind)
-        score = store.score(record.key, protocol.hash, truth)
+        score = store.score(record, protocol.hash, truth)
         if score is None:
             missing += 1
             continue
         out.scores.append(score)
         pairs = [
-            (variant, store.score(record.key, variant.protocol.hash, truth))
+            (variant, store.score(record, variant.protocol.hash, truth))
             for variant in variants_of(store, record, protocol)
         ]
         whole = [(variant, variant_score) for variant, variant_score in pairs if variant_score is not None]
@@ -139,10 +139,16 @@ def _stored(store: Store, record: TrialRecord, scene: Scene | None, protocol: Pr
     return replace(out, missing=missing)
 
 
-def _left_out_rows(planned: list[LeftOut]) -> Iterator[LeftOutRow]:
-    """Each reason once, whatever the seeds and inputs it holds for."""
-    for adapter, scene, views, reason in dict.fromkeys((p.system, p.scene, p.views, p.reason) for p in planned):
-        yield LeftOutRow(adapter=adapter, scene=scene, views=views, reason=reason)
+def _left_out_rows(records: list[TrialRecord], runs: list[RunRecord]) -> Iterator[LeftOutRow]:
+    """What some run left out and none has finished, each with the newest reason; once, whatever the seeds."""
+    finished = {(r.system, r.inputs, r.scene, len(r.views), r.seed) for r in records if r.status != "unavailable"}
+    reasons: dict[tuple[str, str, str, int, int], str] = {}
+    for run in sorted(runs, key=lambda run: run.started):
+        for left in run.left_out:
+            reasons[left.system, left.inputs, left.scene, left.views, left.seed] = left.reason
+    open_still = {(*trial[:-1], reason): None for trial, reason in reasons.items() if trial not in finished}
+    for system, inputs, scene, views, reason in open_still:
+        yield LeftOutRow(adapter=system, inputs=inputs, scene=scene, views=views, reason=reason)
 
 
 def keys_of_run(store: Store, started: str) -> set[str]:
@@ -156,12 +162,36 @@ def keys_of_run(store: Store, started: str) -> set[str]:
 
 
 def newest(records: list[TrialRecord]) -> list[TrialRecord]:
-    """Of records that answer the same question, the one that finished last."""
-    latest: dict[tuple[str | int | tuple[str, ...], ...], TrialRecord] = {}
-    for record in sorted(records, key=lambda r: r.finished):
-        question = (record.system, record.inputs, record.scene, tuple(record.views), record.seed, record.device)
-        latest[question] = record
-    return sorted(latest.values(), key=lambda r: (r.scene, len(r.views), r.seed, r.system, r.key))
+    """Of records that answer the same question on the same machine, the one that finished last.
+
+    What says that something was missing gives way to an answer, wherever that came from. Clouds made elsewhere are
+    told apart by what they hold where they bear one name."""
+    latest: dict[tuple[_Question, str], TrialRecord] = {}
+    for record in sorted(records, key=lambda r: (r.status != "unavailable", r.finished)):
+        latest[_question(record), record.hardware.fingerprint] = record
+    answered = {question for (question, _), record in latest.items() if record.status != "unavailable"}
+    kept = [r for (question, _), r in latest.items() if r.status != "unavailable" or question not in answered]
+    names = Counter(_question(record)[1:] for record in kept if record.external)
+    shared = {question[0] for question, count in names.items() if count > 1}
+    return sorted(
+        (
+            msgspec.structs.replace(r, adapter=f"{r.adapter} {str(r.prediction)[:6]}")
+            if r.external and r.system in shared
+            else r
+            for r in kept
+        ),
+        key=lambda r: (r.scene, len(r.views), r.seed, r.system, r.key),
+    )
+
+
+_Question = tuple[str, str, str, str, tuple[str, ...], int, str]
+
+
+def _question(record: TrialRecord) -> _Question:
+    """What a record answers: another code, environment or policy answers the same."""
+    cloud = str(record.prediction) if record.external else ""
+    views = tuple(record.views)
+    return cloud, record.system, record.inputs, record.scene, views, record.seed, record.device
 
 
 def _open_scenes(records: list[TrialRecord]) -> dict[str, Scene]:

@@ -21,10 +21,13 @@ from data.exchange import read_cloud
 from data.scene import Scene
 
 
-def add_external(store: Store, file: Path, scene: Scene, cameras: Path | None, posed: bool) -> TrialRecord:
+def add_external(
+    store: Store, file: Path, scene: Scene, cameras: Path | None, posed: bool, name: str = ""
+) -> TrialRecord:
     """Store the cloud or mesh of `file` as a finished trial on `scene`; the same file twice is one trial.
 
-    Without cameras, and not `posed`, it is aligned as a single object is, by a global search."""
+    `name` is what tables call the system that made it, the file's own name without one; clouds of one name on several
+    scenes are one system. Without cameras, and not `posed`, it is aligned as a single object is, by a global search."""
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     if not scene.truth_kinds:
@@ -38,22 +41,25 @@ def add_external(store: Store, file: Path, scene: Scene, cameras: Path | None, p
     if prediction.cameras is not None:
         prediction = _in_order(prediction, views, scene.view_names)
         views = [view for view in scene.view_names if view in set(views)]
+    name = name or file.stem
     identity, kept = store.put_prediction(prediction, keep_all=False)
     scope: Literal["scene", "object"] = "scene" if prediction.cameras is not None or posed else "object"
     card = Card(
-        name=f"external-{hashlib.sha256(file.stem.encode()).hexdigest()[:6]}",
-        title=file.stem,
+        name=f"external-{hashlib.sha256(name.encode()).hexdigest()[:6]}",
+        title=name,
         licence_code="",
         scope=scope,
     )
-    key = hashlib.sha256(msgspec.json.encode([identity, scene.name, views, posed, scope])).hexdigest()[:24]
+    key = hashlib.sha256(msgspec.json.encode([identity, name, scene.name, views, posed, scope])).hexdigest()[:24]
     embedded = scene.path.parent == EMBEDDED
-    command = ["reconbench", "score", "--prediction", str(file), "--scene", scene.name if embedded else str(scene.path)]
-    command += ["--cameras", str(cameras)] if cameras is not None else []
+    command = ["reconbench", "score", "--prediction", str(file.resolve()), "--name", name]
+    command += ["--scene", scene.name if embedded else str(scene.path.resolve())]
+    command += ["--cameras", str(cameras.resolve())] if cameras is not None else []
     command += ["--posed"] if posed else []
     record = TrialRecord(
         key=key,
-        adapter=file.stem,
+        identity=key,
+        adapter=name,
         adapter_hash="",
         card=card,
         environment="",

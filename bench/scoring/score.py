@@ -78,7 +78,7 @@ def score_trial(
     device = device or protocol.backend
     backend = device.split(":")[0]
     digest = protocol.hash_on(backend)
-    if not again and (known := store.score(record.key, digest, truth.id)) is not None:
+    if not again and (known := store.score(record, digest, truth.id)) is not None:
         return known
     if record.status != "ok" or record.prediction is None:
         reason = f"{record.status}: {record.message}" if record.status != "ok" else "no prediction was stored"
@@ -87,16 +87,19 @@ def score_trial(
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
         result = _score(store, record, scene, kind, protocol, brief, device, memo)
-    done = score_record(record.key, truth, protocol, result, backend)
+    done = score_record(record, truth, protocol, result, backend)
     store.put_score(done, result.cloud)
     return done
 
 
-def score_record(trial: str, truth: Truth, protocol: Protocol, result: Score, backend: str = "cpu") -> ScoreRecord:
-    """What is kept of a score that `backend` measured."""
+def score_record(
+    record: TrialRecord, truth: Truth, protocol: Protocol, result: Score, backend: str = "cpu"
+) -> ScoreRecord:
+    """What is kept of a score of `record` that `backend` measured."""
     units = metric_table(protocol)
     return ScoreRecord(
-        trial=trial,
+        trial=record.key,
+        of=record.scored_as,
         truth=truth.kind,
         truth_id=truth.id,
         truth_made_by=list(truth.made_by),

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from adapters.contract import InputError
 ENTRY_POINT_GROUP = "reconbench.adapters"
 ADAPTERS = Path(adapters.__file__).parent  # the room: contract, worker, shared modules, systems
 SYSTEMS = ADAPTERS / "systems"
+ALWAYS_STAGED = ("__init__.py", "contract.py", "worker.py", "shared/__init__.py", "systems/__init__.py")
 Given = Literal["masks", "cameras", "targets", "truth"]  # what a trial may give beside images
 Options = dict[str, str | int | float | bool]  # of an adapter, by name
 
@@ -166,13 +167,28 @@ class Adapter:
         return read_card(self.folder / "adapter.toml")
 
     @cached_property
+    def files(self) -> dict[str, Path]:
+        """All of our code and its own that a worker is given, by path below a staged `adapters/`: contract and worker,
+        the adapter's folder whole, and the shared modules that these import. InputError where one is not Python."""
+        return _staged_files(self.folder, self.staged_at)
+
+    @cached_property
+    def content(self) -> dict[str, bytes]:
+        """The bytes of `files`, read once: what is hashed is what is staged, whoever edits a file meanwhile."""
+        return {name: path.read_bytes() for name, path in self.files.items()}
+
+    @property
     def hash(self) -> str:
-        """16 hex digits over the adapter's folder and the shared modules that it imports."""
-        digest = hashlib.sha256()
-        for root in (self.folder, *_shared_imports(self.folder)):
-            for path in _source_files(root):
-                digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()[:16]
+        """16 hex digits over `content`."""
+        return content_digest(self.content)[:16]
+
+    @cached_property
+    def imports(self) -> frozenset[str]:
+        """Top-level names of the packages that `files` import, lazily too, our own left out: those of them that are
+        installed are what an adapter depends on."""
+        python = [(name, path) for name, path in self.files.items() if path.suffix == ".py"]
+        modules = {module.partition(".")[0] for name, path in python for module in _imports(path, name)}
+        return frozenset(modules - {"adapters"})
 
     @property
     def argument(self) -> str:
@@ -191,6 +207,14 @@ class Adapter:
         if self.folder.is_relative_to(SYSTEMS):
             return Path("systems", self.folder.name)
         return Path("third_party", self.name.replace("-", "_"))
+
+
+def content_digest(content: Mapping[str, bytes]) -> str:
+    """sha256 over names and bytes of files, whatever their order."""
+    digest = hashlib.sha256()
+    for name, body in sorted(content.items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(body).digest())
+    return digest.hexdigest()
 
 
 def read_card(path: Path) -> Card:
@@ -243,36 +267,53 @@ def _package_folder(dotted: str) -> Path | None:
     return None
 
 
-def _source_files(root: Path) -> Iterator[Path]:
-    if root.is_file():
-        yield root
-        return
-    yield from sorted(p for p in root.rglob("*") if p.suffix in (".py", ".toml") and "__pycache__" not in p.parts)
-
-
-def _shared_imports(folder: Path) -> list[Path]:
-    """Modules of `adapters/shared` that the code in `folder` imports, transitively."""
-    collected: dict[Path, None] = {}
-    queue = [folder]
+def _staged_files(folder: Path, staged_at: Path) -> dict[str, Path]:
+    """Every file that a worker of the adapter in `folder` is given, sorted by its path below `adapters/`."""
+    staged = {name: ADAPTERS / name for name in ALWAYS_STAGED if (ADAPTERS / name).is_file()}
+    staged |= _files_below(folder, staged_at)
+    queue = list(staged)
     while queue:
-        for path in _source_files(queue.pop()):
-            if path.suffix != ".py":
+        name = queue.pop()
+        if not name.endswith(".py"):
+            continue
+        for module in _imports(staged[name], name):
+            match = re.match(r"adapters\.shared\.(\w+)", module)
+            if match is None:
                 continue
-            for name in re.findall(r"adapters\.shared\.(\w+)", " ".join(_imports(path))):
-                for shared in (ADAPTERS / "shared" / name, ADAPTERS / "shared" / f"{name}.py"):
-                    if shared.exists() and shared not in collected:
-                        collected[shared] = None
-                        queue.append(shared)
-    return sorted(collected)
+            below = Path("shared", match[1])
+            shared = _files_below(ADAPTERS / below, below)
+            if (ADAPTERS / below.with_suffix(".py")).is_file():
+                shared[f"{below}.py"] = ADAPTERS / below.with_suffix(".py")
+            queue += [new for new in shared if new not in staged]
+            staged |= shared
+    return dict(sorted(staged.items()))
 
 
-def _imports(path: Path) -> Iterator[str]:
+def _files_below(folder: Path, staged_at: Path) -> dict[str, Path]:
+    """The files of `folder`, but for byte code and what is hidden, by their path once it is staged."""
+    paths = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
+    return {
+        (staged_at / relative).as_posix(): path
+        for relative, path in paths
+        if not any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+    }
+
+
+def _imports(path: Path, staged: str) -> Iterator[str]:
+    """Dotted names of the modules that a file staged below `adapters/` imports, or names in a text; with their parents'
+    names before them where the import is a relative one."""
     try:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid Python ({error})") from error
+    package = ("adapters", *Path(staged).parent.parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            yield from (".".join((*above, *filter(None, [node.module]), alias.name)) for alias in node.names)
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("adapters.shared.")
+        ):
+            yield node.value

@@ -21,13 +21,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import NormalizedName, canonicalize_name
 
 from adapters.contract import InputError, Unavailable
 from bench.files import cache_dir, write
@@ -37,13 +38,27 @@ OLDEST = (3, 9)  # what the contract's syntax needs
 LOG_LINES = 15  # of a failed step
 _PROBE = """
 import importlib.metadata, json, sys
-packages = set()
+packages = {}
 for package in importlib.metadata.distributions():
     origin = json.loads(package.read_text("direct_url.json") or "{}")
     commit = origin.get("vcs_info", {}).get("commit_id", "")
-    packages.add("%s==%s %s" % (package.metadata["Name"], package.version, commit))
-print(json.dumps({"version": sys.version, "numbers": sys.version_info[:3], "packages": sorted(packages)}))
+    modules = (package.read_text("top_level.txt") or "").split()
+    if not modules:
+        modules = {str(file).split("/")[0].split(".")[0] for file in package.files or ()}
+    packages.setdefault(package.metadata["Name"], {
+        "version": package.version, "commit": commit, "requires": package.requires or [], "modules": sorted(modules),
+    })
+print(json.dumps({"version": sys.version, "numbers": sys.version_info[:3], "packages": packages}))
 """
+
+
+class Package(msgspec.Struct, frozen=True):
+    """An installed package."""
+
+    version: str
+    commit: str  # where it was installed from a repository
+    requires: list[str]  # PEP 508
+    modules: list[str]  # top-level names that it brings
 
 
 class Interpreter(msgspec.Struct, frozen=True):
@@ -51,7 +66,23 @@ class Interpreter(msgspec.Struct, frozen=True):
 
     version: str
     numbers: tuple[int, int, int]
-    packages: list[str]  # "NAME==VERSION COMMIT"
+    packages: dict[str, Package]  # by name
+
+    def closure(self, imports: Iterable[str], requirements: Iterable[str]) -> list[str]:
+        """ "NAME==VERSION COMMIT" of the installed packages that bring one of `imports` or serve one of `requirements`
+        (PEP 508), and of those that these require, extras left out; sorted."""
+        named = {canonicalize_name(name): package for name, package in self.packages.items()}
+        modules = set(imports)
+        queue = [name for name, package in named.items() if modules & set(package.modules)]
+        queue += [canonicalize_name(Requirement(text).name) for text in requirements]
+        closed: set[NormalizedName] = set()
+        while queue:
+            name = queue.pop()
+            if name in named and name not in closed:
+                closed.add(name)
+                needed = map(Requirement, named[name].requires)
+                queue += [canonicalize_name(r.name) for r in needed if "extra" not in str(r.marker or "")]
+        return sorted(f"{name}=={named[name].version} {named[name].commit}" for name in closed)
 
 
 class ChosenInterpreter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,11 +97,15 @@ class Environment:
 
     python: Path
     key: str = ""  # of the specification it was installed from
+    imports: frozenset[str] = frozenset()  # what the adapter imports
+    requirements: tuple[str, ...] = ()  # what its card asks for, PEP 508
 
     @property
     def id(self) -> str:
-        """12 hex digits over the specification, the interpreter and its installed packages."""
-        return _identity(self.python, self.key)
+        """12 hex digits over the specification, the interpreter and the packages that the adapter depends on: all of
+        an environment that its card made, elsewhere what it imports and what that requires, so that a package which
+        was installed beside changes nothing."""
+        return _identity(self)
 
 
 def find(adapter: Adapter) -> Environment:
@@ -80,10 +115,10 @@ def find(adapter: Adapter) -> Environment:
         python = Path(msgspec.json.decode(file.read_bytes(), type=ChosenInterpreter).python)
         if not python.is_file():
             raise Unavailable(f"{python}, the interpreter named for it, is gone: {command} makes an environment")
-        return Environment(python)
+        return Environment(python, "", adapter.imports, tuple(adapter.card.environment.requirements))
     spec = adapter.card.environment
     if not spec.own:
-        return Environment(Path(sys.executable))
+        return Environment(Path(sys.executable), "", adapter.imports)
     folder = _folder(spec)
     if not _installed(folder):
         raise Unavailable(f"it needs an environment of its own: {command} makes it")
@@ -95,7 +130,7 @@ def use(adapter: Adapter, python: Path) -> Environment:
     interpreter = _inspect(python)
     if interpreter.numbers < OLDEST:
         raise InputError(f"{python}: Python {'.'.join(map(str, interpreter.numbers))} seen, 3.9 or newer wanted")
-    if not any(package.lower().startswith("numpy==") for package in interpreter.packages):
+    if "numpy" not in interpreter.packages:
         raise InputError(f"{python}: no numpy seen, an interpreter that has it wanted")
     write(_choice_file(adapter), msgspec.json.encode(ChosenInterpreter(str(python.absolute()))))
     return find(adapter)
@@ -154,10 +189,15 @@ def _inspect(python: Path) -> Interpreter:
         raise InputError(f"{python}: not a working Python interpreter ({error})") from error
 
 
+_inspect_once = functools.cache(_inspect)
+
+
 @functools.cache
-def _identity(python: Path, key: str) -> str:
-    interpreter = _inspect(python)
-    return hashlib.sha256("\n".join([key, interpreter.version, *interpreter.packages]).encode()).hexdigest()[:12]
+def _identity(environment: Environment) -> str:
+    interpreter = _inspect_once(environment.python)
+    asked = tuple(interpreter.packages) if environment.key else environment.requirements
+    packages = interpreter.closure(environment.imports, asked)
+    return hashlib.sha256("\n".join([environment.key, interpreter.version, *packages]).encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager

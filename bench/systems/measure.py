@@ -125,6 +125,13 @@ def hardware() -> Hardware:
     return Hardware(cpu, cores, memory, devices, f"{platform.system()} {platform.machine()}", platform.python_version())
 
 
+def device_kind(device: str) -> str:
+    """What a result depends on of "cpu" or "cuda:N": the model of the device, whichever of its number."""
+    kind, _, number = device.partition(":")
+    models = [name.rpartition(",")[0] for name in hardware().devices]
+    return f"{kind} {models[int(number or 0)]}" if kind == "cuda" and int(number or 0) < len(models) else kind
+
+
 def median_and_iqr(values: list[float]) -> tuple[float | None, float | None]:
     """Median and interquartile range; both null for no values, the range for fewer than two."""
     if not values:

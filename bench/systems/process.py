@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from adapters.contract import ContractError, InputError, Reconstruction, TrialSt
 from bench.arrays import read_npz
 from bench.files import cache_dir
 from bench.systems import environments, walls
-from bench.systems.cards import ADAPTERS, Adapter
+from bench.systems.cards import Adapter, content_digest
 from bench.systems.events import LONGEST_MESSAGE, Cold, Done, Event, Failed, Loaded, Warm, read_events
 from bench.systems.measure import Outcome, Policy, TreeUsage, TreeWatch, memory_limit_bytes
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
@@ -39,24 +38,18 @@ _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker impor
 
 
 def stage(adapter: Adapter) -> Path:
-    """A read-only folder holding a copy of `adapters/` (with `adapter`'s own folder) and nothing else of ours.
+    """A read-only folder holding what `adapter` needs of `adapters/`, its own folder with it, and nothing else of ours.
 
     An upstream package called `data` or `metrics` is so never shadowed, and a worker cannot import the scoring. The
     folder is named by its content, and made anew where its content is no longer what its name says."""
-    sources = sorted(p for p in ADAPTERS.rglob("*") if p.suffix in (".py", ".toml") and "__pycache__" not in p.parts)
-    pairs = [(path, path.relative_to(ADAPTERS)) for path in sources]
-    if not adapter.folder.is_relative_to(ADAPTERS):
-        own = sorted(p for p in adapter.folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-        pairs += [(path, adapter.staged_at / path.relative_to(adapter.folder)) for path in own]
-    content = {str(relative): path.read_bytes() for path, relative in sorted(pairs, key=lambda pair: str(pair[1]))}
-    digest = _digest(content)
+    digest = content_digest(adapter.content)
     target = cache_dir() / "staged" / digest[:16]
-    if target.is_dir() and _digest(_content(target / "adapters")) != digest:
+    if target.is_dir() and content_digest(_content(target / "adapters")) != digest:
         _remove_read_only(target)
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=target.parent))
-        for name, body in content.items():
+        for name, body in adapter.content.items():
             file = fresh / "adapters" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(body)
@@ -71,13 +64,6 @@ def stage(adapter: Adapter) -> Path:
 def _content(folder: Path) -> dict[str, bytes]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def _digest(content: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for name, body in sorted(content.items()):
-        digest.update(name.encode() + b"\0" + hashlib.sha256(body).digest())
-    return digest.hexdigest()
 
 
 def _remove_read_only(folder: Path) -> None:

@@ -34,12 +34,10 @@ ETC = (
 )
 DEVICES = ("null", "zero", "full", "random", "urandom")
 # What of the host's environment a worker inherits: where libraries and devices are, how many threads; never a secret.
-INHERITED = ("LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "CUDA_HOME", "CUDA_PATH", "NUMBA_NUM_THREADS", "OMP_PROC_BIND")
+INHERITED = ("LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "CUDA_HOME", "CUDA_PATH")
+THREADS = ("MKL_NUM_", "NUMBA_NUM_", "OMP_NUM_", "OMP_PROC_BIND", "OMP_THREAD_", "OPENBLAS_NUM_")
 INHERITED_PREFIXES = (
-    "OMP_NUM_",
-    "OMP_THREAD_",
-    "MKL_NUM_",
-    "OPENBLAS_NUM_",
+    *THREADS,
     "CUDA_VISIBLE_",
     "CUDA_DEVICE_",
     "NVIDIA_",
@@ -110,6 +108,11 @@ def environment(work: Path, compiled: Path) -> dict[str, str]:
         "TRITON_CACHE_DIR": str(compiled / "triton"),
         "LC_CTYPE": "C.UTF-8",
     }
+
+
+def thread_settings() -> dict[str, str]:
+    """The inherited variables that say how libraries use threads: sums depend on how they are split."""
+    return {name: value for name, value in os.environ.items() if name.startswith(THREADS)}
 
 
 def compiled_folder(key: str) -> Path:

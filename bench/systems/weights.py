@@ -3,7 +3,7 @@
 the hub's own cache (HF_HUB_CACHE, HF_HOME)   models--ORG--NAME/snapshots/COMMIT/FILE
 weights/HASH/FILE                             what a card's url named
 licences/NAME.json                            the licences that the user accepted for the adapter NAME
-digests/HASH                                  sha256 of a file of this path, size and time: it is read once"""
+digests/HASH                                  see `bench.files.digest`"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from adapters.contract import InputError, Unavailable
-from bench.files import CACHE_VARIABLE, cache_dir, write
+from bench.files import CACHE_VARIABLE, cache_dir, digest, write
 from bench.systems.cards import Adapter, Card, Weights
 from bench.systems.measure import now
 
@@ -62,7 +62,7 @@ def resolve(adapter: Adapter, requested: str) -> ResolvedWeights:
         path = Path(requested).expanduser().absolute()
         if not path.exists():
             raise InputError(f"--weights: {requested}: no such file; pretrained, random or a checkpoint wanted")
-        return ResolvedWeights(str(path), f"path:{_digest(path)[:16]}")
+        return ResolvedWeights(str(path), f"path:{digest(path)[:16]}")
     if card.weights is None:
         return ResolvedWeights(NONE, NONE)
     if requested == RANDOM:
@@ -142,7 +142,7 @@ def _url_folder(weights: Weights) -> Path:
 
 def _checked(folder: Path, weights: Weights) -> ResolvedWeights:
     """The files in `folder`, if their hashes are the card's; InputError otherwise."""
-    seen = {name: _digest(folder / name) for name in weights.files}
+    seen = {name: digest(folder / name) for name in weights.files}
     for name, wanted in weights.files.items():
         _check(folder / name, seen[name], wanted)
     names = list(seen)
@@ -155,20 +155,6 @@ def _checked(folder: Path, weights: Weights) -> ResolvedWeights:
 def _check(path: Path, seen: str, wanted: str) -> None:
     if wanted and seen != wanted:
         raise InputError(f"{path}: sha256 {seen} seen, {wanted} wanted")
-
-
-def _digest(path: Path) -> str:
-    """sha256 of a file, or of a folder's files and their names; kept, so that an unchanged file is read once."""
-    if path.is_dir():
-        parts = [(str(file.relative_to(path)), _digest(file)) for file in sorted(path.rglob("*")) if file.is_file()]
-        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-    state = path.stat()
-    name = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    kept = cache_dir() / "digests" / hashlib.sha256(name.encode()).hexdigest()[:32]
-    if not kept.is_file():
-        with path.open("rb") as file:
-            write(kept, hashlib.file_digest(file, "sha256").hexdigest().encode())
-    return kept.read_text()
 
 
 class _Passing(Exception):
@@ -254,11 +240,11 @@ def _fetch_url(weights: Weights, advance: Callable[[int, int], None]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _persistently(url, functools.partial(_ask_url, url, part, advance))
             with part.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             _tag(part).unlink(missing_ok=True)
-            if wanted and digest != wanted:
+            if wanted and sha256 != wanted:
                 part.unlink()
-            _check(Path(name), digest, wanted)
+            _check(Path(name), sha256, wanted)
             part.chmod(0o644)
             part.replace(path)
         except OSError as error:

@@ -10,16 +10,27 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import trimesh
+from numpy.typing import NDArray
 
-from adapters.contract import CONTRACT_VERSION, Cameras, InputError, Surface, TruthKind, Unavailable, Views
+from adapters.contract import F64, I32, Cameras, InputError, Surface, TruthKind, Unavailable, Views
+from bench.files import digest
 from bench.systems import environments, weights
 from bench.systems.cards import Adapter, get_adapter
-from bench.systems.measure import Policy
+from bench.systems.measure import Policy, device_kind, hardware
+from bench.systems.walls import thread_settings
 from bench.trials.records import TrialRecord, system_label
 from bench.trials.scenes import get_scenes
 from bench.trials.suite import Contestant, Suite
 from data.scene import Scene
-from data.subsets import even_order, nested_order
+from data.subsets import (
+    Order,
+    even_order,
+    nested_order,
+    overlap_order,
+    sequence_overlap,
+    shared_surface,
+    view_directions,
+)
 from metrics.scoring.truth import Truth
 
 ABSENT = "absent"  # the environment's id where there is none
@@ -38,6 +49,7 @@ class Trial:
     device: str
     policy: Policy
     truth: str  # the kind whose cameras and surface are given to adapters that take them
+    order: Order = "spread"  # of the views held back, as of those given
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -59,10 +71,11 @@ class Trial:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The views held back to be rendered: the next ones of the nested order, so that they are spread as well."""
+        """The views held back to be rendered: the next ones of the nested order."""
         if "targets" not in self.given:
             return ()
-        return tuple([view for view in view_order(self.scene, self.seed) if view not in self.views][:TARGETS])
+        order = view_order(self.scene, self.seed, self.order)
+        return tuple([view for view in order if view not in self.views][:TARGETS])
 
     @functools.cached_property
     def environment(self) -> str:
@@ -93,43 +106,67 @@ class Trial:
 
     def make_views(self) -> Views:
         """The arrays to give: images and what the trial gives, nothing else. InputError where the scene lacks it."""
-        scene, given = self.scene, self.given
-        cameras = targets = sizes = truth = None
-        if {"cameras", "truth"} & set(given):
-            known = read_truth(scene, self.truth)
-            if "cameras" in given:
-                cameras = _cameras_of(known, self.views, scene)
-            if self.targets:
-                targets = _cameras_of(known, self.targets, scene)
-                sizes = known.sizes[[known.view_names.index(view) for view in self.targets]]
-            if "truth" in given:
-                truth = _surface_of(scene, self.truth)
+        cameras, truth, targets, sizes = self._geometry
         return Views(
-            images=tuple(scene.image(view) for view in self.views),
+            images=tuple(self.scene.image(view) for view in self.views),
             names=tuple(f"{i:03d}" for i in range(len(self.views))),
-            masks=tuple(scene.mask(view) for view in self.views) if "masks" in given else None,
+            masks=tuple(self.scene.mask(view) for view in self.views) if "masks" in self.given else None,
             cameras=cameras,
             truth=truth,
             targets=targets,
             target_sizes=sizes,
         )
 
-    def key(self, views: Views) -> str:
-        """24 hex digits over all that the result depends on; `views` are those of `make_views`."""
+    @functools.cached_property
+    def _geometry(self) -> tuple[Cameras | None, Surface | None, Cameras | None, I32 | None]:
+        """What is given beside images and masks: cameras, truth, targets and their sizes."""
+        if not {"cameras", "truth"} & set(self.given):
+            return None, None, None, None
+        known = read_truth(self.scene, self.truth)
+        cameras = _cameras_of(known, self.views, self.scene) if "cameras" in self.given else None
+        truth = _surface_of(self.scene, self.truth) if "truth" in self.given else None
+        if not self.targets:
+            return cameras, truth, None, None
+        sizes = known.sizes[[known.view_names.index(view) for view in self.targets]]
+        return cameras, truth, _cameras_of(known, self.targets, self.scene), sizes
+
+    @functools.cached_property
+    def inputs_hash(self) -> str:
+        """24 hex digits over all that the worker is given: bytes of images and masks, cameras, surface."""
+        parts = [digest(self.scene.image_path(view)) for view in self.views]
+        if "masks" in self.given:
+            parts += [digest(self.scene.mask_path(view)) for view in self.views]
+        cameras, truth, targets, sizes = self._geometry
+        for known in filter(None, (cameras, targets)):
+            parts += [_sha256(known.intrinsics), _sha256(known.camera_from_world)]
+        if sizes is not None:
+            parts.append(_sha256(sizes))
+        if truth is not None:
+            parts += [_sha256(truth.points), _sha256(truth.normals), repr(truth.diameter)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """24 hex digits over all that the prediction depends on, wherever and however long it is computed."""
         parts = [
-            CONTRACT_VERSION,
             self.adapter.hash,
             self.environment,
             self.weights,
             self.contestant.options,
-            hash_views(views),
+            self.inputs_hash,
             self.scene.name,
             self.views,
             self.seed,
-            self.device,
-            self.policy,
+            device_kind(self.device),
+            thread_settings(),
         ]
         return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:24]
+
+    @property
+    def key(self) -> str:
+        """24 hex digits: `identity`, how it is timed and stopped, and this machine. Another machine times anew."""
+        parts = [self.identity, self.policy, hardware().fingerprint]
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:24]
 
 
 def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
@@ -142,28 +179,46 @@ def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
     ordered: list[tuple[int, int, Trial]] = []
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
         for seed in suite.seeds:
-            order = view_order(scene, seed)
+            order = view_order(scene, seed, suite.order)
             for place, (contestant, adapter) in enumerate(contestants):
                 counts = dict.fromkeys(min(count, len(order)) for count in contestant.views or suite.views)
                 for turn, count in enumerate(counts):
                     views = tuple(sorted(order[:count]))
-                    trial = Trial(adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth)
+                    trial = Trial(
+                        adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth, suite.order
+                    )
                     _check(trial)
                     ordered.append((turn, place, trial))
     return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
 
 
-def view_order(scene: Scene, seed: int) -> list[str]:
-    """Views of the scene's main focal group, nested and spread; by the exact cameras where there are some."""
+def view_order(scene: Scene, seed: int, order: Order = "spread") -> list[str]:
+    """Views of the scene's main focal group, nested and seeded; by the exact cameras where there are some.
+
+    `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`."""
     main = scene.file.views[0].group
-    names = [view.name for view in scene.file.views if view.group == main]
-    for kind in scene.truth_kinds:
-        truth = read_truth(scene, kind)
-        known = [name for name in names if name in truth.view_names]
-        if len(known) == len(names):
-            centres = truth.cameras.take([truth.view_names.index(name) for name in names]).centres
-            return [names[i] for i in nested_order(centres - np.median(truth.points, axis=0), seed)]
-    return [names[i] for i in even_order(len(names), seed)]
+    names = tuple(view.name for view in scene.file.views if view.group == main)
+    return list(_view_order(scene.path.resolve(), names, scene.truth_kinds, seed, order))
+
+
+@functools.lru_cache(maxsize=64)
+def _view_order(path: Path, names: tuple[str, ...], kinds: tuple[str, ...], seed: int, order: Order) -> tuple[str, ...]:
+    for kind in kinds:
+        truth = _read_truth(path, kind)
+        if set(names) <= set(truth.view_names):
+            own = [truth.view_names.index(name) for name in names]
+            if order == "overlap":
+                return tuple(names[i] for i in overlap_order(_shared_surface(path, kind, tuple(own)), seed))
+            directions = view_directions(truth.cameras.take(own), np.median(truth.points, axis=0))
+            return tuple(names[i] for i in nested_order(directions, seed))
+    count = len(names)
+    chosen = overlap_order(sequence_overlap(count), seed) if order == "overlap" else even_order(count, seed)
+    return tuple(names[i] for i in chosen)
+
+
+@functools.lru_cache(maxsize=16)
+def _shared_surface(path: Path, kind: str, views: tuple[int, ...]) -> F64:
+    return shared_surface(read_truth(Scene.open(path), kind), list(views))
 
 
 def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:
@@ -184,23 +239,6 @@ def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:
     return min(one + warm + 1.0, trial.policy.deadline)  # a second to start the worker and score
 
 
-def hash_views(views: Views) -> str:
-    """Hash of every array in `views`."""
-    digest = hashlib.sha256()
-    for image in views.images:
-        digest.update(str(image.shape).encode() + image.tobytes())
-    for mask in views.masks or ():
-        digest.update(np.packbits(mask).tobytes())
-    if views.cameras is not None:
-        digest.update(views.cameras.intrinsics.tobytes() + views.cameras.camera_from_world.tobytes())
-    if views.targets is not None and views.target_sizes is not None:
-        digest.update(views.targets.intrinsics.tobytes() + views.targets.camera_from_world.tobytes())
-        digest.update(views.target_sizes.tobytes())
-    if views.truth is not None:
-        digest.update(views.truth.points.tobytes() + views.truth.normals.tobytes())
-    return digest.hexdigest()[:24]
-
-
 @functools.lru_cache(maxsize=8)
 def _read_truth(path: Path, kind: str) -> Truth:
     return Scene.open(path).truth(kind)
@@ -209,6 +247,10 @@ def _read_truth(path: Path, kind: str) -> Truth:
 def read_truth(scene: Scene, kind: str) -> Truth:
     """A scene's truth, read once a process."""
     return _read_truth(scene.path.resolve(), kind)
+
+
+def _sha256(array: NDArray[np.generic]) -> str:
+    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()
 
 
 def _cameras_of(truth: Truth, views: tuple[str, ...], scene: Scene) -> Cameras:

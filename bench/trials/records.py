@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -28,6 +29,7 @@ class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     format: int = FORMAT
     key: str
+    identity: str = ""  # of all that the prediction depends on: the same on every machine
     adapter: str
     adapter_hash: str
     card: Card
@@ -37,7 +39,7 @@ class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True
     inputs: str  # "images", "images+masks+cameras", ...
     scene: str
     scene_path: str
-    inputs_hash: str  # of the very arrays the worker was given
+    inputs_hash: str  # of the files and arrays that the worker was given
     views: list[str]
     targets: list[str] = msgspec.field(default_factory=list)  # views held back, whose cameras were given to be rendered
     seed: int
@@ -57,6 +59,17 @@ class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True
     def system(self) -> str:
         """What tables call it: see `system_label`."""
         return system_label(self.adapter, self.options, self.weights)
+
+    @property
+    def scored_as(self) -> str:
+        """24 hex digits naming what a score is of: the prediction with what scoring reads of its trial, or the failure.
+
+        A trial that ran again and answered otherwise has other scores, at whichever moment it was stopped."""
+        if self.status == "ok" and self.prediction is not None:
+            of: list[object] = [self.prediction, self.views, self.targets, self.card.scope, self.posed, self.cameras_of]
+        else:
+            of = [self.status, self.message]
+        return hashlib.sha256(msgspec.json.encode(of)).hexdigest()[:24]
 
     @property
     def timed_only(self) -> bool:
@@ -95,7 +108,8 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What one protocol says of one trial's prediction under one truth."""
 
     format: int = FORMAT
-    trial: str
+    trial: str  # key
+    of: str = ""  # see `TrialRecord.scored_as`
     truth: TruthKind
     truth_id: str
     truth_made_by: list[str]

@@ -1,9 +1,9 @@
 """The store: an append-only folder of finished trials, their predictions, logs and scores.
 
     trials/KEY.json                     `TrialRecord`, written atomically once the trial has finished
-    scores/KEY.PROTOCOL.TRUTH.json      `ScoreRecord`
+    scores/OF.PROTOCOL.TRUTH.json       `ScoreRecord`, OF as `TrialRecord.scored_as` says
     predictions/ID.npz                  content-addressed `Reconstruction`
-    clouds/KEY.PROTOCOL.TRUTH.npz       points coloured by error, for looking at
+    clouds/OF.PROTOCOL.TRUTH.npz        points coloured by error, for looking at
     logs/KEY.log                        all that the worker printed
     runs/TIME-PID.json                  `RunRecord`: what was asked, and what was left out
     locks/KEY.lock                      held while a trial runs; released by the system if its holder dies
@@ -157,17 +157,18 @@ class Store:
     def put_trial(self, record: TrialRecord) -> None:
         write(self._file("trials", f"{record.key}.json"), _pretty(record))
 
-    def score(self, key: str, protocol_hash: str, truth_id: str) -> ScoreRecord | None:
-        """The score of this trial, protocol and truth, or None."""
-        return _read(self._file("scores", f"{key}.{protocol_hash}.{truth_id}.json"), ScoreRecord)
+    def score(self, record: TrialRecord, protocol_hash: str, truth_id: str) -> ScoreRecord | None:
+        """The score of what this trial gave, under this protocol and truth, or None."""
+        found = _read(self._file("scores", f"{record.scored_as}.{protocol_hash}.{truth_id}.json"), ScoreRecord)
+        return msgspec.structs.replace(found, trial=record.key) if found is not None else None
 
     def scores(self) -> list[ScoreRecord]:
-        """Every score, by name."""
+        """Every score, by name; `trial` is the first that gave what was scored."""
         return self._all("scores", ScoreRecord)
 
     def put_score(self, record: ScoreRecord, cloud: ErrorCloud | None) -> None:
         """Write a score; its cloud first, so that a score in the store always has one where it should."""
-        name = f"{record.trial}.{record.protocol_hash}.{record.truth_id}"
+        name = f"{record.of}.{record.protocol_hash}.{record.truth_id}"
         if cloud is not None:
             arrays: dict[str, NDArray[np.generic]] = {"pred": cloud.points, "error": cloud.error, "truth": cloud.truth}
             arrays |= {"up": cloud.up, "intrinsics": cloud.cameras.intrinsics, "sizes": cloud.sizes}
@@ -181,7 +182,7 @@ class Store:
 
     def cloud_path(self, record: ScoreRecord) -> Path:
         """Where the cloud of a score lies, if it has one."""
-        return self._file("clouds", f"{record.trial}.{record.protocol_hash}.{record.truth_id}.npz")
+        return self._file("clouds", f"{record.of}.{record.protocol_hash}.{record.truth_id}.npz")
 
     def runs(self) -> list[RunRecord]:
         """Every run, oldest first."""
@@ -241,8 +242,14 @@ class Store:
                 return
             yield True
 
+    def _answers(self, other: Store, key: str) -> bool:
+        """Whether `other` has an answer where this store's trial of the same key has none."""
+        return self.measured(key) is None and other.measured(key) is not None
+
     def merge(self, other: Store) -> int:
-        """Copy what `other` has and this store lacks, except its `problems`; returns the number of trials copied."""
+        """Copy what `other` has and this store lacks, except its `problems`; returns the number of trials copied.
+
+        Where both have a trial, an answer takes the place of what says that something was missing."""
         if not (other.path / "trials").is_dir():
             raise InputError(f"{other.path}: no trials/ seen, a store wanted")
         copied, broken = 0, {problem.path for problem in other.problems()}
@@ -252,7 +259,7 @@ class Store:
                 if source.is_symlink() or not source.is_file() or source in broken:
                     continue
                 target = self._file(kind, source.name)
-                if not target.exists():
+                if not target.exists() or (kind == "trials" and self._answers(other, source.stem)):
                     with replacing(target) as temporary:
                         shutil.copyfile(source, temporary)
                     copied += kind == "trials"

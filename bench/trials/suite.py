@@ -9,6 +9,7 @@ import msgspec
 from adapters.contract import InputError
 from bench.systems.cards import Given, Options
 from bench.systems.measure import Policy
+from data.subsets import Order
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -42,6 +43,9 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     scenes: tuple[str, ...] = ("*",)
     views: tuple[int, ...] = (8,)
     seeds: tuple[int, ...] = (0,)
+    # How the views of a count are chosen, nested and seeded: as far apart as they go, or each sharing surface with an
+    # earlier one, as structure from motion needs them.
+    order: Order = "spread"
     protocol: str = "object-v1"
     protocols: tuple[str, ...] = ()  # more of them, each scored from the same predictions
     truth: str = "colmap"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.contract import InputError
-from bench.systems.cards import find_adapters, get_adapter, read_card
+from bench.systems.cards import ADAPTERS, find_adapters, get_adapter, read_card
 from bench.systems.process import stage
 
 FAULTY = Path(__file__).parent.parent / "faulty"
@@ -101,13 +101,16 @@ def test_a_folder_from_elsewhere_takes_no_module_s_place(folder: str, tmp_path: 
     theirs = tmp_path / folder
     theirs.mkdir()
     (theirs / "adapter.toml").write_text(GOOD)
-    (theirs / "adapter.py").write_text("theirs = True\n")
-    plain, adapter = stage(get_adapter("null")), get_adapter(f"{theirs}/")
+    text = "from adapters.shared import resize, stereo\ntheirs = True\n"
+    (theirs / "adapter.py").write_text(text)
+    adapter = get_adapter(f"{theirs}/")
     staged = stage(adapter)
     module = staged / (adapter.module.replace(".", "/") + ".py")
-    assert module.read_text() == "theirs = True\n"
-    for path in (p for p in plain.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
-        assert (staged / path.relative_to(plain)).read_bytes() == path.read_bytes(), path
+    assert module.read_text() == text
+    ours = [name for name in adapter.files if not name.startswith("third_party")]
+    assert {"contract.py", "shared/resize.py", "shared/stereo/__init__.py", "systems/__init__.py"} <= {*ours}
+    for name in ours:
+        assert (staged / "adapters" / name).read_bytes() == (ADAPTERS / name).read_bytes(), name
 
 
 def test_an_adapter_that_does_not_parse_is_named(tmp_path: Path) -> None:

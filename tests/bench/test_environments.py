@@ -242,7 +242,7 @@ def test_a_named_interpreter_runs_the_worker_and_what_is_installed_in_it_is_part
     tmp_path: Path, scene: Scene
 ) -> None:
     python = venv(tmp_path / "own")
-    adapter = adapter_in(tmp_path / "named", "import sys\nprint('prefix', sys.prefix)")
+    adapter = adapter_in(tmp_path / "named", "import sys\nprint('prefix', sys.prefix)\nif False:\n    import extra")
     core = environments.find(adapter)
     assert core.python == Path(sys.executable)
     assert call("adapters", "install", adapter.folder, "--python", python) == 0
@@ -250,6 +250,7 @@ def test_a_named_interpreter_runs_the_worker_and_what_is_installed_in_it_is_part
     suite = Suite(name="t", adapters=[Contestant(name=str(adapter.folder))], views=(2,), truth="exact", policy=QUICK)
 
     def run() -> list[str]:
+        environments._inspect_once.cache_clear()
         environments._identity.cache_clear()
         run_plan(plan(suite, [scene]), store, protocol="object-v1", truth="exact")
         return [record.environment for record in store.trials()]
@@ -259,9 +260,12 @@ def test_a_named_interpreter_runs_the_worker_and_what_is_installed_in_it_is_part
     assert record.status == "ok" and f"prefix {tmp_path / 'own'}" in store.log_path(record.key).read_text()
     assert run() == [first], "nothing has changed, nothing is run again"
     (site,) = (tmp_path / "own").glob("lib/python*/site-packages")
-    (site / "extra-1.0.dist-info").mkdir()
-    (site / "extra-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
-    assert len({*run()}) == 2, "another package is another environment"
+    for name in ("unrelated", "extra"):
+        (site / f"{name}-1.0.dist-info").mkdir()
+        (site / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (site / f"{name}-1.0.dist-info" / "top_level.txt").write_text(name)
+        environments_now = {*run()}
+        assert len(environments_now) == (1 if name == "unrelated" else 2), "what it imports is its environment, no more"
     assert call("adapters", "install", adapter.folder) == 0
     assert environments.find(adapter) == core
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -18,12 +19,15 @@ import pytest
 from adapters.contract import InputError
 from bench.engines.local import run_plan
 from bench.systems.measure import Policy
-from bench.trials.plan import estimate_seconds, plan, view_order
+from bench.trials.plan import estimate_seconds, plan, read_truth, view_order
+from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from bench.trials.suite import Contestant, Suite
 from data.scene import Scene
+from metrics.scoring.protocol import load_protocol
 
 FAULTY = str(Path(__file__).parent.parent / "faulty")
+MARK = "NVIDIA_TEST_MARK"  # a variable that workers inherit
 QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
 
 
@@ -78,6 +82,12 @@ def test_view_subsets_are_nested(scene: Scene) -> None:
     assert view_order(scene, 0) != view_order(scene, 1)
 
 
+def test_a_suite_chooses_the_order_of_views(scene: Scene) -> None:
+    spread, near = (plan(suite(views=(2,), order=order), [scene])[0].views for order in ("spread", "overlap"))
+    assert spread == tuple(sorted(view_order(scene, 0)[:2]))
+    assert near == tuple(sorted(view_order(scene, 0, "overlap")[:2])) != spread
+
+
 def test_a_second_run_repeats_nothing(undisturbed: Store, scene: Scene) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.path.rglob("*.json") if "runs" not in path.parts}
     run(suite(), scene, undisturbed)
@@ -85,14 +95,15 @@ def test_a_second_run_repeats_nothing(undisturbed: Store, scene: Scene) -> None:
     assert before == after
 
 
-def workers(store: Path) -> list[int]:
-    """The processes whose output goes to a log of `store`: its workers, whoever their parent is by now."""
-    found = []
+def workers(mark: str) -> list[int]:
+    """The processes that inherited `MARK` as a run's workers do, the run itself left out, whoever their parent is."""
+    pids = []
     for process in psutil.process_iter():
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{process.pid}/fd/1").resolve().is_relative_to(store / "logs"):
-                found.append(process.pid)
-    return found
+        with contextlib.suppress(OSError, psutil.Error):
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            if f"{MARK}={mark}".encode() in environment and "bench.cli" not in " ".join(process.cmdline()):
+                pids.append(process.pid)
+    return pids
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> bool:
@@ -117,42 +128,42 @@ def test_killed_at_any_moment_and_run_again_the_scores_are_those_of_an_undisturb
         return {path.name: path.stat().st_mtime_ns for path in (store / kind).glob("[!.]*.json")}
 
     seen: dict[str, int] = {}
+    mark = str(tmp_path)
     moments: tuple[Callable[[], object], ...] = (
-        lambda: workers(store),  # in the middle of the first trial
+        lambda: workers(mark),  # in the middle of the first trial
         lambda: files("trials"),  # finished, and not scored
         lambda: files("scores"),
-        lambda: len(files("trials")) > 2 and workers(store),
+        lambda: len(files("trials")) > 2 and workers(mark),
     )
     for moment in moments:
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, MARK: mark}
+        )
         assert wait_for(lambda: moment() or process.poll() is not None), "nothing happened"  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert wait_for(lambda: not workers(store), 10), "a worker outlived its host"
+        assert wait_for(lambda: not workers(mark), 10), "a worker outlived its host"
         finished = files("trials")
         assert seen.items() <= finished.items(), "a finished trial was repeated"
         seen = finished
     subprocess.run(command, check=True, capture_output=True, timeout=240)
     assert files("trials").items() >= seen.items()
     assert scores_of(Store(store)) == scores_of(undisturbed)
-    assert not workers(store)
 
 
-def test_a_worker_without_a_host_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "logs").mkdir()
-    with (tmp_path / "logs" / "x.log").open("w") as log:
-        orphan = subprocess.Popen(["sleep", "30"], stdout=log)
+def test_a_worker_without_a_host_is_found() -> None:
+    orphan = subprocess.Popen(["sleep", "30"], env={MARK: "of this test"})
     try:
-        assert workers(tmp_path) == [orphan.pid]
+        assert wait_for(lambda: workers("of this test") == [orphan.pid], 10)
     finally:
         orphan.kill()
         orphan.wait()
-    assert not workers(tmp_path)
+    assert not workers("of this test")
 
 
 def test_changed_options_views_or_seed_are_other_trials(scene: Scene) -> None:
     def keys(chosen: Suite) -> set[str]:
-        return {trial.key(trial.make_views()) for trial in plan(chosen, [scene])}
+        return {trial.key for trial in plan(chosen, [scene])}
 
     noisy = suite(adapters=[Contestant(name="noisy-oracle")], views=(4,))
     other = suite(adapters=[Contestant(name="noisy-oracle", options={"noise": 0.01})], views=(4,))
@@ -173,36 +184,47 @@ def test_a_failed_trial_is_stored_and_fails_every_metric(scene: Scene, tmp_path:
         assert all(value.status == "failed" and value.value is None for value in score.values)
 
 
-def test_what_was_missing_is_asked_for_again_and_its_scores_follow(scene: Scene, tmp_path: Path) -> None:
-    folder, reason = tmp_path / "needy", tmp_path / "reason"
+def scores_under(store: Store, record: TrialRecord, scene: Scene) -> list[ScoreRecord]:
+    """The scores that `store` holds of `record`."""
+    protocol = load_protocol("object-v1").hash
+    found = [store.score(record, protocol, read_truth(scene, kind).id) for kind in scene.truth_kinds]
+    return [score for score in found if score is not None]
+
+
+def test_what_was_missing_is_asked_for_again_and_its_scores_follow(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "needy"
     folder.mkdir()
     card = 'name = "needy"\ntitle = "Needy"\nlicence_code = "MIT"\nscope = "scene"\n'
     (folder / "adapter.toml").write_text(card)
     (folder / "adapter.py").write_text(f"""
-from pathlib import Path
+import os
 import numpy as np
 from adapters.contract import Reconstruction, Reconstructor, Unavailable
 
 class Adapter(Reconstructor):
     def load(self, device, weights, seed):
-        if Path({str(reason)!r}).exists():
-            raise Unavailable(Path({str(reason)!r}).read_text())
+        if "{MARK}" in os.environ:
+            raise Unavailable(os.environ["{MARK}"])
 
     def infer(self, inputs):
         return Reconstruction(np.random.rand(60, 3).astype(np.float32), "object", "arbitrary")
 """)
     store, chosen = Store(tmp_path / "store"), suite(adapters=[Contestant(name=str(folder))], views=(2,))
     for missing in ("weights of needy", "a licence accepted"):
-        reason.write_text(missing)
+        monkeypatch.setenv(MARK, missing)
         run(chosen, scene, store)
-        (record,), scores = store.trials(), store.scores()
+        (record,) = store.trials()
+        scores = scores_under(store, record, scene)
         assert record.status == "unavailable" and record.message == missing
         assert {value.note for score in scores for value in score.values} == {f"unavailable: {missing}"}
-    reason.unlink()
+    monkeypatch.delenv(MARK)
     run(chosen, scene, store)
     (record,) = store.trials()
     assert record.status == "ok", record.message
-    assert not any("unavailable" in value.note for score in store.scores() for value in score.values)
+    scores = scores_under(store, record, scene)
+    assert scores and not any("unavailable" in value.note for score in scores for value in score.values)
 
 
 def test_what_does_not_fit_the_budget_is_named(scene: Scene, tmp_path: Path) -> None:
@@ -222,7 +244,7 @@ def test_a_trial_that_another_run_holds_is_left_out(scene: Scene, tmp_path: Path
     store = Store(tmp_path / "store")
     chosen = suite(adapters=[Contestant(name="oracle")], views=(2,))
     (trial,) = plan(chosen, [scene])
-    with store.lock(trial.key(trial.make_views())) as mine:
+    with store.lock(trial.key) as mine:
         assert mine
         result = run(chosen, scene, store)
     assert result.left_out[0].reason == "another run holds this trial"  # type: ignore[attr-defined]

@@ -41,7 +41,7 @@ def students(values: F64) -> F64:
     """Student's interval of each row, for comparison."""
     scenes = values.shape[1]
     half = student.ppf(0.975, scenes - 1) * values.std(axis=1, ddof=1) / np.sqrt(scenes)
-    return values.mean(axis=1)[:, None] + half[:, None] * np.array([-1.0, 1.0])
+    return np.asarray(values.mean(axis=1)[:, None] + half[:, None] * np.array([-1.0, 1.0]), np.float64)
 
 
 def percentile(values: F64, rng: np.random.Generator, draws: int = 999) -> F64:

@@ -141,7 +141,15 @@ def build(
         alignments=tuple(alignments),
         clouds=tuple(cloud_rows),
         scenes=tuple(scene_rows),
-        left_out=(LeftOutRow(adapter="carver", scene="plant", views=16, reason="over the budget of 600 s"),),
+        left_out=(
+            LeftOutRow(
+                adapter="carver",
+                inputs="images+masks+cameras",
+                scene="plant",
+                views=16,
+                reason="over the budget of 600 s",
+            ),
+        ),
         run=RunInfo(
             version="0.1.0",
             created="2026-05-04T10:00:00+00:00",

@@ -162,6 +162,14 @@ def test_times_of_two_machines_are_never_mixed(tables: Tables) -> None:
     assert set(written.query("adapter == 'elsewhere'")["timing_status"]) == {"not timed"}
 
 
+def test_one_trial_on_two_machines_is_two_rows(tables: Tables) -> None:
+    (first,) = [trial for trial in tables.trials if trial.key == "grid3r-toy-2"]
+    there = replace(first, key="there", hardware="another machine")
+    board = made(replace(tables, trials=(*tables.trials, there)))
+    names = {r.system for r in board.rows if r.views == 2 and r.system.startswith("grid3r")}
+    assert names == {"grid3r [hardware another machine]", f"grid3r [hardware {first.hardware}]"}
+
+
 def test_the_mean_has_an_interval_over_scenes_only_with_enough_of_them(make: Callable[..., Tables]) -> None:
     few = row(made(make(scenes=tuple(f"s{i}" for i in range(4)))), "swiftrecon", 4).scores["exact", "accuracy"]
     many = row(made(make(scenes=tuple(f"s{i}" for i in range(9)))), "swiftrecon", 4).scores["exact", "accuracy"]

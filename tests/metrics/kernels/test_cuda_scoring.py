@@ -75,8 +75,8 @@ def test_a_score_says_its_backend_and_is_not_taken_for_the_ranked_one(
     store = Store(tmp_path / "store")
     (trial,) = store.trials()
     truth = Scene.open(scene_path).truth("exact")
-    ranked = store.score(trial.key, loaded.hash, truth.id)
-    measured = store.score(trial.key, loaded.hash_on("cuda"), truth.id)
+    ranked = store.score(trial, loaded.hash, truth.id)
+    measured = store.score(trial, loaded.hash_on("cuda"), truth.id)
     assert ranked is not None and measured is not None and loaded.hash == loaded.hash_on("cpu")
     assert "measured by the cuda backend" in measured.notes and "measured by the cuda backend" not in ranked.notes
     assert [value.metric for value in ranked.values] == [value.metric for value in measured.values]
