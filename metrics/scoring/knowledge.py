@@ -169,8 +169,8 @@ class Evidence:
         fewest, most = max(reached - MISJUDGED, 0.0), min(1 - missed + MISJUDGED, 1.0)
         if self.known is not None:
             on_known, on_unknown = self.covered
-            # Surface that is covered is reached as often as known surface is where covered, and as points are right.
-            elsewhere = on_unknown * (min(1.0, recall / max(on_known, 1e-9)) + rate) / 2
+            # Unknown surface is taken to be reached as often as known surface, where either is covered.
+            elsewhere = on_unknown * min(1.0, recall / max(on_known, 1e-9))
             recall = self.known * recall + (1 - self.known) * elsewhere
             fewest, most = self.known * fewest, self.known * most + (1 - self.known) * on_unknown
         slip = MISJUDGED * judged

@@ -11,7 +11,7 @@ import trimesh
 from PIL import Image
 
 from adapters.contract import Cameras, InputError, Unsupported
-from data.groundtruth import measure
+from data.groundtruth import fidelity, measure
 from data.groundtruth.build import build_groundtruth
 from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
@@ -377,7 +377,10 @@ def test_poses_are_registered_to_the_exact_frame(corner_scene: tuple[Path, Camer
     assert scene.truth("colmap").points.tobytes() == truth.points.tobytes()
 
 
-def test_a_dense_truth_and_its_mesh_lie_on_the_walls(corner_scene: tuple[Path, Cameras], tmp_path: Path) -> None:
+def test_a_dense_truth_and_its_mesh_lie_on_the_walls(
+    corner_scene: tuple[Path, Cameras], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fidelity, "POINTS", 40_000)
     source, out = corner_scene[0], tmp_path / "out"
     card = build_groundtruth(source, out, halves=False, mesh=True)
     assert card.exact is not None and card.fusion_median_percent is not None
