@@ -18,7 +18,6 @@ def _interpret() -> None:
     import triton.language as tl
     from triton.runtime import interpreter
 
-    del os.environ["TRITON_INTERPRET"]  # not for the processes that other tests start
     triton.knobs.runtime.interpret = True
     # Every call of a helper patches the language anew, at half of the whole time: once is enough.
     if hasattr(interpreter, "_patch_lang") and hasattr(interpreter, "_LangPatchScope"):
