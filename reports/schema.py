@@ -199,6 +199,7 @@ class TrialRow(OfTrial):
     device_peak_bytes: Annotated[int | None, Of("the same of the device; missing on a CPU", "bytes")] = None
     parameters: Annotated[int | None, Of("of the network; missing where there is none")] = None
     kin: Annotated[tuple[str, ...], Of("systems it shares method or code with")] = ()
+    contamination: Annotated[tuple[str, ...], Of("datasets that it was trained on and the scene comes from")] = ()
     cameras_of: Annotated[TruthKind | None, Of("the truth whose cameras it got: not ranked under another")] = None
     reference: Annotated[bool, Of("it was given the truth: never ranked")] = False
     external: Annotated[bool, Of("the prediction was made elsewhere: never ranked")] = False
@@ -538,7 +539,18 @@ class LeaderboardCosts:
 # leaderboard.csv, the last columns: what all trials of a row have in common.
 MADE_WITH = picked(
     TrialRow,
-    *("parameters", "kin", "reference", "external", "weights", "device", "options", "environment", "adapter_hash"),
+    *(
+        "parameters",
+        "kin",
+        "contamination",
+        "reference",
+        "external",
+        "weights",
+        "device",
+        "options",
+        "environment",
+        "adapter_hash",
+    ),
 )
 
 # scores.csv: a score and what names its trial; a trial that was never scored has one row without a metric.

@@ -13,6 +13,7 @@ import numpy as np
 
 from adapters.contract import InputError, TruthKind
 from bench.scoring.sweep import Variant, variants_of
+from bench.systems.datasets import contamination
 from bench.systems.measure import BUSY_SHARE, median_and_iqr, now, version
 from bench.trials.records import RunRecord, ScoreRecord, TrialRecord
 from bench.trials.store import Store
@@ -75,7 +76,7 @@ def make_tables(
     command = f"reconbench score --store {store.path} --protocol {protocol}"
     return checked(
         Tables(
-            trials=tuple(_trial_row(store, record) for record in records),
+            trials=tuple(_trial_row(store, record, scenes.get(record.scene_path)) for record in records),
             scores=tuple(row for record, score in scores for row in _score_rows(record, score)),
             alignments=tuple(row for _, score in scores for row in _stage_rows(score)),
             clouds=tuple(
@@ -200,7 +201,7 @@ def _open_scenes(records: list[TrialRecord]) -> dict[str, Scene]:
     return {path: Scene.open(Path(path)) for path in paths if (Path(path) / "scene.json").is_file()}
 
 
-def _trial_row(store: Store, record: TrialRecord) -> TrialRow:
+def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialRow:
     warm, iqr = median_and_iqr([steps.total for steps in record.warm])
     calls = record.warm or ([record.cold] if record.cold else [])
     card = record.card
@@ -224,6 +225,7 @@ def _trial_row(store: Store, record: TrialRecord) -> TrialRow:
         device_peak_bytes=record.device_allocator,
         parameters=card.parameters or None,
         kin=tuple(card.kin),
+        contamination=contamination(card.training, scene.file.source) if scene else (),
         reference=card.reference,
         cameras_of=record.cameras_of,
         external=record.external,

@@ -9,6 +9,7 @@ import pytest
 
 from adapters.contract import InputError
 from bench.systems.cards import ADAPTERS, find_adapters, get_adapter, read_card
+from bench.systems.datasets import contamination, is_known
 from bench.systems.process import stage
 
 FAULTY = Path(__file__).parent.parent / "faulty"
@@ -118,3 +119,27 @@ def test_an_adapter_that_does_not_parse_is_named(tmp_path: Path) -> None:
     (tmp_path / "adapter.py").write_text("def (\n")
     with pytest.raises(InputError, match=r"adapter.py: not valid Python"):
         _ = get_adapter(str(tmp_path) + "/").hash
+
+
+def test_every_training_set_of_a_built_in_card_is_of_the_one_vocabulary() -> None:
+    for adapter in find_adapters().values():
+        if adapter.origin == "built-in":
+            unknown = [name for name in adapter.card.training if not is_known(name)]
+            assert not unknown, f"{adapter.name}: training: {', '.join(unknown)}"
+
+
+@pytest.mark.parametrize(
+    ("training", "source", "both"),
+    [
+        (["CO3Dv2", "ScanNet++"], "frames of CO3D, sequence 110_13051", ("CO3D",)),
+        (["ScanNet"], "ScanNet++ (Yeshwanth et al.), scene 09c1414f1b", ()),
+        (["ScanNet++"], "ScanNet++, scene 09c1414f1b", ("ScanNet++",)),
+        (["BlendedMVG", "Virtual KITTI"], "BlendedMVS; and KITTI", ("BlendedMVS",)),
+        (["not published", "Replica"], "photographed by us, a replica of a vase", ()),
+        (["Habitat"], "modelled and path-traced by data/synthetic", ()),
+    ],
+)
+def test_contamination_is_where_training_and_source_meet(
+    training: list[str], source: str, both: tuple[str, ...]
+) -> None:
+    assert contamination(training, source) == both
