@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adapters.contract import Cameras
+from adapters.contract import F64, Cameras
 from metrics.cameras import align_cameras
 from metrics.points import device_of
 from metrics.register.icp import icp, refined
 from metrics.register.stages import Matcher, Registration, Stage, cloud
 from metrics.similarity import AlignmentError, robust_umeyama, scale_of
 
-__all__ = ["AlignmentError", "Registration", "Stage", "icp", "register"]
+__all__ = [
+    "AlignmentError",
+    "Registration",
+    "Stage",
+    "Start",
+    "from_correspondences",
+    "from_shape",
+    "icp",
+    "poor_fit",
+    "register",
+    "settle",
+]
 
 POOR_FIT = 0.5  # share of a cloud that must match the other: right poses have more, other objects less
 
@@ -43,28 +56,64 @@ def register(
 
     Raises AlignmentError where the inputs do not determine a similarity.
     """
-    where = device_of(device, pred=pred, truth=truth)
-    x, y = cloud("pred", pred), cloud("truth", truth)
+    cloud("pred", pred)
+    y = cloud("truth", truth)
     if cameras is not None and correspondences is not None:
         raise ValueError("correspondences: seen together with cameras, one of the two wanted")
     if truth_normals is not None and np.shape(truth_normals) != y.shape:
         raise ValueError(f"truth_normals: shape {np.shape(truth_normals)} seen, {y.shape} wanted")
-    margin, ambiguous = None, False
     if correspondences is not None:
-        name, transform = "correspondences", robust_umeyama(*correspondences, seed=seed).target_from_source
+        start = from_correspondences(*correspondences, seed=seed)
     elif cameras is not None:
-        name, transform = "cameras", align_cameras(*cameras).truth_from_pred
+        start = Start("cameras", align_cameras(*cameras).truth_from_pred)
     else:
-        from metrics.register.search import search  # compiled code: not at import
+        start = from_shape(pred, truth, seed, device)
+    return settle(start, pred, truth, truth_normals, seed, refine, device)
 
-        result = search(x, y, seed, where)
-        name, transform, margin, ambiguous = "search", result.target_from_source, result.margin, result.ambiguous
-    matcher = Matcher(x, y, truth_normals, seed, where)
+
+@dataclass(frozen=True)
+class Start:
+    """A first pose, and where it comes from."""
+
+    name: str
+    truth_from_pred: F64  # (4, 4)
+    margin: float | None = None  # as in `Registration`
+    ambiguous: bool = False
+
+
+def from_correspondences(pred: ArrayLike, truth: ArrayLike, seed: int = 0) -> Start:
+    """The pose that most pairs of points of `pred` (P, 3) and `truth` (P, 3) agree on; errors of `robust_umeyama`."""
+    return Start("correspondences", robust_umeyama(pred, truth, seed=seed).target_from_source)
+
+
+def from_shape(pred: ArrayLike, truth: ArrayLike, seed: int = 0, device: str | None = None) -> Start:
+    """The pose that a global search over the shapes of `pred` (M, 3) and `truth` (K, 3) gives; errors of `search`."""
+    from metrics.register.search import search  # compiled code: not at import
+
+    where = device_of(device, pred=pred, truth=truth)
+    result = search(cloud("pred", pred), cloud("truth", truth), seed, where)
+    return Start("search", result.target_from_source, result.margin, result.ambiguous)
+
+
+def settle(
+    start: Start,
+    pred: ArrayLike,
+    truth: ArrayLike,
+    truth_normals: ArrayLike | None = None,
+    seed: int = 0,
+    refine: bool = True,
+    device: str | None = None,
+) -> Registration:
+    """What comes after a first pose, wherever that comes from: its residual, ICP with `refine`, and how well `pred`
+    (M, 3) and `truth` (K, 3) fit in the end. Give the points that the pose is to be judged by: those inside the crop
+    volume under `start`, say. AlignmentError where a cloud has fewer than 50 points or lies on a line."""
+    where = device_of(device, pred=pred, truth=truth)
+    matcher = Matcher(cloud("pred", pred), cloud("truth", truth), truth_normals, seed, where)
     before = matcher.residual(matcher.pairs(matcher.unit_from_truth))
-    pairs = matcher.pairs(matcher.unit_from_truth @ transform)
-    stages = [Stage(name, transform, matcher.residual(pairs), before - matcher.residual(pairs))]
+    pairs = matcher.pairs(matcher.unit_from_truth @ start.truth_from_pred)
+    stages = [Stage(start.name, start.truth_from_pred, matcher.residual(pairs), before - matcher.residual(pairs))]
     if refine:
-        stage, pairs = refined(matcher, transform)
+        stage, pairs = refined(matcher, start.truth_from_pred)
         stages.append(stage)
     last = stages[-1]
     return Registration(
@@ -72,7 +121,14 @@ def register(
         scale=scale_of(last.transform),
         stages=tuple(stages),
         residual=last.residual,
-        margin=margin,
-        ambiguous=ambiguous,
+        margin=start.margin,
+        ambiguous=start.ambiguous,
         poor_fit=matcher.matched(matcher.unit_from_truth @ last.transform, pairs) < POOR_FIT,
     )
+
+
+def poor_fit(pred: ArrayLike, truth: ArrayLike, truth_from_pred: F64, seed: int = 0) -> bool:
+    """`Registration.poor_fit` of a pose, judged by other points than those that gave it."""
+    matcher = Matcher(cloud("pred", pred), cloud("truth", truth), None, seed)
+    pose = matcher.unit_from_truth @ truth_from_pred
+    return matcher.matched(pose, matcher.pairs(pose)) < POOR_FIT

@@ -85,9 +85,8 @@ class PreparedTruth:
         rows = [self.truth.view_names.index(view) for view in views if view in self.truth.view_names]
         return np.asarray(self.seen[rows].any(axis=0))
 
-    def distance(self, points: NDArray[np.floating], index: NDArray[np.int64] | None = None) -> F64:
-        """(K,) distances from `points` (K, 3) to the truth: its mesh, or its samples (those of `index`)."""
+    def distance(self, points: NDArray[np.floating]) -> F64:
+        """(K,) distances from `points` (K, 3) to the truth: its mesh, or its samples."""
         if self.truth.vertices is not None and self.truth.faces is not None:
             return surface_distance(points, self.truth.vertices, self.truth.faces)
-        samples = self.points if index is None else self.points[index]
-        return np.asarray(nearest(points, samples, device=self.device).distance, np.float64)
+        return np.asarray(nearest(points, self.points, device=self.device).distance, np.float64)

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from scipy.stats import t as student_t
 
 from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, ScoreStatus, Unavailable
@@ -21,9 +22,9 @@ from metrics.fscore import FScore, fscore_of
 from metrics.image import lpips, psnr, ssim
 from metrics.nearest import Distances, nearest
 from metrics.normals import estimated_normals, normal_consistency
-from metrics.scoring.align import AlignmentStage, Kept, align, kept_points
+from metrics.scoring.align import Alignment, AlignmentStage, Kept, align, crop_box, kept_points
 from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
-from metrics.scoring.knowledge import Judge, Shares
+from metrics.scoring.knowledge import Shares
 from metrics.scoring.memo import Memo
 from metrics.scoring.pixels import given_surface, pointmap_errors
 from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError
@@ -34,6 +35,7 @@ from metrics.scoring.visibility import observed_space
 __all__ = ["ErrorCloud", "Memo", "PreparedTruth", "Score", "ScoringError", "Value", "score"]
 
 SHOWN_POINTS = 40_000  # of the clouds kept for looking at
+NEIGHBOURS = 6  # of a point of the truth, over whose disc it is moved for a new sample
 SHOWN_VIEWS = 4  # whose cameras are kept with them
 
 IMAGE_METRICS = {"psnr": psnr, "ssim": ssim, "lpips": lpips}
@@ -53,6 +55,13 @@ class Value:
     judged: float | None = None  # share of the predicted points that a measured truth could judge
     least: float | None = None  # of precision, recall and F-score: were all that is unknown to it wrong
     most: float | None = None  # and were it right
+    lower: float | None = None  # of an EMD, mean over draws: the exact value lies certainly between these two
+    upper: float | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """How far `upper` lies above `lower`, relative to it; None where there are none, or `lower` is 0."""
+        return (self.upper - self.lower) / self.lower if self.upper is not None and self.lower else None
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def score(
     memo = memo or Memo()
     truth, protocol = prepared.truth, prepared.protocol
     values: dict[str, Value] = {}
-    stages: tuple[AlignmentStage, ...] = ()
+    alignment = Alignment()
     count, unobserved, share = 0, 0, 1.0
     notes: list[str] = []
     cloud: ErrorCloud | None = None
@@ -115,43 +124,44 @@ def score(
         share = pred.share
         notes += [pred.note] if pred.note else []
         route = protocol.align.route(scope, len(views), posed)
-        stages, held_out, remarks = memo.once(
-            ("align", route, prepared.device),
+        drawn = pred.samples if pred.mesh is not None else 0  # of a mesh: more than the stages tell decides its points
+        alignment = memo.once(
+            ("align", route, prepared.device, drawn),
             protocol,
             "equalisation",
             partial(align, prediction, pred, prepared, views, route),
         )
-        notes += remarks
-        truth_from_pred = stages[-1].truth_from_pred if stages else np.eye(4)
-        cut = partial(_crop, pred, truth_from_pred, prepared, held_out)
-        final = memo.once(("crop", route, prepared.device), protocol, "equalisation", cut)
+        notes += alignment.notes
+        if alignment.failure:
+            raise ScoringError("failed", alignment.failure)
+        truth_from_pred = alignment.truth_from_pred
+        cut = partial(_crop, pred, truth_from_pred, prepared)
+        final = memo.once(("crop", route, prepared.device, drawn), protocol, "equalisation", cut)
         count, unobserved = len(final.points), final.unobserved
         given, visible = prepared.seen_by(views), prepared.visible
         if protocol.given_only:
             given = visible = given_surface(prepared, views, protocol.frame)
-        everything = np.arange(len(prepared.points))
-        draws = _geometry(final.points, prepared, everything, visible, given, prepared.judge, memo)
+        draws = _geometry(final.points, prepared, visible, given, memo)
         floors = {} if brief else _floors(prepared, count)
         before: dict[str, list[float]] = {}
-        if stages and stages[-1].name == "icp" and not brief:
-            earlier = stages[-2].truth_from_pred if len(stages) > 1 else np.eye(4)
+        if len(alignment.stages) > 1 and not brief:
             try:
-                cropped = _crop(pred, earlier, prepared, held_out)
-                before = _geometry(cropped.points, prepared, everything, visible, given, prepared.judge).values
+                cropped = _crop(pred, alignment.stages[-2].truth_from_pred, prepared)
+                before = _geometry(cropped.points, prepared, visible, given).values
             except ScoringError as error:
                 notes.append(f"before ICP: {error}")
         for name in geometry:
             values[name] = _reading(name, draws, floors, before)
-        cloud = None if brief else _error_cloud(final, prediction, pred, prepared)
+        cloud = None if brief else _error_cloud(final, prediction, truth_from_pred, prepared)
     except ScoringError as error:
         values.update({name: Value(error.status, note=str(error)) for name in geometry})
-    values.update(_camera_values(prediction, truth, views, protocol))
+    values.update(_camera_values(prediction, truth, views, protocol, posed))
     values.update(_depth_values(prediction, truth, views, truth_from_pred, protocol))
     if protocol.pointmaps:
         values.update(_pointmap_values(prediction, truth, views))
     values.update(_image_values(prediction, photos))
     known = prepared.judge.known if prepared.judge is not None else None
-    return Score(values, stages, count, unobserved, share, known, tuple(notes), cloud)
+    return Score(values, alignment.stages, count, unobserved, share, known, tuple(notes), cloud)
 
 
 @dataclass(frozen=True)
@@ -161,22 +171,19 @@ class _Draws:
     values: dict[str, list[float]]  # one value a draw
     judged: dict[str, float]  # share of the points
     bounds: dict[str, tuple[float, float]]
+    emd_bounds: list[tuple[float, float]]  # certified lower and upper, a draw
 
 
 @dataclass(frozen=True)
 class _Cropped:
-    points: F32  # (K, 3) truth's frame, cropped, equalised, observed
-    index: NDArray[np.int64]  # (K,) into the kept points
+    points: F64  # (K, 3) truth's frame, cropped, equalised, observed
+    index: NDArray[np.int64]  # (K,) rows of the prediction's points; -1 where drawn from its mesh
     unobserved: int
 
 
-def _crop(pred: Kept, truth_from_pred: F64, prepared: PreparedTruth, held_out: Bools) -> _Cropped:
+def _crop(pred: Kept, truth_from_pred: F64, prepared: PreparedTruth) -> _Cropped:
     truth, protocol = prepared.truth, prepared.protocol
-    index = np.flatnonzero(held_out)
-    points = similarity.apply(truth_from_pred, pred.points[index])
-    if protocol.crop and truth.crop is not None:
-        inside = truth.crop.contains(points)
-        points, index = points[inside], index[inside]
+    points, index = pred.inside(truth_from_pred, crop_box(prepared))
     chosen = voxel_subset(points, protocol.voxel * truth.diameter)
     points, index = points[chosen], index[chosen]
     if protocol.observed_only and prepared.judge is None:
@@ -184,60 +191,68 @@ def _crop(pred: Kept, truth_from_pred: F64, prepared: PreparedTruth, held_out: B
     else:
         observed = np.ones(len(points), np.bool_)
     unobserved = int((~observed).sum())
-    left = points[observed].astype(np.float32)
+    left = points[observed]
     if len(left) < FEWEST_POINTS:
         raise ScoringError("failed", f"{len(left)} points fall inside the crop volume, {FEWEST_POINTS} at least wanted")
     return _Cropped(left, index[observed], unobserved)
 
 
 def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
-    """Every geometry metric of the truth against it prepared, with `count` points (two significant digits, rounded
-    down) as the prediction: a fresh sample of its mesh; where it is a cloud, one random half against the other."""
+    """Every geometry metric of the truth's own surface as the prediction, with as many points as that has (`count`, two
+    significant digits, rounded up) and against the very truth that is scored against: no sample is smaller here than
+    there, so that nothing reads better by its size alone."""
     step = 10 ** max(len(str(count)) - 2, 0)
-    count = count // step * step
+    count = -(-count // step) * step
     key = (prepared.device, count)
     if key not in prepared.floors:
-        truth = prepared.truth
-        rng = np.random.default_rng([prepared.protocol.seed, 1])
-        if truth.vertices is not None and truth.faces is not None:
-            fresh = sample_mesh(truth.vertices, truth.faces, len(truth.points), seed=1)
-            everything = np.ones(len(fresh), np.bool_)
-            first = _crop(Kept(fresh, np.arange(len(fresh))), np.eye(4), prepared, everything).points
-            second = np.arange(len(prepared.points))
-        else:
-            own = np.flatnonzero(prepared.visible) if prepared.judge else np.arange(len(prepared.points))
-            order = rng.permutation(len(own))
-            first, second = prepared.points[own[np.sort(order[::2])]], own[np.sort(order[1::2])]
-        first = first[random_subset(len(first), count, rng)]
-        judge = prepared.judge
-        if judge is not None:
-            judge = judge.over(prepared.points[second], prepared.normals[second])
-        draws = _geometry(first, prepared, second, prepared.visible[second], prepared.visible[second], judge)
+        fresh = _fresh_surface(prepared, count, np.random.default_rng([prepared.protocol.seed, 1]))
+        draws = _geometry(fresh, prepared, prepared.visible, prepared.visible)
         prepared.floors[key] = {name: float(np.mean(values)) for name, values in draws.values.items()}
     return prepared.floors[key]
 
 
-def _geometry(
-    pred: F32,
-    prepared: PreparedTruth,
-    index: NDArray[np.int64],
-    visible: Bools,
-    given: Bools,
-    judge: Judge | None,
-    memo: Memo | None = None,
-) -> _Draws:
-    """Geometry metrics of `pred` against the truth points `index`; `visible` and `given` are (len(index),) flags. A
-    measured truth's `judge` asks for the visible ones. Lengths in the protocol's unit; a metric without enough points
-    is absent. `memo`: of `pred`."""
+def _fresh_surface(prepared: PreparedTruth, count: int, rng: np.random.Generator) -> F64:
+    """(count, 3) new points of the truth's surface, equalised as predictions are.
+
+    Of a mesh they are drawn from it. Where only points are known, each is one of those, moved in its tangent plane to
+    anywhere among its nearest: a new sample of the surface that the points and normals describe."""
+    truth = prepared.truth
+    if truth.vertices is not None and truth.faces is not None:
+        drawn, points = max(len(truth.points), count), np.zeros((0, 3))
+        for _ in range(6):  # one point a voxel is kept: the fuller the voxels, the more must be drawn
+            fresh = sample_mesh(truth.vertices, truth.faces, drawn, seed=1)
+            points = _crop(Kept(fresh, np.arange(len(fresh))), np.eye(4), prepared).points
+            if len(points) >= count:
+                break
+            drawn *= 2
+        return points[random_subset(len(points), count, rng)]
+    rows = np.flatnonzero(prepared.visible) if prepared.judge is not None else np.arange(len(prepared.points))
+    surface = prepared.points[rows].astype(np.float64)
+    distance = np.asarray(cKDTree(surface).query(surface, k=NEIGHBOURS + 1)[0])[:, -1]
+    chosen = rng.integers(0, len(rows), count)
+    radius = distance[chosen] * np.sqrt(rng.random(count))
+    direction = rng.normal(size=(count, 3))
+    normals = prepared.normals[rows[chosen]].astype(np.float64)
+    direction -= (direction * normals).sum(axis=1, keepdims=True) * normals
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    return np.asarray(surface[chosen] + radius[:, None] * direction)
+
+
+def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, memo: Memo | None = None) -> _Draws:
+    """Geometry metrics of `pred` against the truth; `visible` and `given` (M,) flag its points that count and that the
+    given views see. A measured truth's judge asks for the visible ones. Lengths in the protocol's unit; a metric
+    without enough points is absent. `memo`: of `pred`."""
     memo = memo or Memo()
     protocol, per_unit, device = prepared.protocol, 1 / prepared.unit, prepared.device
     whole = protocol.against == "whole"
-    out = _Draws({}, {}, {})
+    out = _Draws({}, {}, {}, [])
+    judge = prepared.judge
 
     def note(name: str, value: float) -> None:
         out.values.setdefault(name, []).append(float(value))
 
-    seen, of_given = index[visible], index[given & visible if judge is not None else given]
+    seen = np.flatnonzero(visible)
+    of_given = np.flatnonzero(given & visible if judge is not None else given)
     evidence = None
     if judge is not None:
         evidence = memo.once(
@@ -257,7 +272,7 @@ def _geometry(
             if whole and protocol.given_only and len(asked) >= FEWEST_POINTS:
                 make = partial(_distance, some, prepared.points[seen], device)
             elif whole or len(asked) < FEWEST_POINTS:
-                make = partial(prepared.distance, some, index)
+                make = partial(prepared.distance, some)
             else:
                 make = partial(_distance, some, prepared.points[asked], device)
             accuracy = memo.once(("to truth", draw, device), protocol, "sampling", make) * per_unit
@@ -307,10 +322,11 @@ def _geometry(
             make_transport = partial(emd, some, prepared.points[asked], device=device)
             transport = memo.once(("emd", draw, device), protocol, "sampling", make_transport)
             note("emd", transport.value * per_unit)
+            out.emd_bounds.append((transport.lower * per_unit, transport.upper * per_unit))
     return out
 
 
-def _distance(queries: F32, points: F32, device: str | None) -> F64:
+def _distance(queries: NDArray[np.floating], points: NDArray[np.floating], device: str | None) -> F64:
     return np.asarray(nearest(queries, points, device=device).distance, np.float64)
 
 
@@ -325,6 +341,7 @@ def _reading(name: str, draws: _Draws, floors: dict[str, float], before: dict[st
     values = np.array(draws.values[name])
     middle = float(values.mean())
     least, most = draws.bounds.get(name, (None, None))
+    lower, upper = np.mean(draws.emd_bounds, axis=0).tolist() if name == "emd" else (None, None)
     half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Value(
         "ok",
@@ -336,13 +353,17 @@ def _reading(name: str, draws: _Draws, floors: dict[str, float], before: dict[st
         judged=draws.judged.get(name),
         least=least,
         most=most,
+        lower=lower,
+        upper=upper,
     )
 
 
 def _camera_values(
-    prediction: Reconstruction, truth: Truth, views: tuple[str, ...], protocol: Protocol
+    prediction: Reconstruction, truth: Truth, views: tuple[str, ...], protocol: Protocol, posed: bool
 ) -> dict[str, Value]:
     names = ("rotation", "translation", *(f"auc@{degrees}" for degrees in protocol.auc), "centre-rmse")
+    if posed:
+        return dict.fromkeys(names, Value("unsupported", note="the cameras were given, not predicted"))
     if prediction.cameras is None or prediction.registered is None:
         return dict.fromkeys(names, Value("unsupported", note="the adapter gives no cameras"))
     known = [i for i, view in enumerate(views) if view in truth.view_names]
@@ -412,7 +433,9 @@ def _image_values(prediction: Reconstruction, photos: tuple[U8, ...]) -> dict[st
     return values
 
 
-def _error_cloud(final: _Cropped, prediction: Reconstruction, pred: Kept, prepared: PreparedTruth) -> ErrorCloud:
+def _error_cloud(
+    final: _Cropped, prediction: Reconstruction, truth_from_pred: F64, prepared: PreparedTruth
+) -> ErrorCloud:
     truth = prepared.truth
     chosen = bounded_subset(final.points, SHOWN_POINTS)
     points = final.points[chosen]
@@ -420,12 +443,24 @@ def _error_cloud(final: _Cropped, prediction: Reconstruction, pred: Kept, prepar
         error = (100 * prepared.judge.evidence(points).certain).astype(np.float32)
     else:
         error = (prepared.distance(points) * 100 / truth.diameter).astype(np.float32)
-    source = pred.index[final.index[chosen]]
-    colors = prediction.colors[source] if prediction.colors is not None and (source >= 0).all() else None
+    source, mesh = final.index[chosen], prediction.mesh
+    colors: U8 | None = None
+    if mesh is not None and mesh.colors is not None:
+        corners = similarity.apply(truth_from_pred, mesh.vertices)
+        colors = mesh.colors[np.asarray(cKDTree(corners).query(points)[1])]
+    elif mesh is None and prediction.colors is not None:
+        colors = prediction.colors[source]
     up = -truth.cameras.camera_from_world[:, 1, :3].mean(axis=0)
     up = (up / max(float(np.linalg.norm(up)), 1e-12)).astype(np.float32)
     shown = bounded_subset(prepared.points, SHOWN_POINTS)
     views = np.unique(np.linspace(0, len(truth.sizes), SHOWN_VIEWS, endpoint=False).astype(np.int64))
     return ErrorCloud(
-        points, error, colors, prepared.points[shown], shown, up, truth.cameras.take(views), truth.sizes[views]
+        points.astype(np.float32),
+        error,
+        colors,
+        prepared.points[shown],
+        shown,
+        up,
+        truth.cameras.take(views),
+        truth.sizes[views],
     )

@@ -66,6 +66,18 @@ def sample_mesh(vertices: NDArray[np.floating], faces: I32, count: int, seed: in
     return np.asarray(trimesh.sample.sample_surface(mesh, count, seed=seed)[0], np.float32)
 
 
+def mesh_inside(
+    vertices: NDArray[np.floating], faces: I32, low: NDArray[np.floating], high: NDArray[np.floating]
+) -> tuple[F64, I32]:
+    """The part of a triangle mesh, vertices (V, 3) and faces (F, 3), inside the box from `low` (3,) to `high` (3,)."""
+    corners, triangles = np.asarray(vertices, np.float64), np.asarray(faces)
+    for axis in np.eye(3):
+        for normal, origin in ((axis, low), (-axis, high)):
+            if len(triangles):
+                corners, triangles, _ = trimesh.intersections.slice_faces_plane(corners, triangles, normal, origin)
+    return np.asarray(corners, np.float64), np.asarray(triangles, np.int32)
+
+
 def diameter(points: NDArray[np.floating], trim: float = 0.001) -> float:
     """Largest pairwise distance of `points` (M, 3) once the `trim` share farthest from the median is dropped.
 

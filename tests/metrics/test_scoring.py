@@ -18,6 +18,7 @@ from metrics.scoring.score import PreparedTruth, Score, score
 from metrics.scoring.truth import Box, Truth, sample_mesh
 from metrics.scoring.visibility import seen_surface
 from metrics.similarity import apply, invert, similarity
+from tests.conftest import bumpy_mesh
 
 PROTOCOL = msgspec.structs.replace(load_protocol("object-v1"), samples=10_000, emd_samples=256)
 NO_ICP = msgspec.structs.replace(PROTOCOL, align=msgspec.structs.replace(PROTOCOL.align, icp=False))
@@ -198,7 +199,7 @@ def test_the_crop_volume_cuts_both_sides(truth: Truth) -> None:
     assert reading(result, "accuracy") < 1e-3
 
 
-def test_two_views_are_aligned_by_pixels_and_scored_on_other_points(prepared: PreparedTruth) -> None:
+def test_two_views_are_aligned_by_pixels(prepared: PreparedTruth) -> None:
     truth = prepared.truth
     move = similarity(0.4, np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0] * 1.0, np.ones(3))
     if np.linalg.det(move[:3, :3]) < 0:
@@ -370,3 +371,139 @@ def test_renderings_are_compared_with_the_photos_held_back(scene: Scene, prepare
     assert reading(other, "psnr") < 40 and reading(other, "ssim") < 0.95
     assert same.values["lpips"].status == "ok" or "torchmetrics" in same.values["lpips"].note
     assert posed(cloud(fresh(truth), truth), prepared).values["psnr"].note == "the adapter gives no renderings"
+
+
+def walls(count: int, size: float) -> np.ndarray:
+    """Points on the faces of a cube around the scene."""
+    rng = np.random.default_rng(1)
+    points = rng.uniform(-size, size, (count, 3))
+    points[np.arange(count), rng.integers(0, 3, count)] = np.sign(rng.normal(size=count)) * size
+    return points
+
+
+def cropped_around(truth: Truth) -> Truth:
+    low, high = truth.points.min(axis=0) - 0.1, truth.points.max(axis=0) + 0.1
+    return replace(truth, crop=Box(tuple(map(float, low)), tuple(map(float, high))))  # type: ignore[arg-type]
+
+
+def test_icp_and_residuals_look_at_what_is_inside_the_crop(truth: Truth) -> None:
+    """With a room around it, a thousandth of a sample of everything would be the object."""
+    small = PreparedTruth.of(cropped_around(truth), PROTOCOL)
+    rng = np.random.default_rng(0)
+    jitter = truth.cameras.camera_from_world.copy()
+    jitter[:, :3, 3] += rng.normal(0, 0.05, (len(jitter), 3))
+    cameras = Cameras(truth.cameras.intrinsics, jitter)
+    given = {"frame": "object", "cameras": cameras, "registered": np.ones(8, np.bool_)}
+    among = np.concatenate([fresh(truth, 12_000), walls(400_000, 60.0)])
+    alone, crowded = (
+        score(cloud(points, truth, **given), small, truth.view_names, scope="scene", posed=False)
+        for points in (fresh(truth, 12_000), among)
+    )
+    assert [stage.name for stage in crowded.stages] == ["cameras", "icp"]
+    assert crowded.points == pytest.approx(alone.points, rel=0.01)
+    for one, other in zip(alone.stages, crowded.stages, strict=True):
+        assert one.residual is not None and other.residual is not None
+        assert other.residual == pytest.approx(one.residual, rel=0.1) and other.residual < 1.5
+    np.testing.assert_allclose(crowded.stages[1].truth_from_pred, alone.stages[1].truth_from_pred, atol=2e-3)
+    assert reading(crowded, "fscore@1%") == pytest.approx(reading(alone, "fscore@1%"), abs=0.02)
+
+
+def test_too_few_points_for_icp_are_a_note(truth: Truth) -> None:
+    small = PreparedTruth.of(cropped_around(truth), PROTOCOL)
+    points = np.concatenate([fresh(truth, 30), walls(5000, 60.0)])
+    made = cloud(points, truth, frame="object", cameras=truth.cameras, registered=np.ones(8, np.bool_))
+    result = score(made, small, truth.view_names, scope="scene", posed=False)
+    assert reading(result, "accuracy") < 0.01
+    assert [(stage.name, stage.residual) for stage in result.stages] == [("cameras", None)]
+    assert any("30 points seen, at least 50 wanted" in note and "no ICP" in note for note in result.notes)
+
+
+def test_a_search_that_fits_poorly_in_the_end_is_a_failed_cell_that_keeps_its_stages(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    rod = np.random.default_rng(0).normal(size=(20_000, 3)) * [0.02, 0.02, 1.0]
+    result = score(cloud(rod, truth, frame="object"), prepared, truth.view_names, scope="object", posed=False)
+    assert result.values["fscore@1%"].status == "failed"
+    assert "poor fit" in result.values["fscore@1%"].note
+    assert [stage.name for stage in result.stages] == ["search", "icp"]
+    assert all(stage.residual is not None and stage.gain is not None for stage in result.stages)
+
+
+def test_two_views_are_scored_on_all_their_points(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    points = fresh(truth, 60_000)
+    points = points[seen_surface(points, truth, prepared.buffers, 0.01 * truth.diameter)[0]]
+    pixel, _ = truth.cameras.project(0, points)
+    made = cloud(
+        points,
+        truth,
+        view_index=np.zeros(len(points), np.int32),
+        pixel=np.clip(pixel, 0, 96).astype(np.float32),
+        cameras=truth.cameras.take([0, 1, 2]),
+        registered=np.ones(3, np.bool_),
+    )
+    no_icp = PreparedTruth.of(truth, NO_ICP)
+    two = score(replace(made, cameras=None, registered=None), no_icp, truth.view_names[:2], scope="scene", posed=False)
+    three = score(made, no_icp, truth.view_names[:3], scope="scene", posed=False)
+    assert [two.stages[0].name, three.stages[0].name] == ["correspondences", "cameras"]
+    assert two.points == pytest.approx(three.points, rel=0.01)
+
+
+def test_a_mesh_is_sampled_also_where_its_vertices_come_as_points(prepared: PreparedTruth) -> None:
+    """A box of eight corners that are no sample of its surface, beside a mesh of one triangle the size of a room."""
+    truth = prepared.truth
+    assert truth.vertices is not None and truth.faces is not None
+    vertices = truth.vertices.astype(np.float32)
+    both = cloud(vertices[:20], truth, mesh=Mesh(vertices, truth.faces))
+    result = posed(both, prepared)
+    assert result.points > 20_000 and reading(result, "recall@1%") > 0.99
+    assert posed(both, prepared).values == result.values
+    floor = np.array([[-90, -90, -9], [90, -90, -9], [0, 90, -9]], np.float32)
+    roomy = Mesh(
+        np.concatenate([vertices, floor]), np.r_[truth.faces, [[len(vertices) + k for k in range(3)]]].astype(np.int32)
+    )
+    small = PreparedTruth.of(cropped_around(truth), PROTOCOL)
+    within = posed(cloud(np.zeros((0, 3)), truth, mesh=roomy), small)
+    assert within.points == pytest.approx(result.points, rel=0.05) and reading(within, "recall@1%") > 0.99
+    flat = Mesh(vertices[:3], np.array([[0, 0, 1]], np.int32))
+    assert "no face has an area" in posed(cloud(np.zeros((0, 3)), truth, mesh=flat), prepared).values["accuracy"].note
+
+
+def test_cameras_that_were_given_get_no_scores(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    made = cloud(fresh(truth), truth, cameras=truth.cameras, registered=np.ones(8, np.bool_))
+    result = posed(made, prepared)
+    for name in ("rotation", "translation", "auc@30", "centre-rmse"):
+        assert (result.values[name].status, result.values[name].note) == (
+            "unsupported",
+            "the cameras were given, not predicted",
+        )
+    own = score(made, prepared, truth.view_names, scope="scene", posed=False)
+    assert reading(own, "auc@30") == pytest.approx(1.0)
+
+
+def test_an_emd_keeps_its_certified_bounds(prepared: PreparedTruth) -> None:
+    result = posed(cloud(fresh(prepared.truth), prepared.truth), prepared)
+    value = result.values["emd"]
+    assert value.lower is not None and value.upper is not None and value.value is not None and value.gap is not None
+    assert value.lower <= value.value == value.upper <= value.lower * 1.0101
+    assert value.gap == pytest.approx(value.upper / value.lower - 1)
+    assert result.values["accuracy"].lower is None and result.values["accuracy"].gap is None
+
+
+@pytest.mark.parametrize("kind", ["mesh", "points"])
+@pytest.mark.parametrize("count", [3_000, 200_000])
+def test_a_perfect_prediction_does_not_beat_its_floor(truth: Truth, kind: str, count: int) -> None:
+    """The floor is read at the score's own sample sizes, whether the truth is a mesh or a cloud."""
+    if kind == "points":
+        truth = replace(truth, kind="scan", vertices=None, faces=None)
+    prepared = PreparedTruth.of(truth, PROTOCOL)
+    assert len(prepared.points) > 40_000
+    mesh = bumpy_mesh()
+    made = cloud(sample_mesh(np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int32), count, seed=9), truth)
+    result = posed(made, prepared)
+    for name in ("completeness-visible", "chamfer-l1-sum", "accuracy"):
+        value = result.values[name]
+        assert value.value is not None and value.floor is not None
+        assert value.value == pytest.approx(value.floor, rel=0.12, abs=1e-4), name
+    value = result.values["fscore@0.5%"]
+    assert value.value is not None and value.floor is not None and value.value < value.floor + 0.03
