@@ -52,6 +52,15 @@ class Unavailable(Exception):
     """Raised by an adapter whose weights or packages are absent; the message says how to get them."""
 
 
+LARGEST = 1e12  # coordinates and depths beyond this are no lengths: squares of them overflow float32
+
+
+def _check_length(field: str, array: Any, least: float = -LARGEST) -> None:
+    """Raise ContractError unless the numbers of a checked `array` lie in `least`..LARGEST."""
+    if array.size and (array.min() < least or array.max() > LARGEST):
+        raise ContractError(f"{field}: {array.min():.4g} to {array.max():.4g} seen, {least:g} to {LARGEST:g} wanted")
+
+
 def _check(field: str, array: Any, shape: Tuple[Any, ...], dtype: Any, finite: bool = True) -> None:
     """Raise ContractError unless `array` is an ndarray of `dtype` and `shape` (None = any length)."""
     wanted = f"{np.dtype(dtype).name} {tuple('any' if s is None else s for s in shape)}"
@@ -122,6 +131,7 @@ class Cameras:
             R = self.camera_from_world[i, :3, :3]
             if not np.isfinite(self.camera_from_world[i]).all() or not np.isfinite(self.intrinsics[i]).all():
                 raise ContractError(f"{field}[{i}]: not finite, but the view is registered")
+            _check_length(f"{field}.camera_from_world[{i}]", self.camera_from_world[i])
             if np.abs(R @ R.T - np.eye(3)).max() > 1e-4 or np.linalg.det(R) < 0:
                 raise ContractError(f"{field}.camera_from_world[{i}]: det {np.linalg.det(R):.4f}, wanted a rotation")
             if self.intrinsics[i, 0, 0] <= 0 or self.intrinsics[i, 1, 1] <= 0:
@@ -243,8 +253,10 @@ class Reconstruction:
         """Raise ContractError naming the field at fault, the shape seen and the shape wanted."""
         count = len(self.points)
         _check("points", self.points, (None, 3), np.float32)
+        _check_length("points", self.points)
         if self.mesh is not None:
             _check("mesh.vertices", self.mesh.vertices, (None, 3), np.float32)
+            _check_length("mesh.vertices", self.mesh.vertices)
             _check("mesh.faces", self.mesh.faces, (None, 3), np.int32)
             if len(self.mesh.faces) == 0 or len(self.mesh.vertices) == 0:
                 raise ContractError("mesh: no face seen, at least one wanted (or no mesh)")
@@ -288,6 +300,7 @@ class Reconstruction:
                 raise ContractError(f"depth: {len(self.depth)} maps seen, {len(views)} wanted")
             for i, (depth, image) in enumerate(zip(self.depth, views.images)):
                 _check(f"depth[{i}]", depth, image.shape[:2], np.float32)
+                _check_length(f"depth[{i}]", depth, least=0.0)
         if self.renderings is not None:
             sizes = views.target_sizes if views.target_sizes is not None else np.zeros((0, 2), np.int32)
             if len(self.renderings) != len(sizes):

@@ -213,6 +213,7 @@ class TrialRow(OfTrial):
     prediction: Annotated[str, Of("id of the prediction in the store")] = ""
     prediction_path: Annotated[str, Of("its file")] = ""
     points: Annotated[int | None, Of("how many points it predicted")] = None
+    points_kept: Annotated[int | None, Of("how many of them were stored and scored: all, or a uniform draw")] = None
     finished: Annotated[str, Of("UTC, ISO 8601")] = ""
 
 
@@ -245,6 +246,11 @@ class ScoreRow(OfTrial):
         None
     )
     most: Annotated[float | None, Of("the value, were all that it does not know right", "as `unit`")] = None
+    lower: Annotated[float | None, Of("certified bound of an EMD: the exact value is at least this", "as `unit`")] = (
+        None
+    )
+    upper: Annotated[float | None, Of("certified: the exact value is at most this", "as `unit`")] = None
+    gap: Annotated[float | None, Of("upper less lower, relative to lower", "share")] = None
     known: Annotated[
         float | None, Of("share of the object's pixels that show surface a measured truth trusts", "share")
     ] = None

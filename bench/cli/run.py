@@ -51,7 +51,9 @@ def run(
     *,
     images: Annotated[Path | None, Parameter(help="a folder of your own photos: run and timed, not scored")] = None,
     store: Annotated[Path, Parameter(help="where finished trials are kept")] = STORE,
-    keep_all: Annotated[bool, Parameter(help="store whole clouds, not at most 400,000 points of each")] = False,
+    keep_points: Annotated[
+        int | None, Parameter(help="store and score a uniform draw of at most so many points of each; default: all")
+    ] = None,
     metrics_device: MetricsDevice = None,
     dry_run: Annotated[bool, Parameter(help="print the trials and what they will take, and stop")] = False,
     sweep: Annotated[bool, Parameter(help=SWEEP)] = False,
@@ -89,7 +91,7 @@ def run(
             protocol=chosen.protocol,
             truth=chosen.truth,
             budget_seconds=chosen.budget_seconds,
-            keep_all=keep_all,
+            keep_points=keep_points,
             metrics_device=metrics_device,
             progress=shown.progress,
         )

@@ -11,9 +11,10 @@ from bench.engines.local import Progress
 from bench.systems.measure import hardware
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import ScoreRecord, TrialRecord
-from bench.trials.store import KEPT_POINTS, Store
+from bench.trials.store import Store
 
 BYTES_A_POINT = 24  # of a stored cloud, compressed: position, colour, confidence, pixel
+UNMEASURED_POINTS = 400_000  # of an adapter that was never run here
 
 
 def progress_bar(console: Console) -> Bar:
@@ -62,19 +63,20 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
     table = Table(box=None, pad_edge=False)
     for column in ("adapter", "inputs", "scene", "views", "seed", "state", "seconds"):
         table.add_column(column, justify="right" if column in ("views", "seed", "seconds") else "left")
-    total = largest = 0.0
+    total = largest = disk = 0.0
     for trial in trials:
         done = store.measured(trial.key) is not None
         seconds = 0.0 if done or not trial.available else estimate_seconds(trial, known)
         total += seconds
         same = [record.peak_rss for record in known if record.adapter_hash == trial.adapter.hash]
         largest = max([largest, *same])
+        points = [record.points for record in known if record.adapter_hash == trial.adapter.hash and record.points]
+        disk += max(points, default=UNMEASURED_POINTS) * BYTES_A_POINT / 2**30
         state = "stored" if done else "to run" if trial.available else "unavailable"
         row = (trial.adapter.name, trial.inputs, trial.scene.name, str(len(trial.views)), str(trial.seed), state)
         table.add_row(*row, f"{seconds:.0f}")
     output.print(table)
-    disk = len(trials) * KEPT_POINTS * BYTES_A_POINT / 2**30
-    output.print(f"{len(trials)} trials, about {total:.0f} s, at most {disk:.1f} GiB in {store.path}")
+    output.print(f"{len(trials)} trials, about {total:.0f} s, about {disk:.1f} GiB in {store.path}")
     memory = (
         f"{largest / 2**30:.1f} GiB was the most a trial of these took here" if largest else "not measured here yet"
     )

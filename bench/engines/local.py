@@ -47,13 +47,14 @@ def run_plan(
     protocol: str,
     truth: str,
     budget_seconds: float | None = None,
-    keep_all: bool = False,
+    keep_points: int | None = None,
     metrics_device: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
 
     With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result.
+    Of predictions of more than `keep_points` points a uniform draw is stored and scored, of others everything.
     A trial that another run holds is left out as well. Scenes without truth are run and timed, not scored."""
     progress = progress or Progress()
     began, started = time.perf_counter(), now()
@@ -85,7 +86,7 @@ def run_plan(
                     record = store.measured(key)  # finished by another run since we looked
                     if record is None:
                         progress.started(trial, estimate)
-                        record = _run_one(trial, key, store, keep_all)
+                        record = _run_one(trial, key, store, keep_points)
                 known.append(record)
             for kind in _truths(trial, truth):
                 score_trial(store, record, trial.scene, kind, protocol, device=metrics_device)
@@ -120,7 +121,7 @@ def _truths(trial: Trial, truth: str) -> list[str]:
     return [truth, *(kind for kind in kinds if kind != truth)] if kinds else []
 
 
-def _run_one(trial: Trial, key: str, store: Store, keep_all: bool) -> TrialRecord:
+def _run_one(trial: Trial, key: str, store: Store, keep_points: int | None) -> TrialRecord:
     outcome, prediction = _refusal(trial), None
     if outcome is None:
         outcome, prediction = run_adapter(
@@ -135,7 +136,7 @@ def _run_one(trial: Trial, key: str, store: Store, keep_all: bool) -> TrialRecor
         )
     identity, kept = None, 0
     if prediction is not None and not trial.policy.timing_only:
-        identity, kept = store.put_prediction(prediction, keep_all)
+        identity, kept = store.put_prediction(prediction, keep_points)
     record = TrialRecord(
         key=key,
         identity=trial.identity,

@@ -47,7 +47,7 @@ def leaderboard_readings(scene: Scene, views: tuple[str, ...]) -> Readings:
         file.write_text(PROTOCOL)
         for number, system in enumerate(SYSTEMS):
             points = truth.points[(number - SYSTEMS.index("good")) % 70 :: 70]  # its own: scores are kept by prediction
-            identity, _ = store.put_prediction(Reconstruction(points, "world", "metric"), keep_all=False)
+            identity, _ = store.put_prediction(Reconstruction(points, "world", "metric"))
             for cell, chosen in enumerate((views[:4], views[4:8])):
                 failed = (system, cell) == ("fragile", 1)
                 record = _record(system, scene, chosen, f"{number}{cell}", None if failed else identity, number)

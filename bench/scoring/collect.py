@@ -239,6 +239,7 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
         prediction=record.prediction or "",
         prediction_path=str(store.prediction_path(record.prediction).resolve()) if record.prediction else "",
         points=record.points or None,
+        points_kept=record.points_kept or None,
         finished=record.finished,
     )
 
@@ -284,6 +285,9 @@ def _score_rows(record: TrialRecord, score: ScoreRecord) -> Iterator[ScoreRow]:
             judged=value.judged,
             least=value.least,
             most=value.most,
+            lower=value.lower,
+            upper=value.upper,
+            gap=value.gap,
             # What a truth knows stands beside the scores it gives: not beside those that ask nothing of its surface.
             known=score.known if value.judged is not None else None,
             status=value.status,

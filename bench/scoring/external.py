@@ -42,7 +42,7 @@ def add_external(
         prediction = _in_order(prediction, views, scene.view_names)
         views = [view for view in scene.view_names if view in set(views)]
     name = name or file.stem
-    identity, kept = store.put_prediction(prediction, keep_all=False)
+    identity, kept = store.put_prediction(prediction)
     scope: Literal["scene", "object"] = "scene" if prediction.cameras is not None or posed else "object"
     card = Card(
         name=f"external-{hashlib.sha256(name.encode()).hexdigest()[:6]}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from bench.trials.plan import read_truth
 from bench.trials.records import ScoredStage, ScoredValue, ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from data.scene import Scene
+from metrics.points import device_of
 from metrics.scoring.prepared import TRUTH_FIELDS
 from metrics.scoring.protocol import Align, Protocol, load_protocol, metric_table
 from metrics.scoring.score import ErrorCloud, Memo, PreparedTruth, Score, ScoringError, Value, score
@@ -80,15 +82,18 @@ def score_trial(
     digest = protocol.hash_on(backend)
     if not again and (known := store.score(record, digest, truth.id)) is not None:
         return known
+    lasting = True
     if record.status != "ok" or record.prediction is None:
         reason = f"{record.status}: {record.message}" if record.status != "ok" else "no prediction was stored"
         # What is not installed has not failed; whatever was asked and gave nothing has.
         status: ScoreStatus = "unsupported" if record.status == "unavailable" else "failed"
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
-        result = _score(store, record, scene, kind, protocol, brief, device, memo)
+        device_of(device)  # what is not here is the user's to mend, not the trial's failure
+        result, lasting = _guarded(store, record, scene, kind, protocol, brief, device, memo)
     done = score_record(record, truth, protocol, result, backend)
-    store.put_score(done, result.cloud)
+    if lasting:
+        store.put_score(done, result.cloud)
     return done
 
 
@@ -120,6 +125,9 @@ def score_record(
                 v.judged,
                 v.least,
                 v.most,
+                v.lower,
+                v.upper,
+                v.gap,
             )
             for name, v in result.values.items()
         ],
@@ -130,6 +138,36 @@ def score_record(
         known=result.known,
         notes=[*result.notes, *([f"measured by the {backend} backend"] if backend != "cpu" else [])],
     )
+
+
+def _finite(value: Value) -> Value:
+    """The same where all of it is finite, else failed: what is not a number is no score."""
+    numbers = [number for number in dataclasses.astuple(value) if isinstance(number, float)]
+    return value if all(map(math.isfinite, numbers)) else Value("failed", note="what came out is not a finite number")
+
+
+def _guarded(
+    store: Store,
+    record: TrialRecord,
+    scene: Scene,
+    kind: str,
+    protocol: Protocol,
+    brief: bool,
+    device: str,
+    memo: Memo | None,
+) -> tuple[Score, bool]:
+    """The score of a trial's prediction, and whether it is to be stored.
+
+    Whatever goes wrong is a failed cell with its sentence: one trial's scoring never ends a run. What may be otherwise
+    next time (a file that is missing, memory that ran out) is not stored."""
+    try:
+        result = _score(store, record, scene, kind, protocol, brief, device, memo)
+        return dataclasses.replace(result, values={name: _finite(v) for name, v in result.values.items()}), True
+    except Exception as error:  # noqa: BLE001 - the code of a metric may raise anything on numbers nobody foresaw
+        mendable = isinstance(error, InputError)
+        reason = str(error) if mendable else f"scoring broke: {type(error).__name__}: {error}"
+        failed = Score({name: Value("failed", note=reason[:300]) for name in metric_table(protocol)})
+        return failed, not isinstance(error, (InputError, OSError, MemoryError))
 
 
 def _score(
@@ -157,6 +195,9 @@ def _score(
         brief=brief,
         memo=memo,
     )
+    if record.points_kept < record.points:
+        drawn = f"a uniform draw of {record.points_kept} of {record.points} points was stored and scored"
+        result = dataclasses.replace(result, notes=(drawn, *result.notes))
     if result.cloud is None:
         return result
     return dataclasses.replace(result, cloud=_coloured(result.cloud, scene, prepared))

@@ -51,7 +51,7 @@ class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True
     hardware: Hardware
     prediction: str | None = None  # id
     points: int = 0  # of the prediction as it was made
-    points_kept: int = 0
+    points_kept: int = 0  # of them, stored and scored: all, or a uniform draw
     finished: str  # UTC, ISO 8601
     command: str  # reproduces the trial
 
@@ -93,6 +93,9 @@ class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     judged: float | None = None
     least: float | None = None
     most: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    gap: float | None = None
 
 
 class ScoredStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,8 +103,8 @@ class ScoredStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     truth_from_pred: list[list[float]]
-    residual: float
-    gain: float
+    residual: float | None
+    gain: float | None
 
 
 class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -31,10 +31,10 @@ from adapters.contract import InputError, Reconstruction
 from bench.arrays import read_npz
 from bench.files import replacing, write
 from bench.trials.records import FORMAT, RunRecord, ScoreRecord, TrialRecord
-from metrics.scoring.equalise import bounded_subset
+from metrics.scoring.equalise import random_subset
 from metrics.scoring.score import ErrorCloud
 
-KEPT_POINTS = 400_000  # points kept of a prediction unless the whole cloud is asked for
+POINT_FIELDS = ("points", "colors", "confidence", "view_index", "pixel")
 MOST_BYTES = 16 * 2**30  # of a prediction's arrays
 KINDS = ("trials", "scores", "predictions", "clouds", "logs", "runs")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")
@@ -198,20 +198,16 @@ class Store:
     def prediction_path(self, prediction: str) -> Path:
         return self._file("predictions", f"{prediction}.npz")
 
-    def put_prediction(self, prediction: Reconstruction, keep_all: bool) -> tuple[str, int]:
-        """Store a prediction under the hash of its arrays; returns its id and the points kept.
+    def put_prediction(self, prediction: Reconstruction, most: int | None = None) -> tuple[str, int]:
+        """Store a prediction under the hash of its arrays; returns its id and the points stored.
 
-        Beyond KEPT_POINTS the cloud is thinned to one point a voxel, chosen, not averaged; `keep_all` keeps it whole.
-        Depth loses the low half of its mantissa's bits (relative error below 2^-12), which halves the file."""
+        Everything is stored as it was returned, so that what is read back scores to the same digits. Where `most` is
+        given and there are more points, a uniform draw of that many stands for all of them: it knows no protocol, and
+        it is what is scored."""
         arrays = dict(prediction.arrays())
-        if not keep_all and len(prediction.points) > KEPT_POINTS:
-            kept = bounded_subset(prediction.points, KEPT_POINTS)
-            for name in ("points", "colors", "confidence", "view_index", "pixel"):
-                if name in arrays:
-                    arrays[name] = arrays[name][kept]
-        for name in arrays:
-            if name.startswith("depth_"):
-                arrays[name] = ((arrays[name].view(np.uint32) + 0x800) & np.uint32(0xFFFFF000)).view(np.float32)
+        if most is not None and len(prediction.points) > most:
+            drawn = random_subset(len(prediction.points), most, np.random.default_rng(0))
+            arrays |= {name: arrays[name][drawn] for name in POINT_FIELDS if name in arrays}
         identity = _identity(arrays)
         path = self.prediction_path(identity)
         if not path.is_file():

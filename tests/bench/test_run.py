@@ -271,7 +271,7 @@ def test_equal_predictions_are_stored_once(undisturbed: Store) -> None:
     record = undisturbed.trials()[0]
     assert record.prediction is not None
     prediction = undisturbed.prediction(record.prediction)
-    assert undisturbed.put_prediction(prediction, keep_all=True)[0] == record.prediction
+    assert undisturbed.put_prediction(prediction)[0] == record.prediction
 
 
 def test_views_held_back_are_rendered_and_scored(scene: Scene, tmp_path: Path) -> None:
