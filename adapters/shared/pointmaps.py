@@ -32,10 +32,10 @@ class Pointmaps:
 
         The world is moved to the first registered camera. Colours are the photo's. The depth of a view is its own
         points' z; that of a view not registered is nowhere known, and its camera is NaN."""
-        found = np.flatnonzero(self.registered)
-        anchor = self.camera_from_world[found[0]] if len(found) else np.eye(4)
+        registered = np.flatnonzero(self.registered)
+        anchor = self.camera_from_world[registered[0]] if len(registered) else np.eye(4)
         poses = self.camera_from_world @ np.linalg.inv(anchor)
-        poses[found[:1]] = np.eye(4)
+        poses[registered[:1]] = np.eye(4)
         poses[~self.registered] = np.nan
         gathered: list[tuple[NDArray[np.floating], ...]] = []
         depths: list[F32] = []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.adapters.recorded import CASES, check_replayed, check_result, replayed
 
@@ -55,6 +56,23 @@ def vggt_depth(module: Any) -> None:
     check_result(oracle, module.Adapter().finish(hidden, oracle.views))
 
 
+def pi3_unregistered(module: Any) -> None:
+    """A view whose points no camera before them explains has no camera, whichever axis is at fault."""
+    for axis in (0, 1):
+        oracle, outputs, _ = replayed("pi3", module.Adapter())
+        outputs.local_points[1, ..., axis] *= -1  # seen in a mirror
+        result = module.Adapter().finish(outputs, oracle.views)
+        assert result.registered.tolist() == [True, False]
+
+
+def mapanything_on_cuda(module: Any) -> None:
+    """There, and only there, upstream is asked for automatic casting."""
+    adapter = module.Adapter()
+    adapter.device = "cuda:0"
+    with pytest.raises(AssertionError, match="use_amp: True, recorded False"):
+        replayed("mapanything", adapter)
+
+
 RUNS: dict[str, dict[str, Run]] = {
     "vggt": {
         "whole": whole("vggt"),
@@ -66,12 +84,12 @@ RUNS: dict[str, dict[str, Run]] = {
     "dust3r": {name: whole(name) for name in ("dust3r", "dust3r-one-view", "dust3r-aligned")},
     "mast3r": {name: whole(name) for name in ("mast3r", "mast3r-one-view")},
     "fast3r": {name: whole(name) for name in ("fast3r", "fast3r-global")},
-    "pi3": {"whole": whole("pi3"), "cuda": on_cuda("pi3", "cuda bfloat16")},
+    "pi3": {"whole": whole("pi3"), "cuda": on_cuda("pi3", "cuda bfloat16"), "unregistered": pi3_unregistered},
     "vggt-omega": {
         "whole": whole("vggt-omega"),
         "max_size": whole("vggt-omega-max-size"),
         "cuda": on_cuda("vggt-omega", ""),
     },
     "depth-anything-3": {"whole": whole("depth-anything-3"), "cuda": on_cuda("depth-anything-3", "cuda bfloat16")},
-    "mapanything": {"whole": whole("mapanything")},
+    "mapanything": {"whole": whole("mapanything"), "cuda": mapanything_on_cuda},
 }

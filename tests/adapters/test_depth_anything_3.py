@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.systems.depth_anything_3.adapter import longest_at, nearest_multiple, placed
+from adapters.systems.depth_anything_3.adapter import longest_at, nearest_multiple, placements_of
 
 
 @pytest.mark.parametrize(
@@ -13,5 +13,5 @@ from adapters.systems.depth_anything_3.adapter import longest_at, nearest_multip
 )
 def test_sizes_by_upstream_s_rule(photo: tuple[int, int], longest: tuple[int, int], whole: tuple[int, int]) -> None:
     assert longest_at(photo) == longest
-    assert tuple(map(nearest_multiple, longest)) == placed([photo])[0].network == whole
+    assert tuple(map(nearest_multiple, longest)) == placements_of([photo])[0].network == whole
     assert nearest_multiple(77) == 84  # the middle goes upwards

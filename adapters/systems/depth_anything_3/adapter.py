@@ -25,9 +25,9 @@ class Adapter(NetworkAdapter):
         return torch.nn.ModuleDict({"model": create_object(load_config(MODEL_REGISTRY["da3-large"]))})
 
     def prepare(self, views: Views) -> Inputs:
-        placements = placed([(image.shape[1], image.shape[0]) for image in views.images])
-        fitted = (fit(image, place) for image, place in zip(views.images, placements))  # noqa: B905 - Python 3.9
-        return Inputs.of(zip(fitted, placements), IMAGENET_MEAN, IMAGENET_STD)  # noqa: B905 - Python 3.9
+        placements = placements_of([(image.shape[1], image.shape[0]) for image in views.images])
+        images = (fit(image, place) for image, place in zip(views.images, placements))  # noqa: B905 - Python 3.9
+        return Inputs.of(zip(images, placements), IMAGENET_MEAN, IMAGENET_STD)  # noqa: B905 - Python 3.9
 
     def infer(self, inputs: Inputs) -> PosedDepth:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream has it, else in float32."""
@@ -42,7 +42,7 @@ class Adapter(NetworkAdapter):
         return outputs.pointmaps().reconstruction(views, "exp_confidence")
 
 
-def placed(photos: list[Size]) -> tuple[Placement, ...]:
+def placements_of(photos: list[Size]) -> tuple[Placement, ...]:
     """Where photos (width, height) lie: each whole at its own size, then the middle that all have room for."""
     sizes = [tuple(nearest_multiple(side) for side in longest_at(photo)) for photo in photos]
     network = (min(width for width, _ in sizes), min(height for _, height in sizes))

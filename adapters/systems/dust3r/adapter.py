@@ -52,19 +52,19 @@ class Adapter(PairAdapter):
         images = image_records(inputs)
         pairs = make_pairs(images, scene_graph=self.scene_graph, prefilter=None, symmetrize=True)
         predicted = inference(pairs, self.network, self.device, batch_size=1, verbose=False)
-        few = len(images) == 2
-        mode = GlobalAlignerMode.PairViewer if few else GlobalAlignerMode.PointCloudOptimizer
+        one_pair = len(images) == 2
+        mode = GlobalAlignerMode.PairViewer if one_pair else GlobalAlignerMode.PointCloudOptimizer
         scene = global_aligner(predicted, device=self.device, mode=mode, verbose=False)
         registered = np.ones(count, np.bool_)
-        if not few:
+        if not one_pair:
             registered = initialised(scene)
             scene.compute_global_alignment(init=None, niter=self.iterations, schedule=self.schedule, lr=0.01)
         if self.clean:
             scene.clean_pointcloud()
 
         poses = to_numpy(scene.get_im_poses())[:count]
-        if few and count == 2 and (poses == np.eye(4)).all():
-            # One of a pair is the reference, its depth as the network said it; the other stays there if PnP fails.
+        if one_pair and count == 2 and (poses == np.eye(4)).all():
+            # One of a pair is the reference, its depth as the network predicted it; the other stays there if PnP fails.
             reference = 0 if torch.equal(scene.get_depthmaps()[0], scene.pred_i["0_1"][..., 2]) else 1
             registered[1 - reference] = False
         return Outputs(
@@ -96,12 +96,12 @@ def initialised(scene: Any) -> Bools:
     import torch
     from dust3r.cloud_opt.init_im_poses import init_from_pts3d, minimum_spanning_tree
 
-    said = (scene.imshapes, scene.edges, scene.pred_i, scene.pred_j, scene.conf_i, scene.conf_j)
+    network_outputs = (scene.imshapes, scene.edges, scene.pred_i, scene.pred_j, scene.conf_i, scene.conf_j)
     with torch.no_grad():
         points, pairs, focals, poses = minimum_spanning_tree(
-            *said, scene.im_conf, scene.min_conf_thr, scene.device, verbose=False
+            *network_outputs, scene.im_conf, scene.min_conf_thr, scene.device, verbose=False
         )
-        placed = np.asarray((poses.cpu().numpy() != np.eye(4)).any(axis=(1, 2)))
-        placed[pairs[0][0]] = True
+        initialised_views = np.asarray((poses.cpu().numpy() != np.eye(4)).any(axis=(1, 2)))
+        initialised_views[pairs[0][0]] = True
         init_from_pts3d(scene, points, focals, poses)
-    return placed
+    return initialised_views

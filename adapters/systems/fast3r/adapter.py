@@ -89,14 +89,14 @@ class Adapter(NetworkAdapter):
         torch.manual_seed(self.seed)
         # The word: torch.float32 would leave automatic casting on.
         precision = torch.bfloat16 if self.device.startswith("cuda") else "32"
-        said = inference(images, self.network, torch.device(self.device), dtype=precision, verbose=False)["preds"]
-        said = [{name: tensor[0].float() for name, tensor in view.items()} for view in said]
-        poses, intrinsics, registered = solve_cameras(said)
-        points = [aligned(view) if self.points == "local" else view["pts3d_in_other_view"] for view in said]
+        predicted = inference(images, self.network, torch.device(self.device), dtype=precision, verbose=False)["preds"]
+        predicted = [{name: tensor[0].float() for name, tensor in view.items()} for view in predicted]
+        poses, intrinsics, registered = solve_cameras(predicted)
+        points = [aligned(view) if self.points == "local" else view["pts3d_in_other_view"] for view in predicted]
         name = "conf_local" if self.points == "local" else "conf"
         return Outputs(
             tuple(map(to_numpy, points)),
-            tuple(to_numpy(view[name]) for view in said),
+            tuple(to_numpy(view[name]) for view in predicted),
             poses,
             intrinsics,
             registered,
@@ -122,7 +122,7 @@ def aligned(view: Any) -> Any:
     return s * view["pts3d_local"] @ R.T + t
 
 
-def solve_cameras(said: Any) -> tuple[F32, F32, Bools]:
+def solve_cameras(predicted: Any) -> tuple[F32, F32, Bools]:
     """Upstream's demo: the first view's points give the focal length of all, PnP on the points each view's pose.
 
     World_from_camera (N, 4, 4), intrinsics (N, 3, 3) and whether PnP found a pose (N,): upstream's own wrapper puts
@@ -131,8 +131,8 @@ def solve_cameras(said: Any) -> tuple[F32, F32, Bools]:
     from fast3r.dust3r.cloud_opt.init_im_poses import fast_pnp
     from fast3r.dust3r.post_process import estimate_focal_knowing_depth_and_confidence_mask
 
-    said = [{name: tensor.cpu() for name, tensor in view.items()} for view in said]
-    points, confidence = said[0]["pts3d_in_other_view"], said[0]["conf"]
+    predicted = [{name: tensor.cpu() for name, tensor in view.items()} for view in predicted]
+    points, confidence = predicted[0]["pts3d_in_other_view"], predicted[0]["conf"]
     height, width = confidence.shape
     sure = confidence >= torch.quantile(confidence.flatten(), FOCAL_FROM)
     middle = torch.tensor([[[width / 2, height / 2]]])
@@ -144,8 +144,8 @@ def solve_cameras(said: Any) -> tuple[F32, F32, Bools]:
         return fast_pnp(view["pts3d_in_other_view"], focal, view["conf"] > 1, "cpu", pp=None, niter_PnP=100)[1]
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        found = list(pool.map(solve, said))
-    poses = np.stack([np.eye(4) if pose is None else pose.numpy() for pose in found]).astype(np.float32)
-    K = np.tile(np.diag([focal, focal, 1]), (len(said), 1, 1)).astype(np.float32)
-    K[:, :2, 2] = [(view["conf"].shape[1] / 2, view["conf"].shape[0] / 2) for view in said]
-    return poses, K, np.array([pose is not None for pose in found])
+        poses_or_none = list(pool.map(solve, predicted))
+    poses = np.stack([np.eye(4) if pose is None else pose.numpy() for pose in poses_or_none]).astype(np.float32)
+    K = np.tile(np.diag([focal, focal, 1]), (len(predicted), 1, 1)).astype(np.float32)
+    K[:, :2, 2] = [(view["conf"].shape[1] / 2, view["conf"].shape[0] / 2) for view in predicted]
+    return poses, K, np.array([pose is not None for pose in poses_or_none])

@@ -47,7 +47,7 @@ class Adapter(NetworkAdapter):
         """All photos at one size: where crops differ in height, white above and below, as upstream does."""
         sizes = [scaled_size(image, self.fit) for image in views.images]
         height = SIDE if self.fit == "pad" else max(min(size[1], SIDE) for size in sizes)
-        return Inputs.of(fitted(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images))
+        return Inputs.of(resized_and_cropped(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images))
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream advises, else in float32."""
@@ -87,7 +87,7 @@ def scaled_size(image: U8, fit: str) -> Size:
     return SIDE, round(height * (SIDE / width) / PATCH) * PATCH
 
 
-def fitted(image: U8, scaled: Size, network: Size) -> tuple[U8, Placement]:
+def resized_and_cropped(image: U8, scaled: Size, network: Size) -> tuple[U8, Placement]:
     """`image` resized, its height cropped to 518 about the middle, then centred on white of size `network`."""
     cropped = (scaled[1] - SIDE) // 2 if scaled[1] > SIDE else 0
     spare = (network[0] - scaled[0], network[1] - min(scaled[1], SIDE))

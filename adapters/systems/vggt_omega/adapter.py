@@ -40,14 +40,14 @@ class Adapter(NetworkAdapter):
         windows = [middle(image) for image in views.images]
         sizes = [scaled_size(right - left, bottom - top, self.fit, self.side) for left, top, right, bottom in windows]
         network = (max(width for width, _ in sizes), max(height for _, height in sizes))
-        placed = []
+        network_images = []
         for image, (left, top, right, bottom), size in zip(views.images, windows, sizes):  # noqa: B905 - Python 3.9
             corner = ((network[0] - size[0]) // 2, (network[1] - size[1]) // 2)
-            fitted, of_window = place(image[top:bottom, left:right], size, corner, network)
+            resized, of_window = place(image[top:bottom, left:right], size, corner, network)
             offset = (corner[0] - left * of_window.scale[0], corner[1] - top * of_window.scale[1])
             photo = (image.shape[1], image.shape[0])
-            placed.append((fitted, dataclasses.replace(of_window, photo=photo, offset=offset)))
-        return Inputs.of(placed)
+            network_images.append((resized, dataclasses.replace(of_window, photo=photo, offset=offset)))
+        return Inputs.of(network_images)
 
     def infer(self, inputs: Inputs) -> PosedDepth:
         """One pass; on CUDA upstream itself runs the trunk in bfloat16 (float16 before Ampere), else in float32."""
