@@ -181,6 +181,7 @@ def test_a_prediction_that_is_gone_is_a_failed_cell_until_it_is_back(scene: Scen
     assert record.prediction is not None
     path = store.prediction_path(record.prediction)
     path.rename(path.with_suffix(".away"))
+    scoring._prediction.cache_clear()  # the last prediction read is kept in memory
     gone = score_trial(store, record, scene, "exact", PROTOCOL)
     assert all(value.status == "failed" and "not in the store" in value.note for value in gone.values)
     path.with_suffix(".away").rename(path)

@@ -229,7 +229,7 @@ def test_stores_of_two_machines_merge_into_one_that_holds_both(
     cloud = Reconstruction(np.eye(3, dtype=np.float32), "world", "metric")
     here = oracle(scene)
     for store in (one, two):
-        identity, _ = store.put_prediction(cloud, keep_all=True)
+        identity, _ = store.put_prediction(cloud)
     first = record_of(here, measure.hardware(), prediction=identity, peak_rss=1)
     one.put_trial(first)
     one.put_score(score_of(first), None)
@@ -250,11 +250,11 @@ def test_a_score_belongs_to_what_was_scored_whenever_the_run_was_killed(scene: S
     store.put_trial(missing)
     store.put_score(score_of(missing), None)
     assert store.score(missing, "h", "t") is not None
-    identity, _ = store.put_prediction(Reconstruction(np.eye(3, dtype=np.float32), "world", "metric"), keep_all=True)
+    identity, _ = store.put_prediction(Reconstruction(np.eye(3, dtype=np.float32), "world", "metric"))
     answered = msgspec.structs.replace(missing, status="ok", message="", prediction=identity)
     store.put_trial(answered)  # and the kill comes here, before it is scored
     assert store.score(answered, "h", "t") is None
-    other, _ = store.put_prediction(Reconstruction(np.ones((3, 3), np.float32), "world", "metric"), keep_all=True)
+    other, _ = store.put_prediction(Reconstruction(np.ones((3, 3), np.float32), "world", "metric"))
     store.put_score(score_of(answered), None)
     for changes in ({"prediction": other}, {"views": ["a", "b"]}, {"posed": True}, {"status": "crash"}):
         assert store.score(msgspec.structs.replace(answered, **changes), "h", "t") is None
