@@ -10,12 +10,15 @@ from cyclopts import App, CycloptsError
 from bench.cli import adapters, data, protocol, store
 from bench.cli.attention import attention
 from bench.cli.audit import audit
+from bench.cli.check import check
 from bench.cli.common import console, output
 from bench.cli.curves import curves
-from bench.cli.data import groundtruth
-from bench.cli.gate import check
+from bench.cli.groundtruth import groundtruth
+from bench.cli.merge import merge
+from bench.cli.predict import predict
 from bench.cli.report import report
-from bench.cli.run import merge, predict, run, score
+from bench.cli.run import run
+from bench.cli.score import score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
 COMMANDS = (run, score, predict, report, curves, attention, audit, groundtruth, merge, check)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from bench.trials.records import TrialRecord
     from bench.trials.store import Store
     from reports.schema import Tables
 
@@ -24,6 +23,11 @@ REPORT = Path("runs/report")
 MOST_PROBLEMS = 5  # sentences; their number is told whatever it is
 Truth = Literal["colmap", "exact", "scan"]
 Weights = Annotated[str, Parameter(help="pretrained, random (timed only), or a checkpoint's path")]
+SWEEP = "also under other alignments and fewer of the surest points: reports then print rank stability"
+MetricsDevice = Annotated[
+    str | None,
+    Parameter(help="cpu or cuda:N, what measures; scores by another backend than the protocol's are never ranked"),
+]
 
 
 def refuse(sentence: str) -> int:
@@ -51,6 +55,11 @@ def say_unreadable(store: Store) -> None:
         )
 
 
+def say_gone(record: TrialRecord) -> None:
+    """Tell of a record whose scene is no longer where it was."""
+    console.print(f"{record.system} on {record.scene}: the scene is gone or has no truth, not scored", markup=False)
+
+
 def split(text: str) -> list[str]:
     """The comma-separated parts of `text`."""
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -67,19 +76,14 @@ def integers(flag: str, text: str) -> tuple[int, ...]:
 
 
 def options_of(pairs: list[str] | None) -> dict[str, str | int | float | bool]:
-    """`NAME=VALUE` pairs; values that read as JSON numbers or booleans become those."""
+    """`NAME=VALUE` pairs, values as `bench.systems.cards.option_value` reads them."""
     from adapters.contract import InputError
+    from bench.systems.cards import option_value
 
     options: dict[str, str | int | float | bool] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InputError(f"--option: {pair!r} seen, NAME=VALUE wanted")
-        try:
-            parsed = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
-            parsed = value
-        if isinstance(parsed, float) and not math.isfinite(parsed):
-            raise InputError(f"--option: {pair!r} seen, a finite number wanted")
-        options[name] = parsed if isinstance(parsed, (int, float, bool)) else value
+        options[name] = option_value(value)
     return options

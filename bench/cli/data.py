@@ -1,13 +1,10 @@
-"""The scenes: `data list`, `data show`, and `groundtruth`, which makes them."""
+"""The scenes: `data list`, `data show`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
-
-from bench.cli.common import console, output
+from bench.cli.common import output
 
 app = App(name="data", help="The scenes: list, show.")
 
@@ -53,39 +50,4 @@ def show_scene(name: str, /) -> int:
     quality = scene.path / "quality.json"
     if quality.is_file():
         output.print(quality.read_text(), markup=False)
-    return 0
-
-
-def groundtruth(
-    source: Annotated[Path, Parameter(name="INPUT", help="a folder of photos, a video, or a Scene directory")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="the Scene directory to write")],
-    name: Annotated[str | None, Parameter(help="the scene's name; default: the input's")] = None,
-    seed: int = 0,
-    frames: Annotated[int, Parameter(help="taken from a video: the sharpest of each equal span")] = 60,
-    timeout: Annotated[float, Parameter(help="seconds for structure from motion")] = 3600.0,
-    dense: Annotated[bool, Parameter(help="also the dense surface, by multi-view stereo")] = True,
-    mesh: Annotated[bool, Parameter(help="also a Poisson mesh of it, truth/colmap-mesh.ply")] = False,
-) -> int:
-    """Build COLMAP ground truth from photos, with a quality card that says how far to trust it."""
-    from bench.cli.show import progress_bar
-    from data.groundtruth.build import build_groundtruth
-
-    with progress_bar(console) as bar:
-        task = bar.add_task("ground truth", total=100)
-        card = build_groundtruth(
-            source,
-            out,
-            name=name,
-            seed=seed,
-            frames=frames,
-            timeout=timeout,
-            dense=dense,
-            mesh=mesh,
-            progress=lambda what, share: bar.update(task, description=what, completed=round(100 * share)),
-        )
-    output.print(f"{out}: {card.verdict}", markup=False)
-    for reason in card.reasons:
-        output.print(f"  {reason}", markup=False)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,7 +19,6 @@ from bench.systems.process import run_adapter
 from bench.systems.weights import RANDOM
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import LeftOut, RunRecord, TrialRecord
-from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store
 
 
@@ -50,22 +49,22 @@ def run_plan(
     keep_points: int | None = None,
     metrics_device: str | None = None,
     progress: Progress | None = None,
+    left_out: Sequence[LeftOut] = (),
 ) -> RunResult:
     """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
 
     With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result.
     Of predictions of more than `keep_points` points a uniform draw is stored and scored, of others everything.
-    A trial that another run holds is left out as well. Scenes without truth are run and timed, not scored."""
+    A trial that another run holds is left out as well; what was `left_out` before is recorded with these. Scenes
+    without truth are run and timed, not scored."""
     progress = progress or Progress()
     began, started = time.perf_counter(), now()
     known = [record for record in store.trials() if record.hardware.fingerprint == hardware().fingerprint]
     records: list[TrialRecord] = []
-    left_out: list[LeftOut] = []
+    all_left_out = list(left_out)
 
     def leave(trial: Trial, reason: str) -> None:
-        scene, views = trial.scene.name, len(trial.views)
-        options, weights = trial.contestant.options, trial.weights
-        left_out.append(LeftOut(trial.adapter.name, trial.inputs, scene, views, trial.seed, reason, options, weights))
+        all_left_out.append(trial.left_out(reason))
         progress.left_out(trial, reason)
 
     try:
@@ -103,12 +102,12 @@ def run_plan(
                 hardware=hardware(),
                 overhead_seconds=overhead,
                 trials=[record.key for record in records],
-                left_out=left_out,
+                left_out=all_left_out,
                 protocol=protocol,
                 truth=truth,
             )
         )
-    return RunResult(records, left_out)
+    return RunResult(records, all_left_out)
 
 
 def _truths(trial: Trial, truth: str) -> list[str]:
@@ -163,7 +162,7 @@ def _run_one(trial: Trial, key: str, store: Store, keep_points: int | None) -> T
         points=len(prediction.points) if prediction is not None else 0,
         points_kept=kept,
         finished=now(),
-        command=_command(trial),
+        command=trial.command,
     )
     store.put_trial(record)
     return record
@@ -184,18 +183,3 @@ def overhead_seconds(calls: int = 50) -> float | None:
     policy = Policy(warmups=2, repeats=calls, min_seconds=0.0, max_seconds=5.0, deadline=60.0)
     outcome, _ = run_adapter(get_adapter("null"), views, policy=policy)
     return median_and_iqr([steps.total for steps in outcome.warm])[0]
-
-
-def _command(trial: Trial) -> str:
-    """The command line that runs this trial again."""
-    embedded = trial.scene.path.parent == EMBEDDED
-    parts = ["reconbench", "run", "--adapters", trial.contestant.name]
-    photos = not (trial.scene.path / "scene.json").is_file()
-    parts += ["--images" if photos else "--scenes", trial.scene.name if embedded else str(trial.scene.path)]
-    parts += ["--views", str(len(trial.views)), "--seeds", str(trial.seed), "--device", trial.device]
-    parts += ["--truth", trial.truth]
-    parts += ["--weights", trial.contestant.weights] if trial.contestant.weights != "pretrained" else []
-    parts += ["--give", ",".join(trial.contestant.give)] if trial.contestant.give else []
-    for name, value in trial.contestant.options.items():
-        parts += ["--option", f"{name}={value}"]
-    return shlex.join([*parts, "--store", "runs/store"])

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -207,6 +208,22 @@ class Adapter:
         if self.folder.is_relative_to(SYSTEMS):
             return Path("systems", self.folder.name)
         return Path("third_party", self.name.replace("-", "_"))
+
+
+def option_value(text: str) -> str | int | float | bool:
+    """The value that `text` stands for: a JSON number, boolean or quoted text, True or False; else the text itself."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, (bool, int, float, str)) else text
+
+
+def option_text(value: str | int | float | bool) -> str:
+    """The shortest text that `option_value` reads as `value`."""
+    return value if isinstance(value, str) and option_value(value) == value else json.dumps(value)
 
 
 def content_digest(content: Mapping[str, bytes]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +17,12 @@ from numpy.typing import NDArray
 from adapters.contract import F64, I32, Cameras, InputError, Surface, TruthKind, Unavailable, Views
 from bench.files import digest
 from bench.systems import environments, weights
-from bench.systems.cards import Adapter, get_adapter
+from bench.systems.cards import Adapter, find_adapters, get_adapter, option_text
 from bench.systems.measure import Policy, device_kind, hardware
 from bench.systems.walls import thread_settings
-from bench.trials.records import TrialRecord, system_label
-from bench.trials.scenes import get_scenes
-from bench.trials.suite import Contestant, Suite
+from bench.trials.records import LeftOut, TrialRecord, system_label
+from bench.trials.scenes import EMBEDDED, get_scenes
+from bench.trials.suite import ALL_VIEWS, Contestant, Suite
 from data.scene import Scene
 from data.subsets import (
     Order,
@@ -117,6 +119,33 @@ class Trial:
             target_sizes=sizes,
         )
 
+    def left_out(self, reason: str, views: int | None = None) -> LeftOut:
+        """What is kept of a trial that is not run; `views`: how many were asked for, where they are not there."""
+        count = len(self.views) if views is None else views
+        options, weights = self.contestant.options, self.weights
+        return LeftOut(self.adapter.name, self.inputs, self.scene.name, count, self.seed, reason, options, weights)
+
+    @property
+    def command(self) -> str:
+        """The command line that runs this trial again, from whichever folder, into a store of its own.
+
+        Parsed back, it is a trial of the same key."""
+        scene, wanted = self.scene.path, self.contestant.weights
+        named = wanted in (weights.PRETRAINED, weights.RANDOM)
+        photos, embedded = not (scene / "scene.json").is_file(), scene.parent == EMBEDDED
+        parts = ["reconbench", "run", "--adapters", self.adapter.argument]
+        parts += ["--images" if photos else "--scenes", self.scene.name if embedded else str(scene.resolve())]
+        parts += ["--views", str(len(self.views)), "--seeds", str(self.seed), "--order", self.order]
+        parts += ["--device", self.device, "--truth", self.truth]
+        parts += ["--weights", wanted if named else str(Path(wanted).expanduser().absolute())]
+        parts += ["--give", ",".join(self.contestant.give)] if self.contestant.give else []
+        for name, value in self.contestant.options.items():
+            parts += ["--option", f"{name}={option_text(value)}"]
+        for field, limit in msgspec.to_builtins(self.policy).items():
+            flag = "--" + field.removesuffix("_gib").replace("_", "-")
+            parts += [flag, str(limit)] if not isinstance(limit, bool) else [flag] if limit else []
+        return shlex.join([*parts, "--store", "runs/again"])
+
     @functools.cached_property
     def _geometry(self) -> tuple[Cameras | None, Surface | None, Cameras | None, I32 | None]:
         """What is given beside images and masks: cameras, truth, targets and their sizes."""
@@ -169,9 +198,13 @@ class Trial:
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:24]
 
 
-def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
+def plan(
+    suite: Suite, scenes: list[Scene] | None = None, left_out: Callable[[LeftOut], None] = lambda left: None
+) -> list[Trial]:
     """Every trial of `suite`, in the order to run them: first every contestant's first view count on every scene, then
-    the second ones, so that a budget that ends early has measured what the suite lists first of everything."""
+    the second ones, so that a budget that ends early has measured what the suite lists first of everything.
+
+    A count above a scene's own is not run: `left_out` is told of it."""
     contestants = [(contestant, get_adapter(contestant.name)) for contestant in suite.adapters]
     for contestant, adapter in contestants:
         if extra := [given for given in contestant.give if given not in adapter.card.accepts]:
@@ -181,15 +214,35 @@ def plan(suite: Suite, scenes: list[Scene] | None = None) -> list[Trial]:
         for seed in suite.seeds:
             order = view_order(scene, seed, suite.order)
             for place, (contestant, adapter) in enumerate(contestants):
-                counts = dict.fromkeys(min(count, len(order)) for count in contestant.views or suite.views)
-                for turn, count in enumerate(counts):
+                asked = (len(order) if count == ALL_VIEWS else count for count in contestant.views or suite.views)
+                for turn, count in enumerate(dict.fromkeys(asked)):
                     views = tuple(sorted(order[:count]))
                     trial = Trial(
                         adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth, suite.order
                     )
+                    if count > len(order):
+                        left_out(trial.left_out(f"{count} views asked for, {len(order)} seen", count))
+                        continue
                     _check(trial)
                     ordered.append((turn, place, trial))
     return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
+
+
+def runnable(scene: Scene) -> list[str]:
+    """The systems that can be run here on a folder of photos; InputError where there is none."""
+    given = {"masks"} if scene.has_masks else set[str]()
+    names = []
+    for name, adapter in find_adapters().items():
+        card, count = adapter.card, len(scene.view_names)
+        fits = card.min_views <= count <= (card.max_views or count) and given.issuperset(card.requires)
+        if fits and not card.reference:
+            trial = Trial(adapter, Contestant(name=name), scene, scene.view_names, 0, "cpu", Policy(), "colmap")
+            names += [name] if trial.available else []
+    if not names:
+        raise InputError(
+            f"{scene.path}: no system here runs on {len(scene.view_names)} images; `reconbench adapters list`"
+        )
+    return names
 
 
 def view_order(scene: Scene, seed: int, order: Order = "spread") -> list[str]:

@@ -12,6 +12,7 @@ from bench.systems.measure import Policy
 from data.subsets import Order
 
 SUITES = Path(__file__).parent / "suites"
+ALL_VIEWS = 1_000_000  # as a count: every view that a scene has
 
 
 class Contestant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,6 +73,13 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 timing=None,
             ),
         ]
+
+    def with_views(self, views: tuple[int, ...]) -> Suite:
+        """The same with these counts everywhere: its contestants have none of their own, and its timing part these."""
+        replace = msgspec.structs.replace
+        contestants = [replace(contestant, views=(), timing_views=()) for contestant in self.adapters]
+        timing = replace(self.timing, views=views) if self.timing is not None else None
+        return replace(self, adapters=contestants, views=views, timing=timing)
 
     def check(self, where: str) -> None:
         """Raise InputError where a field is empty or out of range."""
