@@ -123,6 +123,17 @@ def test_a_system_knows_the_contract_the_shared_modules_and_itself(graph: grimp.
             assert imported.split(".")[:3] == module.split(".")[:3], f"{module} imports {imported}"
 
 
+def test_the_notebook_s_module_stands_above_every_room() -> None:
+    names = {path.stem for path in ROOT.glob("*.py")}
+    assert names == {"reconbench"}, "the one module at the root"
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert "reconbench" not in modules, path
+
+
 def test_every_folder_of_systems_has_the_two_files() -> None:
     folders = [p for p in (ROOT / "adapters" / "systems").iterdir() if p.is_dir() and p.name != "__pycache__"]
     assert len(folders) > 10
