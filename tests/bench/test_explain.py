@@ -91,7 +91,7 @@ def test_what_the_walks_share_is_computed_once_and_reads_the_same(
     for order in (differing(one, other), differing(one, other)[::-1]):
         for i in range(len(order) + 1):
             step = one.swapped(other, order[:i])
-            found = fresh.score(record.key, step.hash, scene.truth("exact").id)
+            found = fresh.score(record, step.hash, scene.truth("exact").id)
             assert found is not None
             wanted = score_trial(alone, record, scene, "exact", step, brief=0 < i < len(order))
             assert msgspec.structs.asdict(found)["values"] == msgspec.structs.asdict(wanted)["values"]
