@@ -60,12 +60,12 @@ $(VENV)/.dev: $(VENV)/.core
 	touch $@
 
 # An environment of its own on top of .venv's, so that the other tests run as they do for users, without torch. The CPU
-# build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index.
+# build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index, which
+# PIP_EXTRA_INDEX_URL names to pip.
 $(VENV)/.kernels: $(VENV)/.dev
 	$(BIN)/python -m venv $(VENV)/kernels
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	  > $$($(VENV)/kernels/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
-	set -- $(VENV)/kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  torch==2.13.0+cpu triton==3.9.0; \
-	"$$@" || "$$@" --extra-index-url https://download.pytorch.org/whl/cpu
+	$(VENV)/kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  torch==2.13.0+cpu triton==3.9.0
 	touch $@
