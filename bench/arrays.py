@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from adapters.contract import InputError
 
+MOST_BYTES = 16 * 2**30  # of the arrays of one file together
 # What Python's own reader of archives raises over one that is cut, changed or made to deceive.
 DAMAGED = (
     zipfile.BadZipFile,
@@ -28,7 +29,7 @@ DAMAGED = (
 )
 
 
-def read_npz(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, NDArray[Any]]:
     """The arrays of an `.npz` file that was written by someone else's code: plain numbers and text alone.
 
     A link, a pipe or a device is not opened. What the file declares is checked before memory is taken for it: together

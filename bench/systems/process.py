@@ -32,7 +32,6 @@ _TENSOR = re.compile(r"tensor\([^()]*(\([^()]*\)[^()]*)*\)")  # printed ones fil
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LOG_BYTES = 4 * 2**20  # kept of either end of a worker's output
 KILL_SECONDS = 5.0
-MOST_BYTES = 16 * 2**30  # of a prediction's arrays together
 MOST_POINTS = 50_000_000
 _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker import main; main({}, {})"
 
@@ -128,7 +127,7 @@ def run_adapter(
         if infer_only:
             return msgspec.structs.replace(outcome, message="random weights: infer alone is timed"), None
         try:  # the worker's own validation is not trusted
-            result = Reconstruction.from_arrays(read_npz(work / "out.npz", MOST_BYTES))
+            result = Reconstruction.from_arrays(read_npz(work / "out.npz"))
             if len(result.points) > MOST_POINTS:
                 raise ContractError(f"points: {len(result.points)} seen, {MOST_POINTS} at most wanted")
             result.validate(views)

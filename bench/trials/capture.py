@@ -17,7 +17,7 @@ from adapters.systems.vggt.attention import PROGRESS
 from bench.arrays import read_npz
 from bench.systems import environments, walls
 from bench.systems.cards import Adapter, Options
-from bench.systems.process import MOST_BYTES, environment_folder, log_tail, stage, weights_files
+from bench.systems.process import environment_folder, log_tail, stage, weights_files
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 from bench.trials.plan import read_truth, view_order
 from data.scene import Scene
@@ -112,10 +112,10 @@ def capture(
         _run(command, walls.environment(work, compiled), folder / "log.txt", progress)
         try:
             file = work / "prediction.npz"
-            prediction = Reconstruction.from_arrays(read_npz(file, MOST_BYTES)) if file.is_file() else None
+            prediction = Reconstruction.from_arrays(read_npz(file)) if file.is_file() else None
             if prediction is not None:
                 prediction.validate(views)
-            arrays = read_npz(work / "attention.npz", MOST_BYTES)
+            arrays = read_npz(work / "attention.npz")
             captured = Captured(
                 tuple(str(n) for n in arrays["names"]),
                 arrays["maps"].astype(np.float32),

@@ -35,7 +35,6 @@ from metrics.scoring.equalise import random_subset
 from metrics.scoring.score import ErrorCloud
 
 POINT_FIELDS = ("points", "colors", "confidence", "view_index", "pixel")
-MOST_BYTES = 16 * 2**30  # of a prediction's arrays
 KINDS = ("trials", "scores", "predictions", "clouds", "logs", "runs")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")
 IDENTITY = re.compile(r"[0-9a-f]{24}")
@@ -114,7 +113,7 @@ class Store:
                     found.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
         for path in sorted((self.path / "predictions").glob("*.npz")):
             try:
-                arrays = read_npz(path, MOST_BYTES)
+                arrays = read_npz(path)
             except InputError as error:
                 found.append(Problem(path, str(error)))
                 continue
@@ -221,7 +220,7 @@ class Store:
         if not path.is_file():
             raise InputError(f"{path}: the prediction is not in the store")
         try:
-            return Reconstruction.from_arrays(read_npz(path, MOST_BYTES))
+            return Reconstruction.from_arrays(read_npz(path))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a prediction ({error})") from error
 
