@@ -30,7 +30,7 @@ from scipy.spatial.transform import Rotation
 
 from adapters.contract import F64, I32
 from metrics.kernels.cpu.icp import Grid, fill_cells, pair_up, refine
-from metrics.register.stages import MIN_POINTS, cloud, surface_normals
+from metrics.register.stages import MIN_POINTS, cloud, surface_normals, without_strays
 from metrics.similarity import apply, invert, rotation_angle, similarity, spread
 
 MAX_POINTS = 10_000  # points of either cloud the search works on
@@ -97,7 +97,7 @@ def search(pred: F64, truth: F64, seed: int = 0, device: Any = None) -> SearchRe
 
     Raises AlignmentError where a cloud has fewer than 50 distinct points or lies on a line."""
     rng = np.random.default_rng(seed)
-    source, target = _usable("pred", pred, rng), _usable("truth", truth, rng)
+    source, target = _usable("pred", pred, rng), _usable("truth", without_strays(truth), rng)
     spacing = np.asarray(cKDTree(source).query(source, k=min(9, len(source)))[0])[:, 1:].mean(axis=1)
     inliers = source[spacing <= OUTLIER_RATIO * np.median(spacing)]
     source = inliers if len(inliers) >= MIN_POINTS else source

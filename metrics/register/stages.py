@@ -16,6 +16,7 @@ from metrics.similarity import AlignmentError, apply, enough_points, invert, sca
 MIN_POINTS = 50
 MAX_POINTS = 60_000  # points of a cloud that a search tree holds
 NEIGHBOURS = 12  # for normals
+STRAY = 10.0  # times the distance within which nine tenths of a cloud lie
 SAMPLES = 3000  # of either cloud, from which pairs are formed
 FINE, COARSE = 0.04, 0.12  # bounds of how near a counterpart is, radii of the truth
 
@@ -62,8 +63,9 @@ class Matcher:
     def __init__(self, pred: F64, truth: F64, truth_normals: ArrayLike | None, seed: int, device: Any = None) -> None:
         """`device`: the torch device that pairs are searched on; None for the trees of the CPU."""
         rng = np.random.default_rng(seed)
-        self.radius = float(np.linalg.norm(spread(truth)))
-        self.unit_from_truth = similarity(1 / self.radius, np.eye(3), -truth.mean(axis=0) / self.radius)
+        body = without_strays(truth)
+        self.radius = float(np.linalg.norm(spread(body)))
+        self.unit_from_truth = similarity(1 / self.radius, np.eye(3), -body.mean(axis=0) / self.radius)
         rows = _some(len(truth), MAX_POINTS, rng)
         self.pred = pred[_some(len(pred), MAX_POINTS, rng)]
         self.truth = apply(self.unit_from_truth, truth[rows])
@@ -142,6 +144,13 @@ def cloud(name: str, points: ArrayLike) -> F64:
     if all(extent[1] <= 1e-3 * extent[0] for extent in (spread(core), spread(array))):
         raise AlignmentError(f"{name}: the points lie on a line or in one place, a surface wanted")
     return array
+
+
+def without_strays(points: F64) -> F64:
+    """`points` (M, 3) less those ten times as far from the median as nine tenths of them: no object has any, and one
+    would decide the unit of length."""
+    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return np.asarray(points[distance <= STRAY * np.quantile(distance, 0.9)], np.float64)
 
 
 def surface_normals(points: F64, tree: cKDTree) -> F64:

@@ -14,7 +14,7 @@ what was not observed; DTU (Aanaes et al., IJCV 2016) judges all space that a sc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -82,10 +82,6 @@ class Judge:
         cells = sum(int(o.object.sum()) for o in outlines)
         known = sum(int(o.known.sum()) for o in outlines) / cells if cells else None
         return Judge(truth, surface, normals, knowledge, clear, outlines, known)
-
-    def over(self, surface: F32, normals: F32) -> Judge:
-        """The same judge asking for other trusted `surface` (K, 3) with `normals` (K, 3) alone."""
-        return replace(self, surface=surface, normals=normals, outlines=(), known=None)
 
     def evidence(self, points: NDArray[np.floating], seed: int = 0) -> Evidence:
         """What there is to judge `points` (M, 3) by, which are cropped, equalised and in the truth's frame."""

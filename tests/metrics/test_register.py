@@ -130,6 +130,19 @@ def test_floats_of_any_kind_and_many_points() -> None:
     assert errors(register(pred, truth).target_from_source, pose)[0] < 0.5
 
 
+@pytest.mark.parametrize("side", ["pred", "truth"])
+def test_a_point_far_away_does_no_harm(side: str) -> None:
+    truth, pose = sample(chair(), 6000, 20), world(20)
+    pred, stray = apply(invert(pose), sample(chair(), 6000, 21)), np.array([[3e5, 1e5, -2e5]])
+    if side == "pred":
+        pred = np.concatenate([pred, stray])
+    else:
+        truth = np.concatenate([truth, stray])
+    result = register(pred, truth)
+    angle, scale = errors(result.target_from_source, pose)
+    assert angle < 1 and scale < 0.01 and result.residual < 0.05 and not result.poor_fit
+
+
 def test_refusals_name_the_argument() -> None:
     cloud = sample(chair(), 200, 19)
     with pytest.raises(AlignmentError, match="pred: 10 points"):
