@@ -406,7 +406,7 @@ UNIQUE: Mapping[str, tuple[str, ...]] = {
     "alignments": ("key", "truth", "protocol_hash", "stage"),
     "clouds": ("key", "truth"),
     "scenes": ("scene",),
-    "left_out": ("adapter", "scene", "views", "reason"),
+    "left_out": ("adapter", "inputs", "scene", "views", "reason"),
     "sweeps": ("key", "truth", "protocol_hash", "alignment", "keep", "metric"),
     "remarks": ("key", "truth", "protocol_hash", "remark"),
 }

@@ -54,6 +54,8 @@ def audit(
         for run in audit_runs(get_adapter(adapter), contestant, opened, views, truth, meant, device, seed):
             runs.append(run)
             status.update(f"run {len(runs) + 1} of {total}")
+    trial = runs[0].trial
+    output.print(f"{trial.label}, {trial.inputs}, seed {seed}", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("metric", *(run.name for run in runs), "error bar"):
         table.add_column(column, justify="left" if column == "metric" else "right")
@@ -68,8 +70,10 @@ def audit(
         output.print(f"{run.name}: {bits if run.status == 'ok' else f'{run.status}, {run.message}'}", markup=False)
     if out is not None:
         names = [run.name for run in runs]
+        of: dict[str, str | int] = {"system": trial.system, "inputs": trial.inputs, "scene": opened.name}
+        of |= {"views": views, "seed": seed, "device": device, "truth": truth, "protocol": meant.name}
         rows = [
-            {"metric": m, **dict(zip(names, values, strict=True)), "error_bar": bar}
+            {**of, "metric": m, **dict(zip(names, values, strict=True)), "error_bar": bar}
             for m, (values, bar) in found.items()
         ]
         pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")

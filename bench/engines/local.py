@@ -19,6 +19,7 @@ from bench.systems.process import run_adapter
 from bench.systems.weights import RANDOM
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import LeftOut, RunRecord, TrialRecord
+from bench.trials.run import run_trial
 from bench.trials.store import Store
 
 
@@ -123,16 +124,7 @@ def _truths(trial: Trial, truth: str) -> list[str]:
 def _run_one(trial: Trial, key: str, store: Store, keep_points: int | None) -> TrialRecord:
     outcome, prediction = _refusal(trial), None
     if outcome is None:
-        outcome, prediction = run_adapter(
-            trial.adapter,
-            trial.make_views(),
-            options=dict(trial.contestant.options),
-            device=trial.device,
-            weights=trial.contestant.weights,
-            seed=trial.seed,
-            policy=trial.policy,
-            log=store.log_path(key),
-        )
+        outcome, prediction = run_trial(trial, store.log_path(key))
     identity, kept = None, 0
     if prediction is not None and not trial.policy.timing_only:
         identity, kept = store.put_prediction(prediction, keep_points)

@@ -6,6 +6,7 @@ with the same seeds, and compared seed by seed (paired draws: what a seed does t
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +21,8 @@ from bench.gate.baseline import Baseline, Fresh, load_frozen
 from bench.gate.verdict import Finding, Mismatch, Verdict
 from bench.scoring.score import prepare
 from bench.systems.measure import Outcome
-from bench.systems.process import run_adapter
 from bench.trials.plan import Trial, plan
+from bench.trials.run import run_trial
 from bench.trials.suite import Suite
 from metrics.nearest import nearest
 from metrics.scoring.prepared import ScoringError
@@ -42,22 +43,17 @@ def name_of(trial: Trial) -> str:
 
 
 def frozen_name(trial: Trial) -> str:
-    """What the frozen prediction of a trial is called."""
-    return f"{trial.adapter.name}-{trial.scene.name}-{len(trial.views)}-{trial.seed}"
+    """What the frozen prediction of a trial is called; two settings, weights or inputs of one adapter are two."""
+    name = f"{trial.adapter.name}-{trial.scene.name}-{len(trial.views)}-{trial.seed}"
+    if trial.system == trial.adapter.name and not trial.contestant.give:
+        return name
+    return f"{name}-{hashlib.sha256(f'{trial.system} {trial.given}'.encode()).hexdigest()[:8]}"
 
 
 def run_fresh(trial: Trial) -> tuple[Outcome, Reconstruction | None]:
     """One fresh run of a trial, as the benchmark makes it; nothing is stored."""
     with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
-        return run_adapter(
-            trial.adapter,
-            trial.make_views(),
-            options=dict(trial.contestant.options),
-            device=trial.device,
-            seed=trial.seed,
-            policy=trial.policy,
-            log=Path(folder) / "log.txt",
-        )
+        return run_trial(trial, Path(folder) / "log.txt")
 
 
 def is_posed(trial: Trial, prediction: Reconstruction) -> bool:

@@ -26,6 +26,8 @@ def write_baseline(folder: Path, suite: Suite, advance: Callable[[str], None]) -
         if prediction is None:
             raise InputError(f"{name_of(trial)}: {outcome.status}: {outcome.message}; a suite that runs is wanted")
         name = frozen_name(trial)
+        if name in frozen:
+            raise InputError(f"{name_of(trial)}: twice in suite {suite.name}, distinct trials wanted")
         entry = Frozen(
             name=name,
             scene=trial.scene.name,

@@ -14,8 +14,8 @@ from adapters.contract import Reconstruction
 from bench.scoring.score import prepare
 from bench.systems.cards import Adapter
 from bench.systems.measure import Policy
-from bench.systems.process import run_adapter
 from bench.trials.plan import Trial, view_order
+from bench.trials.run import run_trial
 from bench.trials.suite import Contestant
 from data.scene import Scene
 from metrics.scoring.protocol import Protocol, geometry_table
@@ -28,6 +28,7 @@ FIRST = "first run"
 class AuditRun:
     """One run of an audit."""
 
+    trial: Trial  # with its system, inputs and views in the order of this run
     name: str
     status: str
     message: str
@@ -64,23 +65,15 @@ def audit(
     for name, order in orders(views).items():
         policy = Policy(warmups=0, repeats=0, min_seconds=0.0)
         trial = Trial(adapter, contestant, scene, order, seed, device, policy, truth)
-        outcome, made = run_adapter(
-            adapter,
-            trial.make_views(),
-            options=dict(contestant.options),
-            device=device,
-            weights=contestant.weights,
-            seed=seed,
-            policy=policy,
-        )
+        outcome, made = run_trial(trial)
         if made is None:
-            yield AuditRun(name, outcome.status, outcome.message, False, {})
+            yield AuditRun(trial, name, outcome.status, outcome.message, False, {})
             continue
         posed = made.frame == "world" and "cameras" in trial.given
         result = score(made, prepared, order, scope=adapter.card.scope, posed=posed, brief=True)
         same = first is not None and _same(first, made)
         first = first or made
-        yield AuditRun(name, outcome.status, outcome.message, same or name == FIRST, result.values)
+        yield AuditRun(trial, name, outcome.status, outcome.message, same or name == FIRST, result.values)
 
 
 def _same(one: Reconstruction, other: Reconstruction) -> bool:

@@ -40,6 +40,7 @@ from reports.schema import (
 )
 
 PREVIEW_IMAGES = 32
+FOR_GOOD = "9"  # after every time of ISO 8601
 
 
 def make_tables(
@@ -142,12 +143,18 @@ def _stored(store: Store, record: TrialRecord, scene: Scene | None, protocol: Pr
 
 def _left_out_rows(records: list[TrialRecord], runs: list[RunRecord]) -> Iterator[LeftOutRow]:
     """What some run left out and none has finished, each with the newest reason; once, whatever the seeds."""
-    finished = {(r.system, r.inputs, r.scene, len(r.views), r.seed) for r in records if r.status != "unavailable"}
-    reasons: dict[tuple[str, str, str, int, int], str] = {}
+    finished: dict[tuple[str, str, str, int, int], str] = {}
+    for r in records:
+        trial = (r.system, r.inputs, r.scene, len(r.views), r.seed)
+        # What was missing may be told of anew; an answer is told of for good.
+        finished[trial] = max(finished.get(trial, ""), r.finished if r.status == "unavailable" else FOR_GOOD)
+    reasons: dict[tuple[str, str, str, int, int], tuple[str, str]] = {}
     for run in sorted(runs, key=lambda run: run.started):
         for left in run.left_out:
-            reasons[left.system, left.inputs, left.scene, left.views, left.seed] = left.reason
-    open_still = {(*trial[:-1], reason): None for trial, reason in reasons.items() if trial not in finished}
+            reasons[left.system, left.inputs, left.scene, left.views, left.seed] = run.started, left.reason
+    open_still = {
+        (*trial[:-1], reason): None for trial, (told, reason) in reasons.items() if finished.get(trial, "") < told
+    }
     for system, inputs, scene, views, reason in open_still:
         yield LeftOutRow(adapter=system, inputs=inputs, scene=scene, views=views, reason=reason)
 
@@ -166,7 +173,7 @@ def newest(records: list[TrialRecord]) -> list[TrialRecord]:
     """Of records that answer the same question on the same machine, the one that finished last.
 
     What says that something was missing gives way to an answer, wherever that came from. Clouds made elsewhere are
-    told apart by what they hold where they bear one name."""
+    told apart where they bear one name, by their keys: of what they hold, and of how they were aligned."""
     latest: dict[tuple[_Question, str], TrialRecord] = {}
     for record in sorted(records, key=lambda r: (r.status != "unavailable", r.finished)):
         latest[_question(record), record.hardware.fingerprint] = record
@@ -176,9 +183,7 @@ def newest(records: list[TrialRecord]) -> list[TrialRecord]:
     shared = {question[0] for question, count in names.items() if count > 1}
     return sorted(
         (
-            msgspec.structs.replace(r, adapter=f"{r.adapter} {str(r.prediction)[:6]}")
-            if r.external and r.system in shared
-            else r
+            msgspec.structs.replace(r, adapter=f"{r.adapter} {r.key[:6]}") if r.external and r.system in shared else r
             for r in kept
         ),
         key=lambda r: (r.scene, len(r.views), r.seed, r.system, r.key),
@@ -190,7 +195,7 @@ _Question = tuple[str, str, str, str, tuple[str, ...], int, str]
 
 def _question(record: TrialRecord) -> _Question:
     """What a record answers: another code, environment or policy answers the same."""
-    cloud = str(record.prediction) if record.external else ""
+    cloud = record.key if record.external else ""
     views = tuple(record.views)
     return cloud, record.system, record.inputs, record.scene, views, record.seed, record.device
 

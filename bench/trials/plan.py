@@ -54,6 +54,11 @@ class Trial:
     order: Order = "spread"  # of the views held back, as of those given
 
     @property
+    def system(self) -> str:
+        """What tables call it: see `system_label`."""
+        return system_label(self.adapter.name, self.contestant.options, self.weights)
+
+    @property
     def given(self) -> tuple[str, ...]:
         """What the adapter gets beside images, in a fixed order."""
         wanted = {*self.adapter.card.requires, *self.contestant.give}
@@ -102,9 +107,9 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """For people."""
-        system = system_label(self.adapter.name, self.contestant.options, self.weights)
-        return f"{system} on {self.scene.name}, {len(self.views)} views"
+        """For people: what tells it from the other trials of a suite, but for its seed."""
+        given = f", given {'+'.join(self.contestant.give)}" if self.contestant.give else ""
+        return f"{self.system} on {self.scene.name}, {len(self.views)} views{given}"
 
     def make_views(self) -> Views:
         """The arrays to give: images and what the trial gives, nothing else. InputError where the scene lacks it."""

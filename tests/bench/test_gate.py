@@ -14,12 +14,15 @@ from adapters.contract import Reconstruction
 from bench.cli import main
 from bench.gate.baseline import load_baseline, load_frozen
 from bench.gate.exact import cases
-from bench.gate.fresh import MOVED, distance_from, name_of, worsening
+from bench.gate.fresh import MOVED, distance_from, frozen_name, name_of, run_fresh, worsening
 from bench.gate.frozen import POINTS
 from bench.gate.readings import differences, read
 from bench.gate.timing import LIMIT, Rounds, judge, median_interval
 from bench.gate.verdict import EXIT_CODES, Finding, Mismatch, junit, markdown, overall
+from bench.systems.measure import Policy
 from bench.trials.plan import plan
+from bench.trials.suite import Contestant, Suite
+from data.scene import Scene
 from tests.soak.soak import ROOT, Case, apply, copy_tree, read_cases, run_case
 
 CASES = read_cases()
@@ -86,6 +89,33 @@ def test_a_shifted_cloud_is_told_from_a_reordered_one() -> None:
     frozen = Reconstruction(points[::5], "world", "metric")
     assert distance_from(frozen, Reconstruction(points[::-1] * np.float32(1 + 1e-7), "world", "metric")) < MOVED / 10
     assert distance_from(frozen, Reconstruction(points + np.float32(0.001), "world", "metric")) > MOVED
+
+
+def test_settings_weights_and_inputs_of_one_adapter_are_told_apart(scene: Scene, tmp_path: Path) -> None:
+    folder, net = tmp_path / "net", 'accepts = ["masks"]\n[weights]\nurl = "https://weights.invalid/w.bin"\n'
+    folder.mkdir()
+    (folder / "adapter.toml").write_text(f'name = "net"\ntitle = "N"\nlicence_code = "MIT"\nscope = "scene"\n{net}')
+    (folder / "adapter.py").write_text(
+        "import numpy as np\nfrom adapters.contract import Reconstruction, Reconstructor\n"
+        "class Adapter(Reconstructor):\n"
+        "    def __init__(self, x=0.0): self.x = x\n"
+        "    def load(self, device, weights, seed): self.w = float(open(weights).read())\n"
+        "    def infer(self, views):\n"
+        "        row = [self.x, self.w, float(views.masks is not None)]\n"
+        "        return Reconstruction(np.array([row], np.float32), 'object', 'arbitrary')\n"
+    )
+    for weights in ("1", "2"):
+        (tmp_path / weights).write_text(weights)
+    settings = [
+        Contestant(name=str(folder), weights=str(tmp_path / weights), options=options, give=give)
+        for weights, options, give in (("1", {}, []), ("2", {}, []), ("2", {"x": 5.0}, []), ("2", {}, ["masks"]))
+    ]
+    policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
+    trials = plan(Suite(name="t", adapters=settings, views=(2,), policy=policy), [scene])
+    for name in (name_of, frozen_name, lambda trial: trial.label):
+        assert len({name(trial) for trial in trials}) == 4
+    predicted = [prediction.points[0].tolist() for _, prediction in map(run_fresh, trials) if prediction is not None]
+    assert predicted == [[0, 1, 0], [0, 2, 0], [5, 2, 0], [0, 2, 1]]
 
 
 # Times

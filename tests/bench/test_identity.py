@@ -300,11 +300,11 @@ def test_a_report_keeps_machines_and_clouds_apart_and_what_was_missing_gives_way
     missing_there = msgspec.structs.replace(missing, hardware=OTHER)
     assert {r.key for r in newest([here, later, there, missing, missing_there])} == {"later", "there"}
     assert newest([missing]) == [missing]
-    clouds = [
-        msgspec.structs.replace(here, key=name, external=True, adapter=file, prediction=f"{name}12345")
-        for name, file in (("x", "mesh"), ("y", "mesh"), ("z", "other"))
+    clouds = [  # y and v: one file, with and without the truth's frame
+        msgspec.structs.replace(here, key=f"{name}12345", external=True, adapter=file, prediction=of, posed=name == "v")
+        for name, file, of in (("x", "mesh", "a"), ("y", "mesh", "b"), ("v", "mesh", "b"), ("z", "other", "c"))
     ]
-    assert sorted(record.system for record in newest(clouds)) == ["mesh x12345", "mesh y12345", "other"]
+    assert sorted(record.system for record in newest(clouds)) == ["mesh v12345", "mesh x12345", "mesh y12345", "other"]
 
 
 def test_what_was_left_out_is_told_by_system_inputs_and_the_newest_knowledge(scene: Scene, tmp_path: Path) -> None:
@@ -335,3 +335,11 @@ def test_what_was_left_out_is_told_by_system_inputs_and_the_newest_knowledge(sce
         (trial.inputs, 3, "another run holds this trial"),
         ("images", 3, "no budget"),
     }
+    same = [msgspec.structs.replace(left, reason="no budget") for left in others]
+    store.put_run(msgspec.structs.replace(blank, started="2026-01-03", left_out=same))
+    assert {row.inputs for row in make_tables(store, "object-v1", "exact").left_out} == {trial.inputs, "images"}
+    missing = {"key": "missing", "status": "unavailable", "inputs": "images", "views": ["0", "1", "2"]}
+    store.put_trial(record_of(trial, measure.hardware(), **missing, finished="2026-01-04"))
+    assert [row.inputs for row in make_tables(store, "object-v1", "exact").left_out] == [trial.inputs]
+    store.put_run(msgspec.structs.replace(blank, started="2026-01-05", left_out=same))
+    assert len(make_tables(store, "object-v1", "exact").left_out) == 2, "told of anew"
