@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from reports import text
 from reports.schema import TableError
@@ -26,6 +27,7 @@ DRAWS = 1000
 HORIZON = 100  # times the largest measured count: no prediction reaches farther
 LEAST = 3  # counts
 SEED = 0
+MANY = 2000  # counts: beyond, draws are made of coefficients instead of refits, and shapes are read off this many
 BASES = {
     "": lambda n: np.ones_like(n),
     "n": lambda n: n,
@@ -64,6 +66,38 @@ class Law:
             return set(self.terms) < set(other.terms) and bool(self.terms)
         return self.terms == ("n",)
 
+    def slopes(self, n: F64, coefficients: F64) -> F64:
+        """(m, k) derivatives by each of the coefficients (k,) at counts (m,)."""
+        if self.terms:
+            return self._basis(n)
+        power = n ** coefficients[1]
+        return np.stack([power, coefficients[0] * power * np.log(n)], axis=-1)
+
+    def first_above(self, limits: F64, coefficients: F64, last: int) -> F64:
+        """(...,) the smallest count of 1..`last` whose value reaches its one of `limits` (...,), infinite where none
+        does, for coefficients (..., k). Every law falls, rises, falls and then rises, or rises and then falls: so from
+        the first count to the highest one the values below a limit come first, and bisection tells how many."""
+        top = np.full(limits.shape, float(last))
+        if self.terms == ("", "n", "n^2"):
+            b, c = coefficients[..., 1], coefficients[..., 2]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                turn = np.where(c < 0, -b / (2 * c), last)
+            top = np.clip(np.round(turn), 1, last)
+        low, high = np.ones(limits.shape), top
+
+        def above(n: F64) -> npt.NDArray[np.bool_]:
+            if self.terms:
+                return np.asarray((coefficients * self._basis(n)).sum(axis=-1) >= limits)
+            with np.errstate(over="ignore"):
+                return np.asarray(coefficients[..., 0] * n ** coefficients[..., 1] >= limits)
+
+        ever, at_once = above(high), above(low)
+        while (low < high - 1).any():  # above(low) is false, above(high) true
+            middle = np.floor((low + high) / 2)
+            over = above(middle)
+            low, high = np.where(over, low, middle), np.where(over, middle, high)
+        return np.where(at_once, 1.0, np.where(ever, high, np.inf))
+
     def formula(self, coefficients: F64) -> str:
         """`12.1 + 0.3 n log n`, for people."""
         if not self.terms:
@@ -95,8 +129,9 @@ def _fit_power(n: F64, values: F64, weights: F64) -> F64:
     x = n / middle
     log_x = np.log(x)
     grid = np.linspace(-3, 5, 161)
-    powers = x ** grid[:, None]
-    explained = ((values * weights) @ powers.T) ** 2 / (weights * powers**2).sum(axis=1)
+    some = _spread(len(n))  # the grid gives no more than a start
+    powers = x[some] ** grid[:, None]
+    explained = ((values * weights)[:, some] @ powers.T) ** 2 / (weights[some] * powers**2).sum(axis=1)
     p = grid[np.argmax(explained, axis=1)][:, None]
     for _ in range(12):
         f = x**p
@@ -110,6 +145,11 @@ def _fit_power(n: F64, values: F64, weights: F64) -> F64:
     f = x**p
     b = (weights * f * values).sum(axis=1, keepdims=True) / (weights * f * f).sum(axis=1, keepdims=True)
     return np.concatenate([b * middle**-p, p], axis=1)
+
+
+def _spread(count: int) -> npt.NDArray[np.int64]:
+    """All of `count` places, or MANY of them, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, MANY)).round().astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -146,14 +186,13 @@ def gather(n: Iterable[float], values: Iterable[float], sd: Iterable[float] | No
     distinct = np.unique(counts)
     if len(distinct) < LEAST:
         raise TableError(f"n: {len(distinct)} different counts seen, at least {LEAST} wanted")
-    groups = [measured[counts == count] for count in distinct]
-    repeats = np.array([len(group) for group in groups])
-    middle = np.array([np.median(group) for group in groups])
-    ends = np.array([(group.min(), group.max()) for group in groups])
+    groups = pd.Series(measured).groupby(counts)
+    repeats, middle = groups.size().to_numpy(), groups.median().to_numpy()
+    ends = np.stack([groups.min(), groups.max()], axis=1)
     if spreads is not None:
-        variance = np.array([np.mean(spreads[counts == count] ** 2) for count in distinct])
+        variance = pd.Series(spreads**2).groupby(counts).mean().to_numpy()
     else:
-        spread = np.array([np.std(group, ddof=1) if len(group) > 1 else 0.0 for group in groups])
+        spread = groups.std(ddof=1).fillna(0.0).to_numpy()
         usable = spread > 0
         if not usable.any():
             return Points(distinct, middle, np.ones(len(distinct)), repeats, ends, weighted=False)
@@ -203,9 +242,16 @@ class Fit:
         """DRAWS refits (DRAWS, k) to fitted values plus noise, and the noise's scale in each (DRAWS,).
 
         The scale itself is drawn, RSS over a chi-squared draw, so that few points give wide intervals: for laws linear
-        in their coefficients these are Student's."""
+        in their coefficients these are Student's. Of many points the coefficients are drawn as refits would come out:
+        exactly for those laws, to first order for the power law."""
         rng = np.random.default_rng(SEED)
         scale = np.sqrt(self.rss / rng.chisquare(max(self.freedom, 1), DRAWS))
+        if len(self.points.n) > MANY:
+            slopes = self.law.slopes(self.points.n, self.coefficients) * np.sqrt(self.points.weights)[:, None]
+            size = np.linalg.norm(slopes, axis=0)  # columns of one size, as in `Law.fit`
+            _, singular, turned = np.linalg.svd(slopes / size, full_matrices=False)
+            z = rng.standard_normal((DRAWS, len(size))) * scale[:, None]
+            return self.coefficients + (z / singular) @ turned / size, scale
         noise = rng.standard_normal((DRAWS, len(self.points.n))) * scale[:, None] / np.sqrt(self.points.weights)
         fitted = self.law(self.points.n, self.coefficients)
         return self.law.fit(self.points.n, fitted + noise, self.points.weights), scale
@@ -222,11 +268,14 @@ class Fit:
         low, high = np.percentile(self.draws, [2.5, 97.5], axis=0)
         return list(zip(low.tolist(), high.tolist(), strict=True))
 
-    def measured(self, n: F64, weight: float, chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> F64:
-        """(draws, len(n)) values that a measurement of this weight might give at counts `n`, one noise a draw, for the
-        `chosen` of DRAWS."""
-        noise = np.random.default_rng(SEED + 1).standard_normal(DRAWS) * self._bootstrap[1] / np.sqrt(weight)
-        return np.asarray(self.law(n, self.draws[chosen]) + noise[chosen, None])
+    def noise(self, weight: float) -> F64:
+        """(DRAWS,) what a measurement of this weight might add to the law."""
+        drawn = np.random.default_rng(SEED + 1).standard_normal(DRAWS)
+        return np.asarray(drawn * self._bootstrap[1] / np.sqrt(weight))
+
+    def measured(self, n: F64, weight: float) -> F64:
+        """(DRAWS, len(n)) values that a measurement of this weight might give at counts `n`, one noise a draw."""
+        return np.asarray(self.law(n, self.draws) + self.noise(weight)[:, None])
 
 
 def fit(law: Law, points: Points) -> Fit:
@@ -275,14 +324,14 @@ class Scaling:
         if not self.weights:
             raise TableError(f"{len(self.points.n)} counts seen, at least {LEAST + 1} wanted to predict another")
         rng = np.random.default_rng(SEED + 2)
-        counts = np.arange(1, int(HORIZON * self.points.n[-1]) + 1, dtype=np.float64)
+        last = int(HORIZON * self.points.n[-1])
         judged = [candidate for candidate in self.fits if candidate.law in self.weights]
         chosen = rng.choice(len(judged), DRAWS, p=[self.weights[candidate.law] for candidate in judged])
         ends = np.empty(DRAWS)
         for i, candidate in enumerate(judged):
             mine = chosen == i
-            over = candidate.measured(counts, float(self.points.weights[-1]), mine) >= limit
-            ends[mine] = np.where(over.any(axis=1), over.argmax(axis=1), np.inf)
+            room = limit - candidate.noise(float(self.points.weights[-1]))[mine]
+            ends[mine] = candidate.law.first_above(room, candidate.draws[mine], last) - 1
         low, middle, high = (np.sort(ends)[[int(q * (DRAWS - 1)) for q in (0.025, 0.5, 0.975)]]).tolist()
         return LargestCount(*(None if np.isinf(end) else int(end) for end in (low, middle, high)))
 
@@ -351,7 +400,7 @@ def _grows(fitted: Fit) -> bool:
 def _departure(small: Fit, large: Fit) -> float:
     """How far, relative to the value, the larger law may depart from the smaller one over the measured counts: the end
     of a one-sided 97.5% interval of the largest departure."""
-    n = small.points.n
+    n = small.points.n[_spread(len(small.points.n))]
     base = small.law(n, small.coefficients)
     apart = np.abs(large.law(n, large.draws) - base) / np.abs(base)
     return float(np.percentile(apart.max(axis=1), 97.5))

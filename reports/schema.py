@@ -15,6 +15,7 @@ import types
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -115,6 +116,17 @@ def cells(row: Any, kind: type | None = None) -> dict[str, Cell]:
     return out
 
 
+def _paths(kind: type) -> list[str]:
+    """The dotted names of a row's fields, through the rows in it, in the order of `columns`."""
+    hints = _hints(kind).items()
+    rows = {name: isinstance(hint, type) and dataclasses.is_dataclass(hint) for name, hint in hints}
+    return [
+        path
+        for name, hint in hints
+        for path in ([f"{name}.{inner}" for inner in _paths(hint)] if rows[name] else [name])
+    ]
+
+
 def _cell(value: Any) -> Cell:
     return ",".join(value) if isinstance(value, tuple) else value
 
@@ -131,8 +143,11 @@ def frame(described: Sequence[Column], rows: Iterable[Mapping[str, Cell]]) -> pd
 
 
 def table(kind: type, rows: Iterable[Any]) -> pd.DataFrame:
-    """A table of `rows`, all of the dataclass `kind`."""
-    return frame(columns(kind), map(cells, rows))
+    """A table of `rows`, all of the dataclass `kind`; column by column, since there may be many rows."""
+    every = list(rows)
+    values = {path.rpartition(".")[2]: list(map(_cell, map(attrgetter(path), every))) for path in _paths(kind)}
+    table = pd.DataFrame(values, dtype=object)
+    return table.astype({column.name: column.dtype for column in columns(kind) if column.dtype != "object"})
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> Path:
@@ -366,6 +381,7 @@ class RunInfo:
     overhead_seconds: float | None  # the harness's own, a trial
     rank_metric: str
     rank_truth: TruthKind
+    remarks: tuple[str, ...] = ()  # sentences on the plan: which images did not take part, and why
     not_scored: str = ""  # what no score was stored of yet, and the command that scores it: one sentence
 
 

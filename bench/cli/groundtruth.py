@@ -40,6 +40,6 @@ def groundtruth(
             progress=lambda what, share: bar.update(task, description=what, completed=round(100 * share)),
         )
     output.print(f"{out}: {card.verdict}", markup=False)
-    for reason in card.reasons:
-        output.print(f"  {reason}", markup=False)
+    for sentence in (*card.reasons, *card.notes):
+        output.print(f"  {sentence}", markup=False)
     return 0

@@ -53,13 +53,17 @@ def run(
     for protocol in (chosen.protocol, *chosen.protocols):
         load_protocol(protocol)
     too_few: list[LeftOut] = []
-    trials = [trial for part in chosen.parts() for trial in plan(part, scenes, too_few.append)]
+    remarks: list[str] = []
+    trials = [trial for part in chosen.parts() for trial in plan(part, scenes, too_few.append, remarks.append)]
     if images is not None:
         _check_view_counts(trials)
     if not trials:
         raise InputError(f"nothing to run: {'; '.join(f'{left.scene}: {left.reason}' for left in too_few)}")
     for left in too_few:
         console.print(f"{left.system} on {left.scene}: left out, {left.reason}", markup=False, style="yellow")
+    remarks = list(dict.fromkeys(remarks))
+    for sentence in remarks:
+        console.print(f"{sentence}.", markup=False, style="yellow")
     if dry_run:
         print_plan(output, trials, Store(store), chosen.budget_seconds)
         return 0
@@ -74,6 +78,7 @@ def run(
             metrics_device=metrics_device,
             progress=shown.progress,
             left_out=too_few,
+            remarks=remarks,
         )
     for protocol in dict.fromkeys((chosen.protocol, *chosen.protocols)):
         with console.status(f"scoring under {protocol}") as status:

@@ -51,13 +51,14 @@ def run_plan(
     metrics_device: str | None = None,
     progress: Progress | None = None,
     left_out: Sequence[LeftOut] = (),
+    remarks: Sequence[str] = (),
 ) -> RunResult:
     """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
 
     With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result.
     Of predictions of more than `keep_points` points a uniform draw is stored and scored, of others everything.
-    A trial that another run holds is left out as well; what was `left_out` before is recorded with these. Scenes
-    without truth are run and timed, not scored."""
+    A trial that another run holds is left out as well; what was `left_out` before is recorded with these, and so are
+    the plan's `remarks`. Scenes without truth are run and timed, not scored."""
     progress = progress or Progress()
     began, started = time.perf_counter(), now()
     known = [record for record in store.trials() if record.hardware.fingerprint == hardware().fingerprint]
@@ -104,6 +105,7 @@ def run_plan(
                 overhead_seconds=overhead,
                 trials=[record.key for record in records],
                 left_out=all_left_out,
+                remarks=list(remarks),
                 protocol=protocol,
                 truth=truth,
             )

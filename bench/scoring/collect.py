@@ -95,6 +95,7 @@ def make_tables(
                 | {variant.protocol.hash: _changed_text(wanted, variant.protocol) for variant, _ in swept},
                 hardware="; ".join(dict.fromkeys(str(record.hardware) for record in records)),
                 overhead_seconds=runs[-1].overhead_seconds if runs else None,
+                remarks=tuple(dict.fromkeys(sentence for run in runs for sentence in run.remarks)),
                 rank_metric=wanted.rank_metric,
                 rank_truth=under if under in kinds or not kinds else min(kinds),
                 not_scored=(

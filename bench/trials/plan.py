@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,12 +205,16 @@ class Trial:
 
 
 def plan(
-    suite: Suite, scenes: list[Scene] | None = None, left_out: Callable[[LeftOut], None] = lambda left: None
+    suite: Suite,
+    scenes: list[Scene] | None = None,
+    left_out: Callable[[LeftOut], None] = lambda left: None,
+    remark: Callable[[str], None] = lambda sentence: None,
 ) -> list[Trial]:
     """Every trial of `suite`, in the order to run them: first every contestant's first view count on every scene, then
     the second ones, so that a budget that ends early has measured what the suite lists first of everything.
 
-    A count above a scene's own is not run: `left_out` is told of it."""
+    A count above a scene's own is not run: `left_out` is told of it. Where cameras are given, views are drawn from
+    those that have one: `remark` gets a sentence that names the others."""
     contestants = [(contestant, get_adapter(contestant.name)) for contestant in suite.adapters]
     for contestant, adapter in contestants:
         if extra := [given for given in contestant.give if given not in adapter.card.accepts]:
@@ -217,8 +222,16 @@ def plan(
     ordered: list[tuple[int, int, Trial]] = []
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
         for seed in suite.seeds:
-            order = view_order(scene, seed, suite.order)
+            every = view_order(scene, seed, suite.order)
+            posed = _with_camera(scene, suite.truth, every)
             for place, (contestant, adapter) in enumerate(contestants):
+                order = posed if "cameras" in (*adapter.card.requires, *contestant.give) else every
+                if len(order) < len(every):
+                    missing = ", ".join(sorted({*every} - {*order}))
+                    remark(
+                        f"{scene.name}: systems that are given cameras are not given {missing}: no camera under the "
+                        f"{suite.truth} truth"
+                    )
                 asked = (len(order) if count == ALL_VIEWS else count for count in contestant.views or suite.views)
                 for turn, count in enumerate(dict.fromkeys(asked)):
                     views = tuple(sorted(order[:count]))
@@ -250,13 +263,26 @@ def runnable(scene: Scene) -> list[str]:
     return names
 
 
-def view_order(scene: Scene, seed: int, order: Order = "spread") -> list[str]:
-    """Views of the scene's main focal group, nested and seeded; by the exact cameras where there are some.
+def _with_camera(scene: Scene, truth: str, views: list[str]) -> list[str]:
+    """Those of `views` that have a camera under a truth of `scene`; all of them where there is no such truth."""
+    if truth not in scene.truth_kinds:
+        return views
+    known = {*read_truth(scene, truth).view_names}
+    return [view for view in views if view in known]
 
-    `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`."""
-    main = scene.file.views[0].group
-    names = tuple(view.name for view in scene.file.views if view.group == main)
-    return list(_view_order(scene.path.resolve(), names, scene.truth_kinds, seed, order))
+
+def view_order(scene: Scene, seed: int, order: Order = "spread") -> list[str]:
+    """Every view of the scene, nested and seeded; by the exact cameras where there are some.
+
+    `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`. Where
+    most views share size and focal length, as many systems take for granted, these come first, and the others after
+    them; where no such group holds half of the views, all count alike."""
+    groups = Counter(view.group for view in scene.file.views)
+    main, size = groups.most_common(1)[0]
+    views = [(view.name, view.group == main or 2 * size < len(scene.file.views)) for view in scene.file.views]
+    parts = (tuple(name for name, first in views if first == part) for part in (True, False))
+    path, kinds = scene.path.resolve(), scene.truth_kinds
+    return [name for part in parts if part for name in _view_order(path, part, kinds, seed, order)]
 
 
 @functools.lru_cache(maxsize=64)
@@ -334,6 +360,7 @@ def _check(trial: Trial) -> None:
     _ = trial.weights
     if "masks" in trial.given:
         for view in trial.views:
-            trial.scene.mask(view)
+            if not trial.scene.mask_path(view).is_file():
+                raise InputError(f"{trial.scene.mask_path(view)}: no such mask")
     if {"cameras", "truth"} & set(trial.given) and trial.truth not in trial.scene.truth_kinds:
         trial.scene.truth(trial.truth)

@@ -158,5 +158,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     overhead_seconds: float | None  # what the harness adds to a timed call, measured with the null adapter
     trials: list[str]  # keys, finished or found finished
     left_out: list[LeftOut]
+    remarks: list[str] = []  # sentences on the plan: which images did not take part, and why
     protocol: str
     truth: str

@@ -229,10 +229,14 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
     model, dense = measured.model, measured.dense
     registered = int(model.registered.sum()) if model else 0
     verdict, reasons = _verdict(measured, count)
+    left = job.photos.scene.view_names if model is None else np.array(job.photos.scene.view_names)[~model.registered]
     return QualityCard(
         verdict=verdict,
         reasons=reasons,
-        notes=job.notes,
+        notes=[
+            *job.notes,
+            *([f"not registered, so without a camera: {', '.join(left)}"] if registered < count else []),
+        ],
         images=count,
         registered=registered,
         registered_share=_rounded(registered / count),

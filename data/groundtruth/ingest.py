@@ -99,11 +99,10 @@ def _from_photos(source: Path, stage: Path) -> tuple[list[ViewFile], dict[str, f
     if masks.is_dir():
         (stage / "masks").mkdir()
     cameras: dict[tuple[object, ...], str] = {}
-    views, focal, sizes = [], dict[str, float](), Counter[tuple[int, int]]()
+    views, focal = [], dict[str, float]()
     for path in paths:
         image = read_image(path)
         size = (image.shape[1], image.shape[0])
-        sizes[size] += 1
         camera, equivalent = _exif(path)
         group = cameras.setdefault((size, camera), chr(ord("a") + len(cameras)) if len(cameras) < 26 else path.stem)
         if equivalent:
@@ -121,9 +120,6 @@ def _from_photos(source: Path, stage: Path) -> tuple[list[ViewFile], dict[str, f
                 raise InputError(f"{mask_path}: size {mask.shape[::-1]} seen, that of its image, {size}, wanted")
             save_mask(stage, path.stem, mask)
         views.append(ViewFile(path.stem, file, mask_file, group))
-    if len({tuple(sorted(size)) for size in sizes}) > 1:
-        seen = ", ".join(f"{width} x {height}" for width, height in sizes)
-        raise InputError(f"{source}: images of sizes {seen} seen, one size (upright or turned) wanted")
     return views, focal
 
 

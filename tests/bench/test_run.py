@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import psutil
@@ -22,8 +24,8 @@ from bench.systems.measure import Policy
 from bench.trials.plan import estimate_seconds, plan, read_truth, view_order
 from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
-from bench.trials.suite import Contestant, Suite
-from data.scene import Scene
+from bench.trials.suite import ALL_VIEWS, Contestant, Suite
+from data.scene import Scene, write_scene
 from metrics.scoring.protocol import load_protocol
 
 FAULTY = str(Path(__file__).parent.parent / "faulty")
@@ -80,6 +82,40 @@ def test_view_subsets_are_nested(scene: Scene) -> None:
     assert [len(views) for views in sets] == [1, 2, 4, 8]
     assert all(small < large for small, large in itertools.pairwise(sets))
     assert view_order(scene, 0) != view_order(scene, 1)
+
+
+def regrouped(scene: Scene, folder: Path, groups: str) -> Scene:
+    """A copy of `scene` with one letter a view."""
+    shutil.copytree(scene.path, folder)
+    views = [msgspec.structs.replace(v, group=group) for v, group in zip(scene.file.views, groups, strict=True)]
+    write_scene(folder, msgspec.structs.replace(scene.file, views=views))
+    return Scene.open(folder)
+
+
+@pytest.mark.parametrize("order", ["spread", "overlap"])
+@pytest.mark.parametrize(("groups", "first"), [("aabbbbbc", "23456"), ("abcabcab", ""), ("aaaaaaaa", "")])
+def test_no_focal_group_is_dropped(
+    scene: Scene, tmp_path: Path, order: Literal["spread", "overlap"], groups: str, first: str
+) -> None:
+    views = view_order(regrouped(scene, tmp_path / "copy", groups), 0, order)
+    assert sorted(views) == list(scene.view_names)
+    assert {int(view) for view in views[: len(first)]} == {int(view) for view in first}, "the main group comes first"
+    if not first:
+        assert views == view_order(scene, 0, order), "groups of less than half of the views change nothing"
+
+
+def test_an_image_without_a_camera_is_named_and_the_others_run(scene: Scene, tmp_path: Path) -> None:
+    shutil.copytree(scene.path, tmp_path / "copy")
+    file = tmp_path / "copy" / "truth" / "exact" / "cameras.json"
+    cameras = msgspec.json.decode(file.read_bytes())
+    file.write_bytes(msgspec.json.encode([camera for camera in cameras if camera["view"] != "003"]))
+    remarks: list[str] = []
+    chosen = suite(adapters=[Contestant(name="visual-hull"), Contestant(name="colmap")], views=(ALL_VIEWS,))
+    posed, unposed = plan(chosen, [Scene.open(tmp_path / "copy")], remark=remarks.append)
+    assert posed.views == tuple(name for name in scene.view_names if name != "003") and len(unposed.views) == 8
+    assert posed.make_views().cameras is not None
+    (sentence,) = remarks
+    assert sentence == "bumpy: systems that are given cameras are not given 003: no camera under the exact truth"
 
 
 def test_a_suite_chooses_the_order_of_views(scene: Scene) -> None:

@@ -6,7 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from reports import laws
 from reports.laws import CLOSE, LAWS, N_LOG_N, WANTED, Law, Points, fit, gather, judge
 from reports.schema import TableError
 
@@ -146,6 +149,36 @@ def test_the_largest_count_below_a_limit_is_the_laws_own() -> None:
     flat = judge(gather(COUNTS, 100 + np.random.default_rng(3).standard_normal(len(COUNTS))))
     assert flat.largest_below(1000).high is None  # no end in sight
     assert exact.largest_below(50).high == 0  # not even one
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    law=st.sampled_from(LAWS),
+    coefficients=st.lists(st.floats(-20, 20), min_size=3, max_size=3),
+    limit=st.floats(-100, 1000),
+)
+def test_the_first_count_above_a_limit_is_the_first_of_all(law: Law, coefficients: list[float], limit: float) -> None:
+    drawn = np.array(coefficients[: len(law.letters)])
+    if not law.terms:
+        drawn = np.abs(drawn) / [1, 5]  # a cost, growing
+    counts = np.arange(1, 301, dtype=np.float64)
+    values = law(counts, drawn)
+    if np.abs(values - limit).min() < 1e-6:
+        return  # rounding decides
+    over = np.flatnonzero(values >= limit)
+    assert law.first_above(np.array([limit]), drawn[None], 300)[0] == (over[0] + 1 if len(over) else np.inf)
+
+
+def test_many_counts_are_drawn_as_refits_come_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    n = np.arange(1.0, 301)
+    points = gather(n, 5 + 0.3 * n + 0.001 * n**2 + np.random.default_rng(0).normal(0, 0.5, len(n)))
+    refitted = {law: fit(law, points).intervals() for law in LAWS}
+    monkeypatch.setattr(laws, "MANY", 100)
+    for law, wanted in refitted.items():
+        got = fit(law, points).intervals()
+        assert got is not None and wanted is not None
+        width = np.ptp(wanted, axis=1)
+        assert (np.abs(np.array(got) - wanted) < 0.15 * width[:, None]).all(), law.name
 
 
 @pytest.mark.parametrize(
