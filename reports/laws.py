@@ -187,12 +187,12 @@ def gather(n: Iterable[float], values: Iterable[float], sd: Iterable[float] | No
     if len(distinct) < LEAST:
         raise TableError(f"n: {len(distinct)} different counts seen, at least {LEAST} wanted")
     groups = pd.Series(measured).groupby(counts)
-    repeats, middle = groups.size().to_numpy(), groups.median().to_numpy()
-    ends = np.stack([groups.min(), groups.max()], axis=1)
+    repeats, middle = np.asarray(groups.size(), np.int64), np.asarray(groups.median(), np.float64)
+    ends = np.stack([groups.min(), groups.max()], axis=1).astype(np.float64)
     if spreads is not None:
-        variance = pd.Series(spreads**2).groupby(counts).mean().to_numpy()
+        variance = np.asarray(pd.Series(spreads**2).groupby(counts).mean(), np.float64)
     else:
-        spread = groups.std(ddof=1).fillna(0.0).to_numpy()
+        spread = np.asarray(groups.std(ddof=1).fillna(0.0), np.float64)
         usable = spread > 0
         if not usable.any():
             return Points(distinct, middle, np.ones(len(distinct)), repeats, ends, weighted=False)
