@@ -34,7 +34,7 @@ class ShownRun:
     def __init__(self, console: Console, total: int) -> None:
         self._bar = progress_bar(console)
         self._task = self._bar.add_task("starting", total=total)
-        self.progress = Progress(self._started, self._finished, self._left_out)
+        self.progress = Progress(self._compiling, self._started, self._finished, self._left_out)
 
     def __enter__(self) -> ShownRun:
         self._bar.start()
@@ -42,6 +42,9 @@ class ShownRun:
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
+
+    def _compiling(self) -> None:
+        self._bar.update(self._task, description="compiling what scores: once an installation")
 
     def _started(self, trial: Trial, seconds: float) -> None:
         self._bar.update(self._task, description=f"{trial.label} (about {seconds:.0f} s)")

@@ -21,12 +21,15 @@ from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import LeftOut, RunRecord, TrialRecord
 from bench.trials.run import run_trial
 from bench.trials.store import Store
+from metrics.scoring.compile import compile_kernels
+from metrics.scoring.protocol import load_protocol
 
 
 @dataclass
 class Progress:
     """What a run tells whoever shows it; the default shows nothing."""
 
+    compiling: Callable[[], None] = field(default=lambda: None)  # for scoring, before the budget begins
     started: Callable[[Trial, float], None] = field(default=lambda trial, seconds: None)  # with its estimate
     finished: Callable[[Trial, TrialRecord, bool], None] = field(default=lambda trial, record, reused: None)
     left_out: Callable[[Trial, str], None] = field(default=lambda trial, reason: None)
@@ -55,12 +58,13 @@ def run_plan(
 ) -> RunResult:
     """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
 
-    With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result.
+    With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result;
+    what is compiled once for an installation, so that results can be scored, is not counted.
     Of predictions of more than `keep_points` points a uniform draw is stored and scored, of others everything.
     A trial that another run holds is left out as well; what was `left_out` before is recorded with these, and so are
     the plan's `remarks`. Scenes without truth are run and timed, not scored."""
     progress = progress or Progress()
-    began, started = time.perf_counter(), now()
+    began, started, uncounted = time.perf_counter(), now(), 0.0
     known = [record for record in store.trials() if record.hardware.fingerprint == hardware().fingerprint]
     records: list[TrialRecord] = []
     all_left_out = list(left_out)
@@ -70,13 +74,18 @@ def run_plan(
         progress.left_out(trial, reason)
 
     try:
+        if any(_truths(trial, truth) and store.measured(trial.key) is None for trial in trials):
+            progress.compiling()
+            compile_kernels(load_protocol(protocol))
+            uncounted = time.perf_counter() - began
         for trial in trials:
             key = trial.key
             record = store.measured(key)
             reused = record is not None
             if record is None:
                 estimate = estimate_seconds(trial, known)
-                left = budget_seconds - (time.perf_counter() - began) if budget_seconds is not None else float("inf")
+                spent = time.perf_counter() - began - uncounted
+                left = budget_seconds - spent if budget_seconds is not None else float("inf")
                 if estimate > left:
                     leave(trial, f"about {estimate:.0f} s wanted, {max(left, 0):.0f} s of the budget left")
                     continue
