@@ -50,7 +50,7 @@ NEEDS_OF_SHARED = {
     "torchvision": {"torch"},
 }
 # Shared modules that need Reconbench's own environment.
-OF_THE_CORE = ("sfm", "stereo")
+OF_THE_CORE = ("mvs", "sfm", "stereo")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -90,7 +92,7 @@ def score_trial(
         result = Score({name: Value(status, note=reason[:300]) for name in metric_table(protocol)})
     else:
         device_of(device)  # what is not here is the user's to mend, not the trial's failure
-        result, lasting = _guarded(store, record, scene, kind, protocol, brief, device, memo)
+        result, lasting = _guarded(partial(_score, store, record, scene, kind, protocol, brief, device, memo), protocol)
     done = score_record(record, truth, protocol, result, backend)
     if lasting:
         store.put_score(done, result.cloud)
@@ -146,22 +148,13 @@ def _finite(value: Value) -> Value:
     return value if all(map(math.isfinite, numbers)) else Value("failed", note="what came out is not a finite number")
 
 
-def _guarded(
-    store: Store,
-    record: TrialRecord,
-    scene: Scene,
-    kind: str,
-    protocol: Protocol,
-    brief: bool,
-    device: str,
-    memo: Memo | None,
-) -> tuple[Score, bool]:
-    """The score of a trial's prediction, and whether it is to be stored.
+def _guarded(compute: Callable[[], Score], protocol: Protocol) -> tuple[Score, bool]:
+    """The score that `compute` makes of a trial's prediction, and whether it is to be stored.
 
     Whatever goes wrong is a failed cell with its sentence: one trial's scoring never ends a run. What may be otherwise
     next time (a file that is missing, memory that ran out) is not stored."""
     try:
-        result = _score(store, record, scene, kind, protocol, brief, device, memo)
+        result = compute()
         return dataclasses.replace(result, values={name: _finite(v) for name, v in result.values.items()}), True
     except Exception as error:  # noqa: BLE001 - the code of a metric may raise anything on numbers nobody foresaw
         mendable = isinstance(error, InputError)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
 from adapters.contract import F64, U8, Bools, Cameras
-from adapters.shared.stereo import DepthMap
+from adapters.shared.stereo import DepthMap, Progress
 from data.groundtruth.colmap import map_files, run_module, write_workspace
 
 SIDE = 1600  # pixels: a GPU affords larger images than the CPU
@@ -28,18 +28,19 @@ def available() -> bool:
 
 def patch_match_maps(
     images: Sequence[U8],
-    cameras: Cameras,
+    intrinsics: F64,
+    camera_from_world: F64,
     ranges: F64,
     neighbours: Sequence[Sequence[int]],
-    valid: Sequence[Bools],
     seed: int,
-    progress: Callable[[int, int], None],
+    valid: Sequence[Bools],
+    progress: Progress,
 ) -> Sequence[DepthMap]:
-    """Depth maps by COLMAP, limited to `valid`; it knows no seed. Depths and sources are those of our own stereo, so
-    that both differ in the matching alone. The cost, which COLMAP does not write, is 0."""
+    """`adapters.shared.stereo.depth_maps` by COLMAP, limited to `valid`; it knows no seed. Depths and sources are those
+    of our own stereo, so that both differ in the matching alone. The cost, which COLMAP does not write, is 0."""
     with tempfile.TemporaryDirectory(prefix="patch-match-") as folder:
         workspace = Path(folder)
-        write_workspace(workspace, images, cameras, neighbours)
+        write_workspace(workspace, images, Cameras(intrinsics, camera_from_world), neighbours)
         run_module("data.groundtruth.cuda", [folder, str(float(ranges[:, 0].min())), str(float(ranges[:, 1].max()))])
         progress(1, 1)
         return [_read(workspace, index, where) for index, where in enumerate(valid)]

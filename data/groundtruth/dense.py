@@ -12,6 +12,7 @@ from scipy.ndimage import binary_dilation
 from adapters.contract import F32, F64, I32, U8, Bools, Cameras
 from adapters.shared.stereo import (
     DepthMap,
+    Progress,
     depth_maps,
     depth_ranges_from_points,
     filter_consistent,
@@ -26,9 +27,9 @@ AGREEING_DEPTH = 0.01
 SIDE = 640  # pixels: stereo works on images brought down to this
 MASK_MARGIN = 8  # pixels at that size by which masks are widened, so that the outline is matched too
 MIN_SUPPORT = 3  # views that must agree on a point of the cloud
+# What matches views, as `depth_maps` does.
 Stereo = Callable[
-    [Sequence[U8], Cameras, F64, Sequence[Sequence[int]], Sequence[Bools], int, Callable[[int, int], None]],
-    Sequence[DepthMap],
+    [Sequence[U8], F64, F64, F64, Sequence[Sequence[int]], int, Sequence[Bools], Progress], Sequence[DepthMap]
 ]
 
 
@@ -73,21 +74,6 @@ class Dense:
     coverage: float  # share of the pixels (of the masks', where there are masks) with a confirmed depth
 
 
-def stereo_maps(
-    images: Sequence[U8],
-    cameras: Cameras,
-    ranges: F64,
-    neighbours: Sequence[Sequence[int]],
-    valid: Sequence[Bools],
-    seed: int,
-    progress: Callable[[int, int], None],
-) -> Sequence[DepthMap]:
-    """Depth maps by this project's own PatchMatch, on the CPU."""
-    return depth_maps(
-        images, cameras.intrinsics, cameras.camera_from_world, ranges, neighbours, seed, valid=valid, progress=progress
-    )
-
-
 def dense_surface(
     solved: Solved,
     *,
@@ -103,7 +89,7 @@ def dense_surface(
     made_by = "stereo"
     if stereo is None and cuda.available():
         stereo, made_by, side = cuda.patch_match_maps, "patch_match_stereo", side or cuda.SIDE
-    stereo, side = stereo or stereo_maps, side or SIDE
+    stereo, side = stereo or depth_maps, side or SIDE
     images, valid, intrinsics, sizes = [], [], [], []
     for index in range(len(solved.cameras)):
         image = solved.images[index]
@@ -120,9 +106,7 @@ def dense_surface(
     looked_at = [binary_dilation(mask, iterations=MASK_MARGIN) for mask in valid] if solved.masks is not None else valid
     ranges = depth_ranges_from_points(solved.points, K, pose, sizes, visible=solved.visible)
     neighbours = select_neighbours(solved.points, K, pose, sizes, visible=solved.visible)
-    maps = stereo(
-        images, Cameras(K, pose), ranges, neighbours, looked_at, seed, lambda done, of: progress(0.95 * done / of)
-    )
+    maps = stereo(images, K, pose, ranges, neighbours, seed, looked_at, lambda done, of: progress(0.95 * done / of))
     kept = filter_consistent(maps, K, pose, neighbours, views=AGREEING_VIEWS, relative=AGREEING_DEPTH)
     cloud = fuse(kept, images, K, pose, neighbours, min_support=MIN_SUPPORT)
     progress(1.0)

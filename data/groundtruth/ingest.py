@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from PIL import ExifTags, Image
 
@@ -52,7 +53,7 @@ def ingest(source: Path, stage: Path, name: str | None, frames: int, in_place: b
                 if kind != "colmap":
                     shutil.copytree(source / "truth" / kind, stage / "truth" / kind)
             if name is not None:
-                write_scene(stage, _renamed(scene.file, name))
+                write_scene(stage, msgspec.structs.replace(scene.file, name=name))
             scene = Scene.open(stage)
         _check_sizes(scene)
         return Photos(scene, {}, ours=False)
@@ -63,17 +64,6 @@ def ingest(source: Path, stage: Path, name: str | None, frames: int, in_place: b
     title = name or source.stem
     write_scene(stage, SceneFile(name=title, title=title, licence="", source=source.name, views=views))
     return Photos(Scene.open(stage), focal, ours=True)
-
-
-def _renamed(scene: SceneFile, name: str) -> SceneFile:
-    return SceneFile(
-        name=name,
-        title=scene.title,
-        licence=scene.licence,
-        source=scene.source,
-        difficulty=scene.difficulty,
-        views=scene.views,
-    )
 
 
 def _from_video(source: Path, stage: Path, frames: int) -> list[ViewFile]:

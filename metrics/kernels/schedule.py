@@ -70,7 +70,7 @@ class Side(Protocol):
 
 
 class Auction(Protocol):
-    """Persons, objects, prices, a partial assignment, and the best bounds so far."""
+    """Persons, objects, prices, a partial assignment, and the best bounds so far; backends subclass it."""
 
     profits: Array  # (n,) of the persons
     upper: float
@@ -80,6 +80,14 @@ class Auction(Protocol):
 
     def phase(self, eps: float, stop: int = 0, delta: float = 0.0) -> float:
         """One auction phase, completed to a bijection, and the dual bound it gives; returns upper - lower."""
+
+    def keep(self, upper: float, assignment: Array, lower: float, prices: Array) -> float:
+        """Keep what is better than before; returns `upper` - `lower`."""
+        if upper < self.upper:
+            self.upper, self.best = upper, assignment
+        if lower >= self.lower:
+            self.lower, self.best_prices = lower, prices
+        return upper - lower
 
     def release(self, eps: float) -> None:
         """Undo the assignments that break eps-complementary slackness under the present prices."""

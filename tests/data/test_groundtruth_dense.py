@@ -9,7 +9,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from adapters.contract import InputError
+from adapters.contract import Cameras, InputError
 from adapters.shared.stereo import DepthMap
 from data.groundtruth import cuda
 from data.groundtruth.colmap import run_module
@@ -28,8 +28,8 @@ def plane() -> tuple[Solved, Dense, list[float]]:
     points = (np.random.default_rng(0).uniform(-1, 1, (300, 3)) * [1, 1, 0]).astype(np.float32)
     solved = Solved([image] * 6, None, cameras, np.full((6, 2), 200, np.int32), points, np.ones((6, 300), bool))
 
-    def exact(images, cameras, ranges, neighbours, valid, seed, progress):  # type: ignore[no-untyped-def]
-        maps = []
+    def exact(images, K, poses, ranges, neighbours, seed, valid, progress):  # type: ignore[no-untyped-def]
+        cameras, maps = Cameras(K, poses), []
         for i, small in enumerate(images):
             assert small.shape == (100, 100, 3)
             v, u = np.mgrid[:100, :100] + 0.5
@@ -139,7 +139,16 @@ def test_colmaps_patch_match_is_fed_and_read_through_its_workspace(monkeypatch: 
     valid = [np.ones((60, 60), np.bool_) for _ in range(3)]
     valid[1][:30] = False
     ranges = np.array([[1.0, 3.0], [1.5, 4.0], [2.0, 3.0]])
-    maps = cuda.patch_match_maps(images, cameras, ranges, [(1, 2), (0,), ()], valid, 0, lambda done, of: None)
+    maps = cuda.patch_match_maps(
+        images,
+        cameras.intrinsics,
+        cameras.camera_from_world,
+        ranges,
+        [(1, 2), (0,), ()],
+        0,
+        valid,
+        lambda done, of: None,
+    )
     assert np.array_equal(maps[0].depth, depth)
     assert np.array_equal(maps[0].normal, normal)
     assert not maps[1].depth[:30].any()

@@ -7,15 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.contract import Cameras
-from data.subsets import (
-    ENOUGH,
-    even_order,
-    nested_order,
-    overlap_order,
-    sequence_overlap,
-    shared_surface,
-    view_directions,
-)
+from data import subsets
 from metrics.scoring.truth import Truth
 
 
@@ -23,26 +15,26 @@ from metrics.scoring.truth import Truth
 @settings(max_examples=50, deadline=None)
 def test_an_order_is_a_permutation_and_the_same_for_a_seed(count: int, seed: int) -> None:
     directions = np.random.default_rng(seed).normal(size=(count, 3))
-    order = nested_order(directions, seed)
+    order = subsets.nested_order(directions, seed)
     assert sorted(order) == list(range(count))
-    assert order == nested_order(directions * 7.0, seed)
+    assert order == subsets.nested_order(directions * 7.0, seed)
 
 
 def test_two_of_a_ring_are_opposite_and_four_are_a_cross() -> None:
-    order = even_order(24, 3)
+    order = subsets.even_order(24, 3)
     assert abs(order[0] - order[1]) == 12
     assert sorted((view - order[0]) % 24 for view in order[:4]) == [0, 6, 12, 18]
 
 
 def test_seeds_start_elsewhere() -> None:
-    assert len({even_order(24, seed)[0] for seed in range(12)}) > 4
+    assert len({subsets.even_order(24, seed)[0] for seed in range(12)}) > 4
 
 
 def test_every_prefix_covers_better_than_chance() -> None:
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(60, 3))
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    order = nested_order(directions, 0)
+    order = subsets.nested_order(directions, 0)
     for count in (4, 8, 16):
         worst = np.arccos(np.clip(unit @ unit[order[:count]].T, -1, 1)).min(axis=1).max()
         by_chance = [
@@ -55,16 +47,16 @@ def test_every_prefix_covers_better_than_chance() -> None:
 @settings(max_examples=50, deadline=None)
 def test_an_overlap_order_is_a_permutation_and_the_same_for_a_seed(count: int, seed: int) -> None:
     share = np.random.default_rng(seed).uniform(size=(count, count))
-    order = overlap_order(share, seed)
+    order = subsets.overlap_order(share, seed)
     assert sorted(order) == list(range(count))
-    assert order == overlap_order(share, seed)
+    assert order == subsets.overlap_order(share, seed)
 
 
 @given(st.integers(8, 60), st.integers(0, 50))
 @settings(max_examples=40, deadline=None)
 def test_photos_in_sequence_follow_a_neighbour(count: int, seed: int) -> None:
-    share = sequence_overlap(count)
-    order = overlap_order(share, seed)
+    share = subsets.sequence_overlap(count)
+    order = subsets.overlap_order(share, seed)
     for i in range(1, count):
         assert 1 <= np.abs(order[i] - np.array(order[:i])).min() <= max(count // 12, 1)
 
@@ -112,11 +104,11 @@ def test_every_view_shares_surface_with_an_earlier_one_round_an_object_and_insid
     object_ = sphere(looking(3 * around, 0 * around), 1.0, inside=False)
     room = sphere(looking(0.4 * around, 3 * around), 3.0, inside=True)
     for truth in (object_, room):
-        share = shared_surface(truth, list(range(24)))
+        share = subsets.shared_surface(truth, list(range(24)))
         for seed in range(3):
-            order = overlap_order(share, seed)
+            order = subsets.overlap_order(share, seed)
             steps = [share[order[i], order[:i]].max() for i in range(1, 24)]
-            assert min(steps) >= ENOUGH, steps
+            assert min(steps) >= subsets.ENOUGH, steps
             assert 1 <= min((order[1] - order[0]) % 24, (order[0] - order[1]) % 24) <= 3
             covered = {(view + k) % 24 for view in order[:12] for k in (-2, -1, 0, 1, 2)}
             assert len(covered) >= 16, "it goes on to new surface"
@@ -127,9 +119,9 @@ def test_views_inside_a_room_are_spread_by_where_they_look() -> None:
     around = ring(12)
     jitter = 0.05 * np.random.default_rng(0).normal(size=(12, 3))
     cameras = looking(jitter, jitter + around)
-    directions = view_directions(cameras, np.zeros(3))
+    directions = subsets.view_directions(cameras, np.zeros(3))
     np.testing.assert_allclose(directions, around, atol=1e-9)
-    order = nested_order(directions, 0)
+    order = subsets.nested_order(directions, 0)
     assert abs(order[0] - order[1]) == 6
     outside = looking(3 * around, 0 * around)
-    np.testing.assert_allclose(view_directions(outside, np.zeros(3)), 3 * around, atol=1e-9)
+    np.testing.assert_allclose(subsets.view_directions(outside, np.zeros(3)), 3 * around, atol=1e-9)

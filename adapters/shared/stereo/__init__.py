@@ -16,7 +16,7 @@ camera from world, OpenCV axes, pixel centres at half-integers. numpy and numba 
 """
 
 from adapters.shared.stereo.fusion import Fused, filter_consistent, fuse
-from adapters.shared.stereo.patchmatch import DepthMap, depth_map, depth_maps
+from adapters.shared.stereo.patchmatch import DepthMap, Progress, depth_map, depth_maps
 from adapters.shared.stereo.pipeline import Dense, reconstruct, warm_up
 from adapters.shared.stereo.views import depth_ranges_from_points, select_neighbours, viewing_volume
 
@@ -24,6 +24,7 @@ __all__ = [
     "Dense",
     "DepthMap",
     "Fused",
+    "Progress",
     "depth_map",
     "depth_maps",
     "depth_ranges_from_points",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapters.contract import F32, Bools, Cameras, Reconstruction, Reconstructor, Unsupported, Views
+from adapters.contract import F32, Bools, Cameras, Reconstruction, Views
+from adapters.shared.mvs import StereoAdapter
 from adapters.shared.sfm import SparseModel, in_photo, sparse_model, undistorted
-from adapters.shared.stereo import Fused, reconstruct, warm_up
+from adapters.shared.stereo import Fused
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,12 @@ class Solved:
     registered: Bools  # (N,)
 
 
-class Adapter(Reconstructor):
+class Adapter(StereoAdapter):
     """Structure from motion, lens distortion removed, depth maps, one cloud.
 
     Raises Unsupported for fewer than 2 views, where no model is found and where no two views agree on any point."""
 
-    def __init__(self) -> None:
-        self._seed = 0
-
-    def load(self, device: str, weights: str, seed: int) -> None:
-        """Compile, so that no call is timed with it."""
-        self._seed = seed
-        warm_up()
+    system = "colmap-mvs"
 
     def infer(self, inputs: Views) -> Solved:
         """Cameras of the largest model, then stereo on its views."""
@@ -42,36 +37,17 @@ class Adapter(Reconstructor):
         poses = model.cameras.camera_from_world @ np.linalg.inv(first_from_world)
         points = model.points @ first_from_world[:3, :3].T + first_from_world[:3, 3]
         K = model.cameras.intrinsics
-        try:
-            dense = reconstruct(
-                [undistorted(inputs.images[i], K[i], float(model.radial[i]), float(K[i, 0, 0])) for i in views],
-                K[views],
-                poses[views],
-                self._seed,
-                points=points,
-                visible=model.visible[views],
-            )
-        except ValueError as error:
-            raise Unsupported(f"colmap-mvs: {error}") from error
-        if len(dense.cloud.points) == 0:
-            raise Unsupported(f"colmap-mvs: no two of {len(views)} registered views agree on any point")
+        dense = self.stereo(
+            [undistorted(inputs.images[i], K[i], float(model.radial[i]), float(K[i, 0, 0])) for i in views],
+            Cameras(K[views], poses[views]),
+            points=points,
+            visible=model.visible[views],
+        )
         return Solved(in_photos(dense.cloud, views, model), Cameras(K, poses), model.registered)
 
     def finish(self, outputs: Solved, views: Views) -> Reconstruction:
-        """Confidence is the mean NCC of the pixels that agree; cameras are pinholes, free of distortion."""
-        cloud = outputs.cloud
-        return Reconstruction(
-            points=cloud.points,
-            frame="first_camera",
-            scale="arbitrary",
-            colors=cloud.colors,
-            confidence=1 - cloud.cost,
-            confidence_kind="photo_consistency",
-            view_index=cloud.view_index,
-            pixel=cloud.pixel,
-            cameras=outputs.cameras,
-            registered=outputs.registered,
-        )
+        """Cameras are pinholes, free of distortion."""
+        return self.reconstruction(outputs.cloud, "first_camera", outputs.cameras, outputs.registered)
 
 
 def in_photos(cloud: Fused, views: np.ndarray, model: SparseModel) -> Fused:

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from adapters.contract import F64
+from metrics.kernels import schedule
 from metrics.kernels.cpu.cells import I64
 from metrics.kernels.cpu.pricetree import (
     ALPHA,
@@ -151,7 +152,7 @@ def bid_in_turn(persons: F64, held: I64, owner: I64, seen: I64, eps: float, stop
     return bids
 
 
-class Auction:
+class Auction(schedule.Auction):
     """Persons, objects, prices, a partial assignment, and the best bounds so far."""
 
     def __init__(self, persons: PriceTree, objects: PriceTree, prices: F64) -> None:
@@ -188,11 +189,7 @@ class Auction:
         self.prices = np.minimum(prices, tight)
         size = 1 + float(np.abs(self.prices).max()) + float(np.abs(self.profits).max())
         lower = max(0.0, float(self.profits.mean() - self.prices.mean()) - 64 * EPSILON * size)
-        if upper < self.upper:
-            self.upper, self.best = upper, full
-        if lower >= self.lower:
-            self.lower, self.best_prices = lower, self.prices
-        return upper - lower
+        return self.keep(upper, full, lower, self.prices)
 
     def release(self, eps: float) -> None:
         """Undo the assignments that break eps-complementary slackness under the present prices."""

@@ -27,6 +27,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from adapters.contract import F64
+from metrics.kernels import schedule
 from metrics.kernels.cpu.auction import bid_in_turn
 from metrics.kernels.cpu.pricetree import PriceTree, edges
 from metrics.kernels.cuda.cells import sort_by_cells
@@ -225,7 +226,7 @@ class _Book:
         self.count, self.next_count = self.next_count, self.count
 
 
-class Auction:
+class Auction(schedule.Auction):
     """Persons, objects, prices, a partial assignment, and the best bounds so far, all on one device."""
 
     def __init__(self, persons: Cloud, objects: Cloud, prices: Tensor | None) -> None:
@@ -259,11 +260,7 @@ class Auction:
         self.prices = torch.minimum(prices, -persons.least_sums(objects.points))
         size = 1 + float(self.prices.abs().max()) + float(self.profits.abs().max())
         lower = max(0.0, float(self.profits.mean() - self.prices.mean()) - 64 * EPSILON * size)
-        if upper < self.upper:
-            self.upper, self.best = upper, full
-        if lower >= self.lower:
-            self.lower, self.best_prices = lower, self.prices
-        return upper - lower
+        return self.keep(upper, full, lower, self.prices)
 
     def release(self, eps: float) -> None:
         """Undo the assignments that break eps-complementary slackness under the present prices."""

@@ -10,7 +10,7 @@ middle of the network image, which for integer pixel indices is half a pixel fur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ LIMITS = {  # of errors, as `measure` gives them
     "intrinsics": 0.1,
     "degrees": 0.01,
 }
+# Landscape, portrait, square and odd photos: (width, height).
+PHOTOS = ((640, 480), (480, 640), (500, 500), (803, 611))
+# Larger than a network's image both ways: where a filter enlarges, its weights are few and round one way.
+LARGE_PHOTOS = ((800, 600), (600, 800), (700, 700), (803, 611))
 LOW = 25.0  # the least level; the largest is 230, so that no filter's overshoot is clipped
 # Levels that red and green (rows) rise by over the photo's width and height (columns). Each rises along the other side
 # as well: a resized image is rounded, and were its levels a step apart from pixel to pixel along one side alone, the
@@ -114,6 +118,12 @@ class PixelOracle:
         self.intrinsics[index, :2, 2] = scaling * (K[:2, 2] + 0.5) + affine[:, 2]
         self.seen[index] = Seen(index, affine, shown)
         return self.seen[index]
+
+    def look_at(self, images: NDArray[np.floating]) -> tuple[list[Seen], NDArray[np.float64], NDArray[np.float64]]:
+        """`look` at each of N network images (N, 3, h, w); their poses (N, 4, 4) and intrinsics (N, 3, 3)."""
+        seen = [self.look(image) for image in images]
+        K = self.network_intrinsics(*images.shape[-2:])
+        return seen, np.stack([self.camera_from_world(s.index) for s in seen]), np.tile(K, (len(seen), 1, 1))
 
     def camera_from_world(self, index: int) -> NDArray[np.float64]:
         """(4, 4) truth pose."""
@@ -271,3 +281,57 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "crop forgotten": _mutate_placement(lambda p: replace(p, offset=(0.0, 0.0))),
     "poses the other way round": _poses_inverted,
 }
+
+
+def photo_sets(photos: Sequence[tuple[int, int]]) -> pytest.MarkDecorator:
+    """`sizes`: photos of each kind alone, and a mixture."""
+    landscape, portrait, square, odd = photos
+    sets = {
+        "landscape": [landscape] * 3,
+        "portrait": [portrait] * 2,
+        "square": [square],
+        "odd": [odd] * 2,
+        "mixed": [landscape, portrait, odd],
+    }
+    return pytest.mark.parametrize("sizes", sets.values(), ids=sets.keys())
+
+
+class ThroughThePixels:
+    """What the adapter of any network must pass; a subclass says how its stub is run, on which photos."""
+
+    turned: Sequence[tuple[int, int]] = PHOTOS[1::-1]
+    spoiled: Sequence[tuple[int, int]] = PHOTOS[:0:-2]  # photos on which every mutation shows
+    harmless: Collection[str] = ()  # mutations of what the adapter does not do
+    focal: tuple[float, float] = (450.0, 450.0)
+    least: float = 5.0
+    limits: Mapping[str, Any] = {}  # of `PixelOracle.check`
+
+    def run(self, oracle: PixelOracle) -> Reconstruction:
+        """The adapter's answer, its network answering with the oracle's geometry."""
+        raise NotImplementedError
+
+    def test_photos_that_the_harness_turned_upright_are_not_turned_again(self, tmp_path: Path) -> None:
+        oracle = PixelOracle(*self.turned, focal=self.focal, least=self.least)
+        oracle.views = by_exif(tmp_path, oracle.views)
+        oracle.check(self.run(oracle), **self.limits)
+
+    @pytest.mark.parametrize("mutation", MUTATIONS)
+    def test_the_oracle_sees_an_adapter_s_error(self, mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        if mutation in self.harmless:
+            pytest.skip("the adapter has nothing that this would spoil")
+        oracle = PixelOracle(*self.spoiled, focal=self.focal, least=self.least)
+        MUTATIONS[mutation](monkeypatch)
+        with pytest.raises(AssertionError):
+            oracle.check(self.run(oracle), **self.limits)
+
+
+class WithAnyPrincipalPoint(ThroughThePixels):
+    """The same of a network whose cameras may have their principal point anywhere."""
+
+    @pytest.mark.parametrize("off_centre", [(0.0, 0.0), (20.0, -12.0)], ids=["centred", "off-centre"])
+    @photo_sets(LARGE_PHOTOS)
+    def test_known_geometry_comes_back_through_the_pixels(
+        self, sizes: Sequence[tuple[int, int]], off_centre: tuple[float, float]
+    ) -> None:
+        oracle = PixelOracle(*sizes, focal=(470.0, 430.0), off_centre=off_centre, least=self.least)
+        oracle.check(self.run(oracle), **self.limits)

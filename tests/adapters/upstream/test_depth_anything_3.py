@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,14 @@ import pytest
 
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
 from adapters.systems.depth_anything_3.adapter import Adapter
-from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, ThroughThePixels, photo_sets
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("depth_anything_3.model.da3", reason="Depth Anything 3's code is not importable")
 from addict import Dict  # noqa: E402
 from depth_anything_3.model.utils.transform import extri_intri_to_pose_encoding  # noqa: E402
 
-LANDSCAPE, PORTRAIT, SQUARE, ODD = (800, 600), (600, 800), (700, 700), (803, 611)
+LANDSCAPE, PORTRAIT, SQUARE, ODD = LARGE_PHOTOS
 # Ramps of larger photos are read less finely: a tenth of a pixel, where half a network pixel is 0.7 or more.
 LIMITS = {"pixels": 0.1, "intrinsics": 0.3}
 
@@ -60,28 +59,19 @@ def run(oracle: PixelOracle) -> Any:
     return adapter.predict(oracle.views)
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [[LANDSCAPE] * 3, [PORTRAIT] * 2, [SQUARE], [ODD] * 2, [LANDSCAPE, PORTRAIT, ODD]],
-    ids=["landscape", "portrait", "square", "odd", "mixed"],
-)
+@photo_sets(LARGE_PHOTOS)
 def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int]]) -> None:
     oracle = PixelOracle(*sizes, focal=(470.0, 430.0))
     oracle.check(run(oracle), **LIMITS)
 
 
-def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
-    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
-    oracle.views = by_exif(tmp_path, oracle.views)
-    oracle.check(run(oracle), **LIMITS)
+class TestDepthAnything3(ThroughThePixels):
+    turned = (PORTRAIT, LANDSCAPE)
+    spoiled = (PORTRAIT, ODD)
+    limits = LIMITS
 
-
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle = PixelOracle(PORTRAIT, ODD)
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        oracle.check(run(oracle), **LIMITS)
+    def run(self, oracle: PixelOracle) -> Any:
+        return run(oracle)
 
 
 @pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT], [(301, 203)], [(504, 91)]])

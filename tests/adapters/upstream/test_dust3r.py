@@ -11,12 +11,13 @@ from PIL import Image
 
 from adapters.shared import pairs
 from adapters.systems.dust3r.adapter import Adapter
-from tests.adapters.upstream.oracle import DIAMETER, MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import DIAMETER, PHOTOS, PixelOracle, ThroughThePixels
 
 torch = pytest.importorskip("torch")
 load_images = pytest.importorskip("dust3r.utils.image", reason="DUSt3R's code is not importable").load_images
 
-LANDSCAPE, PORTRAIT, SQUARE, ODD = (640, 480), (480, 640), (500, 500), (803, 611)
+LANDSCAPE, PORTRAIT, SQUARE, ODD = PHOTOS
+CLEANED = {"cleaned": True}  # of `PixelOracle.check`
 SMALL = (160, 120)  # alignment takes a minute of CPU at full size
 
 
@@ -73,18 +74,12 @@ def test_alignment_finds_the_scales_of_the_pairs(monkeypatch: pytest.MonkeyPatch
     oracle.check(result, cleaned=True, points=2e-3, centres=2e-3, depth=3e-3, degrees=0.2, intrinsics=1.0)
 
 
-def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
-    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
-    oracle.views = by_exif(tmp_path, oracle.views)
-    oracle.check(run(oracle), cleaned=True)
+class TestDust3r(ThroughThePixels):
+    spoiled = (ODD, ODD)
+    limits = CLEANED
 
-
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle = PixelOracle(ODD, ODD)
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        oracle.check(run(oracle), cleaned=True)
+    def run(self, oracle: PixelOracle) -> Any:
+        return run(oracle)
 
 
 @pytest.mark.parametrize("square_ok", [False, True])

@@ -11,13 +11,13 @@ from PIL import Image
 
 from adapters.systems.fast3r import adapter as module
 from adapters.systems.fast3r.adapter import Adapter, aligned, solve_cameras
-from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("fast3r.models.fast3r", reason="Fast3R's code is not importable")
 from fast3r.dust3r.utils.image import load_images  # noqa: E402
 
-LANDSCAPE, PORTRAIT, SQUARE, ODD = (640, 480), (480, 640), (500, 500), (803, 611)
+LANDSCAPE, PORTRAIT, SQUARE, ODD = PHOTOS
 
 
 class Stub(torch.nn.Module):
@@ -58,12 +58,6 @@ def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int
     oracle.check(run(oracle, points=points))
 
 
-def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
-    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
-    oracle.views = by_exif(tmp_path, oracle.views)
-    oracle.check(run(oracle))
-
-
 def test_points_do_not_suffer_from_an_off_centre_principal_point() -> None:
     """PnP turns the cameras instead, whose principal point is the middle."""
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE, off_centre=(20.0, -12.0))
@@ -78,12 +72,11 @@ def test_points_do_not_suffer_from_an_off_centre_principal_point() -> None:
     assert np.quantile(np.abs(ratio / np.median(ratio) - 1), 0.99) < 1e-3
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle = PixelOracle(ODD, ODD)
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        oracle.check(run(oracle))
+class TestFast3r(ThroughThePixels):
+    spoiled = (ODD, ODD)
+
+    def run(self, oracle: PixelOracle) -> Any:
+        return run(oracle)
 
 
 def test_a_view_whose_pose_is_not_found_is_not_registered_and_keeps_its_points() -> None:

@@ -18,7 +18,12 @@ from PIL import Image
 from adapters.contract import Unavailable
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
 from adapters.systems.mapanything.adapter import Adapter, backbone, network_size
-from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import (
+    LARGE_PHOTOS,
+    PixelOracle,
+    WithAnyPrincipalPoint,
+    by_exif,
+)
 
 torch = pytest.importorskip("torch")
 models = pytest.importorskip("mapanything.models", reason="MapAnything's code is not importable")
@@ -28,8 +33,7 @@ from uniception.models.encoders import ViTEncoderOutput  # noqa: E402
 from uniception.models.info_sharing.base import MultiViewTransformerOutput  # noqa: E402
 from uniception.models.prediction_heads.base import PixelTaskOutput, SummaryTaskOutput  # noqa: E402
 
-# Larger than the network's image both ways: where a filter enlarges, its weights are few and round one way.
-LANDSCAPE, PORTRAIT, SQUARE, ODD = (800, 600), (600, 800), (700, 700), (803, 611)
+LANDSCAPE, PORTRAIT, SQUARE, ODD = LARGE_PHOTOS
 WORLD = np.array([[0.0, -1, 0, 3], [0.6, 0, -0.8, 1], [0.8, 0, 0.6, -2], [0, 0, 0, 1]])  # one of no view's
 TINY = [  # of upstream's own configuration
     "model=mapanything",
@@ -112,31 +116,12 @@ def run(oracle: PixelOracle, spoil: Callable[[NDArray[np.float64]], None] = lamb
     return adapter.predict(oracle.views)
 
 
-@pytest.mark.parametrize("off_centre", [(0.0, 0.0), (20.0, -12.0)], ids=["centred", "off-centre"])
-@pytest.mark.parametrize(
-    "sizes",
-    [[LANDSCAPE] * 3, [PORTRAIT] * 2, [SQUARE], [ODD] * 2, [LANDSCAPE, PORTRAIT, ODD]],
-    ids=["landscape", "portrait", "square", "odd", "mixed"],
-)
-def test_known_geometry_comes_back_through_the_pixels(
-    sizes: list[tuple[int, int]], off_centre: tuple[float, float]
-) -> None:
-    oracle = PixelOracle(*sizes, focal=(470.0, 430.0), off_centre=off_centre)
-    oracle.check(run(oracle))
+class TestMapanything(WithAnyPrincipalPoint):
+    turned = (PORTRAIT, LANDSCAPE)
+    spoiled = (ODD, PORTRAIT)
 
-
-def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
-    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
-    oracle.views = by_exif(tmp_path, oracle.views)
-    oracle.check(run(oracle))
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle = PixelOracle(ODD, PORTRAIT)
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        oracle.check(run(oracle))
+    def run(self, oracle: PixelOracle) -> Any:
+        return run(oracle)
 
 
 def test_lengths_are_those_of_the_scale_that_the_network_said() -> None:

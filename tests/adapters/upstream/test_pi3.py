@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 
 from adapters.systems.pi3.adapter import Adapter
-from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, WithAnyPrincipalPoint
 
 torch = pytest.importorskip("torch")
 pi3 = pytest.importorskip("pi3.models.pi3", reason="Pi3's code is not importable")
 
-# Larger than the network's image both ways: where a filter enlarges, its weights are few and round one way.
-LANDSCAPE, PORTRAIT, SQUARE, ODD = (800, 600), (600, 800), (700, 700), (803, 611)
+LANDSCAPE, PORTRAIT, SQUARE, ODD = LARGE_PHOTOS
 WORLD = np.array([[0.0, -1, 0, 3], [0.6, 0, -0.8, 1], [0.8, 0, 0.6, -2], [0, 0, 0, 1]])  # one of no view's
 
 
@@ -66,32 +65,14 @@ def run(oracle: PixelOracle) -> Any:
     return adapter.predict(oracle.views)
 
 
-@pytest.mark.parametrize("off_centre", [(0.0, 0.0), (20.0, -12.0)], ids=["centred", "off-centre"])
-@pytest.mark.parametrize(
-    "sizes",
-    [[LANDSCAPE] * 3, [PORTRAIT] * 2, [SQUARE], [ODD] * 2, [LANDSCAPE, PORTRAIT, ODD]],
-    ids=["landscape", "portrait", "square", "odd", "mixed"],
-)
-def test_known_geometry_comes_back_through_the_pixels(
-    sizes: list[tuple[int, int]], off_centre: tuple[float, float]
-) -> None:
-    oracle = PixelOracle(*sizes, focal=(470.0, 430.0), off_centre=off_centre, least=0.0)
-    oracle.check(run(oracle))
+class TestPi3(WithAnyPrincipalPoint):
+    turned = (PORTRAIT, LANDSCAPE)
+    spoiled = (ODD, PORTRAIT)
+    least = 0.0
+    harmless = ("crop forgotten",)  # there is no crop
 
-
-def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
-    oracle = PixelOracle(PORTRAIT, LANDSCAPE, least=0.0)
-    oracle.views = by_exif(tmp_path, oracle.views)
-    oracle.check(run(oracle))
-
-
-# There is no crop to forget.
-@pytest.mark.parametrize("mutation", sorted(set(MUTATIONS) - {"crop forgotten"}))
-def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle = PixelOracle(ODD, PORTRAIT, least=0.0)
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        oracle.check(run(oracle))
+    def run(self, oracle: PixelOracle) -> Any:
+        return run(oracle)
 
 
 @pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT], [(640, 30)]])

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from adapters.systems.vggt.adapter import Adapter
-from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, photo_sets
 
 torch = pytest.importorskip("torch")
 vggt = pytest.importorskip("vggt.models.vggt", reason="VGGT's package is not importable")
 from vggt.utils.geometry import unproject_depth_map_to_point_map  # noqa: E402
 from vggt.utils.pose_enc import extri_intri_to_pose_encoding  # noqa: E402
 
-LANDSCAPE, PORTRAIT, SQUARE, ODD = (640, 480), (480, 640), (500, 500), (803, 611)
+LANDSCAPE, PORTRAIT, SQUARE, ODD = PHOTOS
 
 
 def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems' stubs are
@@ -26,15 +26,12 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
     class Aggregator(torch.nn.Module):
         def forward(self, images: Any) -> Any:
-            height, width = images.shape[-2:]
-            seen = [oracle.look(image.numpy()) for image in images[0]]
-            poses = np.stack([oracle.camera_from_world(s.index) for s in seen])
+            seen, poses, K = oracle.look_at(images[0].numpy())
             points = np.stack([oracle.points(s) for s in seen])
             depth = np.einsum("nhwj,nj->nhw", points, poses[:, 2, :3]) + poses[:, 2, 3][:, None, None]
-            K = np.tile(oracle.network_intrinsics(height, width), (len(seen), 1, 1))
             poses[:, :3, 3] /= 2
             told["cameras"] = extri_intri_to_pose_encoding(
-                torch.from_numpy(poses[None, :, :3]), torch.from_numpy(K[None]), (height, width)
+                torch.from_numpy(poses[None, :, :3]), torch.from_numpy(K[None]), images.shape[-2:]
             )
             told["depth"], told["points"] = (
                 torch.from_numpy(depth[None, ..., None] / 2),
@@ -69,22 +66,12 @@ def run(oracle: PixelOracle, **options: str) -> Any:
 
 
 @pytest.mark.parametrize("options", [{}, {"points": "head"}, {"fit": "pad"}], ids=["depth", "head", "pad"])
-@pytest.mark.parametrize(
-    "sizes",
-    [[LANDSCAPE] * 3, [PORTRAIT] * 2, [SQUARE], [ODD] * 2, [LANDSCAPE, PORTRAIT, ODD]],
-    ids=["landscape", "portrait", "square", "odd", "mixed"],
-)
+@photo_sets(PHOTOS)
 def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int]], options: dict[str, str]) -> None:
     oracle = PixelOracle(*sizes, focal=(470.0, 430.0))
     result = run(oracle, **options)
     oracle.least += 10 if options.get("points") == "head" else 0
     oracle.check(result)
-
-
-def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
-    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
-    oracle.views = by_exif(tmp_path, oracle.views)
-    oracle.check(run(oracle))
 
 
 def test_the_point_head_s_points_do_not_suffer_from_an_off_centre_principal_point() -> None:
@@ -97,12 +84,11 @@ def test_the_point_head_s_points_do_not_suffer_from_an_off_centre_principal_poin
     assert found["intrinsics"] == pytest.approx(20 * 640 / 518, abs=0.05)
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle = PixelOracle(PORTRAIT, PORTRAIT)
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        oracle.check(run(oracle))
+class TestVggt(ThroughThePixels):
+    spoiled = (PORTRAIT, PORTRAIT)
+
+    def run(self, oracle: PixelOracle) -> Any:
+        return run(oracle)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from adapters.systems.vggt_omega.adapter import Adapter
-from tests.adapters.upstream.oracle import MUTATIONS, PixelOracle, by_exif
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, ThroughThePixels
 
 torch = pytest.importorskip("torch")
 omega = pytest.importorskip("vggt_omega.models.vggt_omega", reason="VGGT-Omega's code is not importable")
 from vggt_omega.utils.pose_enc import extri_intri_to_pose_encoding  # noqa: E402
 
-LANDSCAPE, PORTRAIT, SQUARE, ODD, WIDE = (800, 600), (600, 800), (700, 700), (803, 611), (1003, 401)
+LANDSCAPE, PORTRAIT, SQUARE, ODD = LARGE_PHOTOS
+WIDE = (1003, 401)
 # Ramps of larger photos are read less finely: a tenth of a pixel, where half a network pixel is 0.6 or more.
 LIMITS = {"pixels": 0.1, "intrinsics": 0.3}
 
@@ -27,14 +28,11 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
     class Aggregator(torch.nn.Module):
         def forward(self, images: Any) -> Any:
-            height, width = images.shape[-2:]
-            seen = [oracle.look(image.numpy()) for image in images[0]]
-            poses = np.stack([oracle.camera_from_world(s.index) for s in seen])
+            seen, poses, K = oracle.look_at(images[0].numpy())
             depth = np.stack([oracle.points(s, frame=s.index)[..., 2:] for s in seen]) / 2
             poses[:, :3, 3] /= 2
-            K = np.tile(oracle.network_intrinsics(height, width), (len(seen), 1, 1))
             told["cameras"] = extri_intri_to_pose_encoding(
-                torch.from_numpy(poses[None, :, :3]), torch.from_numpy(K[None]), (height, width)
+                torch.from_numpy(poses[None, :, :3]), torch.from_numpy(K[None]), images.shape[-2:]
             )
             told["depth"] = torch.from_numpy(depth[None])
             told["conf"] = torch.from_numpy(np.stack([oracle.confidence(s) for s in seen])[None])
@@ -72,12 +70,6 @@ def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int
     oracle.check(run(oracle, fit=fit), **LIMITS)
 
 
-def test_photos_that_the_harness_turned_upright_are_not_turned_again(tmp_path: Path) -> None:
-    oracle = PixelOracle(PORTRAIT, LANDSCAPE)
-    oracle.views = by_exif(tmp_path, oracle.views)
-    oracle.check(run(oracle), **LIMITS)
-
-
 def test_an_off_centre_principal_point_shows_in_the_intrinsics_as_the_camera_cannot_say_it() -> None:
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE, off_centre=(20.0, -12.0))
     found = oracle.measure(run(oracle))
@@ -85,12 +77,13 @@ def test_an_off_centre_principal_point_shows_in_the_intrinsics_as_the_camera_can
     assert found["intrinsics"] == pytest.approx(20 * 800 / 592, abs=0.1)
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_oracle_sees_an_adapter_s_error(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    oracle = PixelOracle(WIDE, ODD)
-    MUTATIONS[mutation](monkeypatch)
-    with pytest.raises(AssertionError):
-        oracle.check(run(oracle), **LIMITS)
+class TestVggtOmega(ThroughThePixels):
+    turned = (PORTRAIT, LANDSCAPE)
+    spoiled = (WIDE, ODD)
+    limits = LIMITS
+
+    def run(self, oracle: PixelOracle) -> Any:
+        return run(oracle)
 
 
 @pytest.mark.parametrize("fit", ["balanced", "max_size"])
