@@ -47,22 +47,24 @@ def emd(pred: ArrayLike, truth: ArrayLike, gap: float = 0.01, *, device: str | N
     Raises ValueError, naming the argument, for unequal counts (see `emd_of_samples`), empty or malformed clouds, and
     a gap that is not positive."""
     where = device_of(device, pred=pred, truth=truth)
-    one, other = checked_points("pred", pred), checked_points("truth", truth)
-    if len(one) != len(other):
-        raise ValueError(f"truth: {len(other)} points seen, {len(one)} wanted, as many as pred (or use emd_of_samples)")
+    source, target = checked_points("pred", pred), checked_points("truth", truth)
+    if len(source) != len(target):
+        raise ValueError(
+            f"truth: {len(target)} points seen, {len(source)} wanted, as many as pred (or use emd_of_samples)"
+        )
     if not 0 < gap < np.inf:
         raise ValueError(f"gap: {gap} seen, a positive number wanted")
-    same = _permutation(one, other)
+    same = _permutation(source, target)
     if same is not None:
-        return EMD(0.0, 0.0, 0.0, 0.0, same, np.zeros(len(one)), None)
+        return EMD(0.0, 0.0, 0.0, 0.0, same, np.zeros(len(source)), None)
     from metrics.kernels.schedule import EPSILON, solve
 
-    low, high = np.minimum(one.min(axis=0), other.min(axis=0)), np.maximum(one.max(axis=0), other.max(axis=0))
+    low, high = np.minimum(source.min(axis=0), target.min(axis=0)), np.maximum(source.max(axis=0), target.max(axis=0))
     centre, span = (low + high) / 2, high - low
     extent = float(span.max() * np.linalg.norm(span / span.max()))  # whatever the unit: squares must not underflow
     rounding = 4 * EPSILON * (1 + float(np.abs(centre).max()) / extent)
-    solution = solve(_backend(where), (one - centre) / extent, (other - centre) / extent, gap, rounding)
-    upper = float(np.linalg.norm((one - other[solution.assignment]) / extent, axis=1).mean()) * extent
+    solution = solve(_backend(where), (source - centre) / extent, (target - centre) / extent, gap, rounding)
+    upper = float(np.linalg.norm((source - target[solution.assignment]) / extent, axis=1).mean()) * extent
     lower = min(solution.lower * extent, upper)
     reached = (upper - lower) / lower if lower > 0 else np.inf
     reason = None
@@ -104,22 +106,22 @@ def emd_of_samples(
         raise ValueError(f"draws: {draws} seen, at least {LEAST_DRAWS} wanted")
     where = device_of(device, pred=pred, truth=truth)
     device = None if where is None else device or str(where)
-    one, other = checked_points("pred", pred, least=n), checked_points("truth", truth, least=n)
+    source, target = checked_points("pred", pred, least=n), checked_points("truth", truth, least=n)
 
     def draw(rng: np.random.Generator) -> float:
-        chosen = one[rng.choice(len(one), n, replace=False)], other[rng.choice(len(other), n, replace=False)]
+        chosen = source[rng.choice(len(source), n, replace=False)], target[rng.choice(len(target), n, replace=False)]
         return emd(*chosen, gap=gap, device=device).value
 
     return repeat(draw, draws, seed)
 
 
-def _permutation(one: F64, other: F64) -> NDArray[np.int64] | None:
+def _permutation(source: F64, target: F64) -> NDArray[np.int64] | None:
     """(n,) the bijection of equal points, if `other` is `one` in another order: there a relative gap means nothing."""
-    if not np.array_equal(np.sort(one[:, 0]), np.sort(other[:, 0])):
+    if not np.array_equal(np.sort(source[:, 0]), np.sort(target[:, 0])):
         return None
-    p, q = np.lexsort(one.T), np.lexsort(other.T)
-    if not np.array_equal(one[p], other[q]):
+    p, q = np.lexsort(source.T), np.lexsort(target.T)
+    if not np.array_equal(source[p], target[q]):
         return None
-    assignment = np.empty(len(one), np.int64)
+    assignment = np.empty(len(source), np.int64)
     assignment[p] = q
     return assignment

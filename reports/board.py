@@ -219,7 +219,7 @@ class Leaderboard:
     def ranked(self, board: Board, truth: TruthKind) -> int:
         """How many systems `board` ranks under `truth`, at the number of views where it ranks most."""
         own = [group.comparisons[truth] for group in self.groups if group.board == board and truth in group.comparisons]
-        return max((len(found.systems) for found in own), default=0)
+        return max((len(comparison.systems) for comparison in own), default=0)
 
     def judged_alike(self, scene: str, metric: str) -> Agreement:
         """How far COLMAP's and the exact truth of `scene` order what both gave a score: every system at every number of

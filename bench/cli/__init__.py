@@ -70,6 +70,6 @@ def doctor() -> int:
     for finding in examine():
         mark = {True: "[green]ok  [/]", False: "[yellow]no  [/]", None: "    "}[finding.good]
         output.print(f"{mark}{finding.what}: ", end="")
-        output.print(finding.seen, markup=False)
+        output.print(finding.observed, markup=False)
         well &= finding.good is not False or not finding.needed
     return 0 if well else 1

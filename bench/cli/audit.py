@@ -59,9 +59,9 @@ def audit(
     table = Table(box=None, pad_edge=False)
     for column in ("metric", *(run.name for run in runs), "error bar"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    found = error_bars(runs, meant)
+    bars = error_bars(runs, meant)
     units = metric_table(meant)
-    for metric, (values, bar) in found.items():
+    for metric, (values, bar) in bars.items():
         numbers = ["-" if value is None else f"{value:.4g}" for value in values]
         table.add_row(metric, *numbers, "-" if bar is None else f"±{bar:.2g} {units[metric][0]}")
     output.print(table)
@@ -74,7 +74,7 @@ def audit(
         of |= {"views": views, "seed": seed, "device": device, "truth": truth, "protocol": meant.name}
         rows = [
             {**of, "metric": m, **dict(zip(names, values, strict=True)), "error_bar": bar}
-            for m, (values, bar) in found.items()
+            for m, (values, bar) in bars.items()
         ]
         pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")
         output.print(str(out), markup=False)

@@ -71,11 +71,11 @@ def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, 
         for part in parts:
             status.update(f"checking: {part}")
             if part == "time":
-                found = check_time(against, names)
+                part_findings = check_time(against, names)
             else:
                 assert known is not None
-                found = check_exact(baseline, known) if part == "exact" else check_fresh(baseline, known)
-            for finding in found:
+                part_findings = check_exact(baseline, known) if part == "exact" else check_fresh(baseline, known)
+            for finding in part_findings:
                 findings.append(finding)
                 colour = colours.get(finding.verdict, "yellow")
                 output.print(f"[{colour}]{finding.verdict:12}[/] {finding.part}  ", end="")

@@ -44,18 +44,18 @@ def curves(
         return refuse("FILE and --published: give one of them")
     quality: Quality = {}
     if file is not None:
-        found = [read_series(file, limit)]
+        all_series = [read_series(file, limit)]
     elif published:
-        found = published_series()
+        all_series = published_series()
     else:
-        found = _costs(store, limit)
+        all_series = _costs(store, limit)
         if not costs_only:
             quality = _quality(store, protocol, truth)
         out = out or OUT
-    for series in found:
+    for series in all_series:
         _print(series)
     if out is not None:
-        for path in write_curves(found, quality, out):
+        for path in write_curves(all_series, quality, out):
             if path.parent == out:
                 output.print(str(path), markup=False)
     return 0
@@ -68,10 +68,10 @@ def _costs(store: Path, limit: float | None) -> list[Series]:
     from bench.trials.store import Store
 
     limit_bytes = limit * 2**30 if limit is not None else float(memory_limit_bytes(Policy()))
-    found = cost_series(Store(store).trials(), limit_bytes)
-    if not found:
+    all_series = cost_series(Store(store).trials(), limit_bytes)
+    if not all_series:
         raise InputError(f"{store}: no adapter with results at three view counts seen, one at least wanted")
-    return found
+    return all_series
 
 
 def _quality(store: Path, protocol: str, truth: Truth) -> Quality:

@@ -27,7 +27,7 @@ class Finding:
     """One thing looked at."""
 
     what: str
-    seen: str
+    observed: str
     good: bool | None = None  # None: a fact, neither good nor bad
     needed: bool = False  # nothing works without it
 

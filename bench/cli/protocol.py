@@ -106,15 +106,15 @@ def diff(
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         task = progress.add_task("scoring", total=2 * sum(record.prediction is not None for record in records))
         done = functools.partial(progress.update, task, advance=1)
-        found = list(explain(Store(store), records, truth, a, b, lambda label: done(description=label)))
-    _print_differences(found, a, b)
+        differences = list(explain(Store(store), records, truth, a, b, lambda label: done(description=label)))
+    _print_differences(differences, a, b)
     if out is not None:
-        write_csv(out, table(DifferenceRow, difference_rows(found, a, b, truth)))
+        write_csv(out, table(DifferenceRow, difference_rows(differences, a, b, truth)))
         output.print(str(out), markup=False)
     return 0
 
 
-def _print_differences(found: list[Difference], a: Protocol, b: Protocol) -> None:
+def _print_differences(differences: list[Difference], a: Protocol, b: Protocol) -> None:
     """A table a metric: what each protocol reads, and every stage's part."""
     from rich.table import Table
 
@@ -128,18 +128,18 @@ def _print_differences(found: list[Difference], a: Protocol, b: Protocol) -> Non
         "a tenth).",
         markup=False,
     )
-    for family in dict.fromkeys(difference.family for difference in found):
-        mine = [difference for difference in found if difference.family == family]
-        first = mine[0]
-        title = f"\n{family}: A {first.one.metric} [{first.one.unit}], B {first.other.metric} [{first.other.unit}]"
+    for family in dict.fromkeys(difference.family for difference in differences):
+        of_family = [difference for difference in differences if difference.family == family]
+        first = of_family[0]
+        title = f"\n{family}: A {first.a.metric} [{first.a.unit}], B {first.b.metric} [{first.b.unit}]"
         output.print(title, markup=False)
         table = Table(box=None, pad_edge=False)
         for column in ("adapter", "scene", "views", "A", "B", *stages):
             table.add_column(column, justify="left" if column in ("adapter", "scene") else "right", no_wrap=True)
-        whole = [difference for difference in mine if difference.parts]
+        whole = [difference for difference in of_family if difference.parts]
         for difference in whole:
             record = difference.record
-            numbers = [f"{value.value:.4g}" for value in (difference.one, difference.other)]
+            numbers = [f"{value.value:.4g}" for value in (difference.a, difference.b)]
             parts = [_part(p.mean, (p.forward, p.backward), difference.by_factor) for p in difference.parts]
             table.add_row(record.system.replace("[", "\\["), record.scene, str(len(record.views)), *numbers, *parts)
         if len(whole) > 1:
@@ -147,7 +147,7 @@ def _print_differences(found: list[Difference], a: Protocol, b: Protocol) -> Non
             table.add_row("mean", "", "", "", "", *parts)
         if whole:
             output.print(table)
-        for difference in mine:
+        for difference in of_family:
             if not difference.parts:
                 record = difference.record
                 who = f"{record.system} on {record.scene}, {len(record.views)} views"

@@ -52,9 +52,9 @@ class Finding:
 
 def overall(findings: Iterable[Finding]) -> Verdict:
     """One verdict: a certain regression first, then what kept the gate from judging; `unmeasured` where nothing was."""
-    seen = {finding.verdict for finding in findings}
+    verdicts = {finding.verdict for finding in findings}
     order: tuple[Verdict, ...] = ("regression", "broken", "inconclusive", "pass")
-    return next((verdict for verdict in order if verdict in seen), "unmeasured")
+    return next((verdict for verdict in order if verdict in verdicts), "unmeasured")
 
 
 def markdown(findings: Sequence[Finding], against: str) -> str:

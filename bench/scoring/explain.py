@@ -38,8 +38,8 @@ class Difference:
 
     record: TrialRecord
     family: str  # what the two metrics have in common: chamfer, fscore ...
-    one: ScoredValue
-    other: ScoredValue
+    a: ScoredValue
+    b: ScoredValue
     by_factor: bool
     parts: tuple[Part, ...]  # none where the two cannot be compared
     note: str = ""  # why not
@@ -49,16 +49,16 @@ def explain(
     store: Store,
     records: Sequence[TrialRecord],
     truth: str,
-    one: Protocol,
-    other: Protocol,
+    a: Protocol,
+    b: Protocol,
     advance: Callable[[str], None] = lambda label: None,
 ) -> Iterator[Difference]:
     """Every difference of every record's trial, a trial at a time. What is scored on the way is stored.
 
     InputError where the two protocols score alike; InputError where nothing can be scored."""
-    stages = differing(one, other)
+    stages = differing(a, b)
     if not stages:
-        raise InputError(f"{one.name} and {other.name} score alike: there is nothing to explain")
+        raise InputError(f"{a.name} and {b.name} score alike: there is nothing to explain")
     judged = 0
     # A scene at a time: its truth, made ready for each protocol, is kept in memory.
     for record in sorted(records, key=lambda record: record.scene_path):
@@ -69,11 +69,11 @@ def explain(
         walks = []
         memo = Memo()  # what the walks share: alignment, crop, distances under another formula
         for order in (stages, stages[::-1]):
-            walk = [one.swapped(other, order[:i]) for i in range(len(order) + 1)]
-            walks.append([_scored(store, record, scene, truth, step, (one, other), memo) for step in walk])
+            walk = [a.swapped(b, order[:i]) for i in range(len(order) + 1)]
+            walks.append([_scored(store, record, scene, truth, step, (a, b), memo) for step in walk])
             advance(f"{record.system} on {record.scene}, {len(record.views)} views")
-        for family in families(one):
-            if family in families(other):
+        for family in families(a):
+            if family in families(b):
                 yield _difference(record, family, stages, walks)
     if not judged:
         raise InputError(f"{store.path}: no trial with a prediction and {truth} truth seen, one at least wanted")
@@ -114,23 +114,26 @@ def _difference(
     record: TrialRecord, family: str, stages: Sequence[str], walks: list[list[dict[str, ScoredValue]]]
 ) -> Difference:
     values = [[step.get(family) for step in walk] for walk in walks]
-    one, other = walks[0][0][family], walks[0][-1][family]
-    by_factor = one.unit != "ratio"
+    a, b = walks[0][0][family], walks[0][-1][family]
+    by_factor = a.unit != "ratio"
     for walk in values:
         for step in walk:
             if step is None or step.value is None:
                 note = step.note if step is not None else "a stage between them does not measure it"
-                return Difference(record, family, one, other, by_factor, (), note)
+                return Difference(record, family, a, b, by_factor, (), note)
             if by_factor and step.value <= 0:
-                return Difference(record, family, one, other, by_factor, (), "a distance of 0 has no factor")
+                return Difference(record, family, a, b, by_factor, (), "a distance of 0 has no factor")
     steps = [[_gain(walk[i], walk[i + 1], by_factor) for i in range(len(stages))] for walk in values]
-    there = dict(zip(stages, steps[0], strict=True))
-    back = dict(zip(stages[::-1], steps[1], strict=True))
+    forward = dict(zip(stages, steps[0], strict=True))
+    backward = dict(zip(stages[::-1], steps[1], strict=True))
     parts = tuple(
-        Part(stage, *(_shown(x, by_factor) for x in (there[stage], back[stage], (there[stage] + back[stage]) / 2)))
+        Part(
+            stage,
+            *(_shown(x, by_factor) for x in (forward[stage], backward[stage], (forward[stage] + backward[stage]) / 2)),
+        )
         for stage in stages
     )
-    return Difference(record, family, one, other, by_factor, parts)
+    return Difference(record, family, a, b, by_factor, parts)
 
 
 def _gain(before: ScoredValue | None, after: ScoredValue | None, by_factor: bool) -> float:
@@ -164,13 +167,13 @@ def difference_rows(differences: Sequence[Difference], a: Protocol, b: Protocol,
             truth=truth,
             measures=difference.family,
             protocol_a=a.name,
-            metric_a=difference.one.metric,
-            unit_a=difference.one.unit,
-            value_a=difference.one.value,
+            metric_a=difference.a.metric,
+            unit_a=difference.a.unit,
+            value_a=difference.a.value,
             protocol_b=b.name,
-            metric_b=difference.other.metric,
-            unit_b=difference.other.unit,
-            value_b=difference.other.value,
+            metric_b=difference.b.metric,
+            unit_b=difference.b.unit,
+            value_b=difference.b.value,
             parts_are="factors" if difference.by_factor else "differences",
         )
         for part in difference.parts:

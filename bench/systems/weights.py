@@ -142,19 +142,19 @@ def _url_folder(weights: Weights) -> Path:
 
 def _checked(folder: Path, weights: Weights) -> ResolvedWeights:
     """The files in `folder`, if their hashes are the card's; InputError otherwise."""
-    seen = {name: digest(folder / name) for name in weights.files}
+    observed = {name: digest(folder / name) for name in weights.files}
     for name, wanted in weights.files.items():
-        _check(folder / name, seen[name], wanted)
-    names = list(seen)
+        _check(folder / name, observed[name], wanted)
+    names = list(observed)
     where = folder / names[0] if len(names) == 1 else folder
     return ResolvedWeights(
-        str(where.absolute()), f"pretrained:{hashlib.sha256(msgspec.json.encode(seen)).hexdigest()[:16]}"
+        str(where.absolute()), f"pretrained:{hashlib.sha256(msgspec.json.encode(observed)).hexdigest()[:16]}"
     )
 
 
-def _check(path: Path, seen: str, wanted: str) -> None:
-    if wanted and seen != wanted:
-        raise InputError(f"{path}: sha256 {seen} seen, {wanted} wanted")
+def _check(path: Path, observed: str, wanted: str) -> None:
+    if wanted and observed != wanted:
+        raise InputError(f"{path}: sha256 {observed} seen, {wanted} wanted")
 
 
 class _Passing(Exception):

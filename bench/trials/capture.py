@@ -159,15 +159,15 @@ def correspondences(page: AttentionPage, maker: str, cameras: Cameras, buffers: 
 
     `cameras` (S) and `buffers` (S, depths in the cameras' unit) give the geometry, and `maker` says what they are."""
     count, sources = len(page.views), page.sources
-    found = np.full((len(sources), count, 2), np.nan)
+    pixels = np.full((len(sources), count, 2), np.nan)
     state = np.full((len(sources), count), UNKNOWN, np.uint8)
     for view in range(count):
-        mine = np.flatnonzero(sources[:, 0] == view)
-        pixel = page.patch_centres(view)[sources[mine, 1], sources[mine, 2]]
-        depth, _, _ = buffers[view].lookup(pixel, np.ones(len(mine)))
-        mine, pixel, depth = mine[depth > 0], pixel[depth > 0], depth[depth > 0]
+        own = np.flatnonzero(sources[:, 0] == view)
+        pixel = page.patch_centres(view)[sources[own, 1], sources[own, 2]]
+        depth, _, _ = buffers[view].lookup(pixel, np.ones(len(own)))
+        own, pixel, depth = own[depth > 0], pixel[depth > 0], depth[depth > 0]
         points = cameras.unproject(view, pixel, depth)
-        state[mine, view], found[mine, view] = VISIBLE, pixel
+        state[own, view], pixels[own, view] = VISIBLE, pixel
         for other in (v for v in range(count) if v != view):
             where, z = cameras.project(other, points)
             surface, _, inside = buffers[other].lookup(where, z)
@@ -175,9 +175,9 @@ def correspondences(page: AttentionPage, maker: str, cameras: Cameras, buffers: 
             shown = inside & (where >= (left, top)).all(axis=1) & (where <= (right, bottom)).all(axis=1)
             near = np.abs(surface - z) <= AGREE * z
             hidden = (surface > 0) & (surface < z) & ~near
-            state[mine, other] = np.select([~shown, near, hidden], [OUTSIDE, VISIBLE, HIDDEN], UNKNOWN)
-            found[mine, other] = np.where(inside[:, None], where, np.nan)
-    return Matches(maker, found, state)
+            state[own, other] = np.select([~shown, near, hidden], [OUTSIDE, VISIBLE, HIDDEN], UNKNOWN)
+            pixels[own, other] = np.where(inside[:, None], where, np.nan)
+    return Matches(maker, pixels, state)
 
 
 def true_geometry(scene: Scene, names: Sequence[str]) -> tuple[str, Cameras, list[DepthBuffer]] | None:

@@ -118,24 +118,24 @@ def _sense(result: Reconstruction, trial: Trial, adapter: Adapter) -> Check:
     truth = read_truth(trial.scene, trial.truth)
     if any(view not in truth.view_names for view in trial.views):
         return Check(name, "skip", f"a view has no true camera in the {trial.truth} truth")
-    seen = plausibility(result, truth, trial.views)
-    if not str(seen):
+    judged = plausibility(result, truth, trial.views)
+    if not str(judged):
         return Check(name, "skip", "needs cameras, or pixels and true depth")
-    if not seen.faults:
-        return Check(name, "pass", str(seen))
+    if not judged.faults:
+        return Check(name, "pass", str(judged))
     causes = (
         "--device cpu (precision)",
         f"`reconbench adapters fetch {adapter.argument}` (weights of another version)",
         f"`reconbench adapters remove {adapter.argument}` and install (packages of another version)",
     )
-    faults = "; ".join(seen.faults)
+    faults = "; ".join(judged.faults)
     return Check(
         name, "fail", f"installed, but its answers are no better than chance: {faults}. Try {', '.join(causes)}"
     )
 
 
-def _equal(one: Reconstruction, other: Reconstruction) -> bool:
-    first, second = one.arrays(), other.arrays()
+def _equal(a: Reconstruction, b: Reconstruction) -> bool:
+    first, second = a.arrays(), b.arrays()
     return first.keys() == second.keys() and all(
         np.array_equal(first[k], second[k], equal_nan=first[k].dtype.kind == "f") for k in first
     )

@@ -314,13 +314,13 @@ def estimate_seconds(trial: Trial, known: list[TrialRecord]) -> float:
     base, per_view = trial.adapter.card.estimate_seconds
     of_card = base + per_view * len(trial.views)
     same = [r for r in known if r.adapter_hash == trial.adapter.hash and r.weights == trial.weights and r.cold]
-    one = of_card
+    per_call = of_card
     if same:
         near = min(same, key=lambda r: abs(np.log(len(r.views) / len(trial.views))))
         growth = of_card / (base + per_view * len(near.views)) if of_card > 0 else len(trial.views) / len(near.views)
-        one = near.cold.total * growth if near.cold else of_card
-    warm = min(one * (calls - 1), trial.policy.max_seconds) if one <= trial.policy.max_seconds else 0.0
-    return min(one + warm + 1.0, trial.policy.deadline)  # a second to start the worker and score
+        per_call = near.cold.total * growth if near.cold else of_card
+    warm = min(per_call * (calls - 1), trial.policy.max_seconds) if per_call <= trial.policy.max_seconds else 0.0
+    return min(per_call + warm + 1.0, trial.policy.deadline)  # a second to start the worker and score
 
 
 @functools.lru_cache(maxsize=8)

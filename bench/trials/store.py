@@ -100,32 +100,34 @@ class Store:
 
     def problems(self) -> list[Problem]:
         """Every file that is not what it should be, by name; the rest of the store is read all the same."""
-        found = self.unreadable()
+        problems = self.unreadable()
         for path, trial in self._each("trials", TrialRecord):
             if isinstance(trial, InputError):
                 continue
             if trial.key != path.stem:
-                found.append(Problem(path, f"{path}: it says that it is {trial.key[:80]!r}"))
+                problems.append(Problem(path, f"{path}: it says that it is {trial.key[:80]!r}"))
             elif trial.prediction is not None:
                 if not IDENTITY.fullmatch(trial.prediction):
-                    found.append(Problem(path, f"{path}: prediction {trial.prediction[:80]!r} is no prediction's name"))
+                    problems.append(
+                        Problem(path, f"{path}: prediction {trial.prediction[:80]!r} is no prediction's name")
+                    )
                 elif not self.prediction_path(trial.prediction).is_file():
-                    found.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
+                    problems.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
         for path in sorted((self.path / "predictions").glob("*.npz")):
             try:
                 arrays = read_npz(path)
             except InputError as error:
-                found.append(Problem(path, str(error)))
+                problems.append(Problem(path, str(error)))
                 continue
             if _identity(arrays) != path.stem:
-                found.append(Problem(path, f"{path}: its content is not what its name says"))
-        named = {problem.path for problem in found}
+                problems.append(Problem(path, f"{path}: its content is not what its name says"))
+        named = {problem.path for problem in problems}
         for path in sorted(path for kind in KINDS for path in (self.path / kind).glob("*")):
             if path.name.startswith("."):
-                found.append(Problem(path, f"{path}: left by a writer that was ended"))
+                problems.append(Problem(path, f"{path}: left by a writer that was ended"))
             elif path not in named and (path.is_symlink() or not path.is_file() or not NAME.fullmatch(path.name)):
-                found.append(Problem(path, f"{path}: neither a record nor what one names"))
-        return found
+                problems.append(Problem(path, f"{path}: neither a record nor what one names"))
+        return problems
 
     def repair(self) -> list[Problem]:
         """Set aside, under `quarantine/`, every file of `problems`, and what rests on it; returns them.

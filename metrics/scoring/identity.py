@@ -63,15 +63,15 @@ def code_hash(root: Path, backend: str = CPU) -> str:
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         modules[name] = _Module(name, path)
     others = _other_backends(root, backend)
-    seen: set[Wanted] = set()
+    visited: set[Wanted] = set()
     statements: dict[int, str] = {}  # of a statement that was reached -> its digest
     bindings: set[str] = set()
     waiting: list[Wanted] = list(ENTRIES)
     while waiting:
         wanted = waiting.pop()
-        if wanted in seen or f"{wanted[0]}.".startswith(others):
+        if wanted in visited or f"{wanted[0]}.".startswith(others):
             continue
-        seen.add(wanted)
+        visited.add(wanted)
         module, name = modules[wanted[0]], wanted[1]
         if wanted in ENTRIES and name not in module.binds:
             raise ValueError(f"{module.path}: no {name} seen, which scoring starts from")
@@ -83,8 +83,8 @@ def code_hash(root: Path, backend: str = CPU) -> str:
                 if id(statement) not in statements and not isinstance(statement, ast.Import | ast.ImportFrom):
                     statements[id(statement)] = _digest(statement)
                     waiting += _uses(statement, module, modules)
-    found = "\n".join([backend, *sorted(bindings), *sorted(statements.values())])
-    return hashlib.sha256(found.encode()).hexdigest()[:16]
+    digests = "\n".join([backend, *sorted(bindings), *sorted(statements.values())])
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
 def _other_backends(root: Path, backend: str) -> tuple[str, ...]:

@@ -268,7 +268,7 @@ def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
     """What the cloud viewer is told of one pair."""
     trial = page.trials[pair.key]
     views = f"{trial.views} view{'s' * (trial.views != 1)}"
-    said = (
+    summary = (
         f"{text.count(pair.points)} points; error: median {text.number(pair.median_error)}%, "
         f"95th percentile {text.number(pair.high_error)}% of the diameter"
     )
@@ -276,7 +276,7 @@ def _cloud_entry(page: _Page, pair: CloudPair) -> dict[str, Any]:
         "label": f"{trial.title}, {trial.scene}, {views}, {trial.inputs}, against {pair.truth} truth",
         "short": f"{trial.title}, {trial.scene}, {pair.truth} frame"
         + (f", seed {trial.repeat}" if trial.repeat else ""),
-        "said": said,
+        "said": summary,
     }
 
 

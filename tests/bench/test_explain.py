@@ -53,7 +53,7 @@ def found(store: Store) -> list[Difference]:
 def test_the_parts_make_up_the_whole_exactly(found: list[Difference]) -> None:
     assert {d.family for d in found} == set(families(ONE)) == set(families(OTHER))
     for difference in found:
-        assert difference.one.value is not None and difference.other.value is not None
+        assert difference.a.value is not None and difference.b.value is not None
         if not difference.parts:
             assert difference.note
             continue
@@ -61,9 +61,9 @@ def test_the_parts_make_up_the_whole_exactly(found: list[Difference]) -> None:
         for which in ("forward", "backward", "mean"):
             parts = [getattr(part, which) for part in difference.parts]
             if difference.by_factor:
-                assert math.prod(parts) == pytest.approx(difference.other.value / difference.one.value, rel=1e-9)
+                assert math.prod(parts) == pytest.approx(difference.b.value / difference.a.value, rel=1e-9)
             else:
-                assert sum(parts) == pytest.approx(difference.other.value - difference.one.value, abs=1e-12)
+                assert sum(parts) == pytest.approx(difference.b.value - difference.a.value, abs=1e-12)
 
 
 def test_what_the_walks_share_is_computed_once_and_reads_the_same(
@@ -108,7 +108,7 @@ def test_a_change_of_formula_alone_is_that_formulas_factor(store: Store, scene: 
 
 def test_mean_parts_make_up_the_mean(found: list[Difference]) -> None:
     lengths = [d for d in found if d.family == "completeness" and d.parts]
-    whole = math.prod(d.other.value / d.one.value for d in lengths if d.one.value and d.other.value)
+    whole = math.prod(d.b.value / d.a.value for d in lengths if d.a.value and d.b.value)
     assert math.prod(mean_parts(lengths).values()) == pytest.approx(whole ** (1 / len(lengths)))
 
 

@@ -47,9 +47,9 @@ def main() -> None:
             if difference.family not in ("chamfer", "fscore"):
                 continue
             place = difference.record.adapter, difference.record.scene
-            one, two = difference.one.value, difference.other.value
+            one, two = difference.a.value, difference.b.value
             if one is None or two is None:
-                found[place].append(difference.other.note)
+                found[place].append(difference.b.note)
             elif difference.family == "chamfer":
                 found[place].append(f"×{two / one:.3g}")
             else:
