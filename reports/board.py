@@ -170,6 +170,11 @@ class Row:
     def hardware(self) -> tuple[str, ...]:
         return tuple(sorted({trial.hardware for trial in self.trials}))
 
+    @property
+    def not_isolated(self) -> int:
+        """How many trials ran without walls."""
+        return sum(trial.isolated is False for trial in self.trials)
+
     def seconds(self, field: str) -> Spread | None:
         """A time over the trials that ended well; None where they ran on two machines, which are never mixed."""
         if len({trial.hardware for trial in self.timed}) != 1:

@@ -141,6 +141,7 @@ def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
         device_peak_bytes=most("device_peak_bytes"),
         timing_status=_timing_status(row),
         busy_trials=sum(trial.busy for trial in row.timed),
+        not_isolated_trials=row.not_isolated,
         points=int(points.middle) if points else None,
         hardware=" | ".join(row.hardware),
         protocol=row.board.protocol,
@@ -296,7 +297,9 @@ def _cells(row: Row, metrics: Sequence[Metric], run: RunInfo) -> list[str]:
     judged = row.scores.get((run.rank_truth, run.rank_metric))
     standing = row.standings.get(run.rank_truth)
     rank = str(standing.rank) if standing and standing.rank is not None else text.MISSING
-    note = "" if standing is None or not standing.reason else f" ({standing.reason})"
+    notes = [standing.reason] if standing is not None and standing.reason else []
+    notes += [text.NOT_ISOLATED] if row.not_isolated else []
+    note = f" ({'; '.join(notes)})" if notes else ""
     warm, memory = row.seconds("warm_seconds"), row.amount("peak_rss_bytes")
     return [
         rank,

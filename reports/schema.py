@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pandas as pd
 
 from adapters.contract import InputError, ScoreStatus, TrialStatus, TruthKind
+from reports import text
 
 Scope = Literal["scene", "object"]
 Better = Literal["lower", "higher"]
@@ -107,7 +108,7 @@ def _column(name: str, hint: Any) -> Column:
 
 
 def cells(row: Any, kind: type | None = None) -> dict[str, Cell]:
-    """A row's fields, those of `kind`, as a file has them: texts that are several stand joined by commas."""
+    """A row's fields, those of `kind`, as a file has them: texts with nothing hidden, several joined by commas."""
     out: dict[str, Cell] = {}
     for name, hint in _hints(kind or type(row)).items():
         value = getattr(row, name)
@@ -128,7 +129,8 @@ def _paths(kind: type) -> list[str]:
 
 
 def _cell(value: Any) -> Cell:
-    return ",".join(value) if isinstance(value, tuple) else value
+    value = ",".join(value) if isinstance(value, tuple) else value
+    return text.shown(value) if isinstance(value, str) else value
 
 
 def _fields(row: Any) -> dict[str, Any]:
@@ -151,8 +153,12 @@ def table(kind: type, rows: Iterable[Any]) -> pd.DataFrame:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> Path:
-    """Write `table` as CSV, every digit kept, a missing value empty."""
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    """Write `table` as CSV, every digit kept, a missing value empty; no text is a formula or an escape sequence."""
+    plain = table.copy()
+    for name in plain.select_dtypes(exclude=["number", "bool"]):
+        cells_of = [text.csv(cell) if isinstance(cell, str) else cell for cell in plain[name]]
+        plain[name] = pd.Series(cells_of, plain.index, object)
+    plain.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
     return path
 
 
@@ -224,6 +230,9 @@ class TrialRow(OfTrial):
     adapter_hash: Annotated[str, Of("hash of the adapter's folder")] = ""
     hardware: Annotated[str, Of("the machine; times are never compared across two")] = ""
     busy: Annotated[bool, Of("the machine was busy with something else while it was timed")] = False
+    isolated: Annotated[
+        bool | None, Of("it ran behind walls: truth, store and network out of its reach; missing where nothing ran")
+    ] = None
     command: Annotated[str, Of("reproduces the trial")] = ""
     prediction: Annotated[str, Of("id of the prediction in the store")] = ""
     prediction_path: Annotated[str, Of("its file")] = ""
@@ -550,6 +559,7 @@ class LeaderboardCosts:
     device_peak_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
     timing_status: Annotated[str, Of("ok, or why the times are empty")]
     busy_trials: Annotated[int, Of("how many trials were timed on a busy machine")]
+    not_isolated_trials: Annotated[int, Of("how many trials ran without walls, the truth within their reach")]
     points: Annotated[int | None, Of("how many it predicted, median over its trials")]
     hardware: Annotated[str, Of("its machines, joined by |; times of two are never mixed")]
     protocol: ProtocolName
@@ -579,7 +589,17 @@ MADE_WITH = picked(
 SCORES_COLUMNS = (
     *columns(ScoreRow),
     *picked(
-        TrialRow, "title", "view_ids", "device", "weights", "reference", "external", "kin", "hardware", "prediction"
+        TrialRow,
+        "title",
+        "view_ids",
+        "device",
+        "weights",
+        "reference",
+        "external",
+        "kin",
+        "hardware",
+        "isolated",
+        "prediction",
     ),
 )
 

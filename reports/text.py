@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 
 MISSING = "–"
+NOT_ISOLATED = "not isolated"  # of a trial that ran without walls
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -66,15 +68,45 @@ def metric_name(metric: str, unit: str, better: str) -> str:
     return f"{metric} " + "\N{NO-BREAK SPACE}".join(marks)
 
 
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of control, format, half and separating characters
+
+
+def shown(value: str) -> str:
+    """`value` with what acts and is not seen spelled out: escape sequences, turned writing, bytes that are no text.
+
+    New lines and tabs stay."""
+    if value.isprintable():
+        return value
+    return "".join(
+        mark if mark.isprintable() or mark in "\n\t" or unicodedata.category(mark) not in HIDDEN else _spelled(mark)
+        for mark in value
+    )
+
+
+def _spelled(mark: str) -> str:
+    number = ord(mark)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+FORMULAS = tuple("=+-@\t\r\n＝＋－＠")  # what begins a formula in a spreadsheet
+
+
+def csv(value: str) -> str:
+    """`value` as plain text in a cell of a spreadsheet: never a formula."""
+    value = shown(value)
+    return f"'{value}" if value.startswith(FORMULAS) else value
+
+
 def one_line(value: str) -> str:
-    """`value` with every run of white space as one space."""
-    return " ".join(value.split())
+    """`value` with every run of white space as one space, and nothing hidden."""
+    return shown(" ".join(value.split()))
 
 
 def markdown(value: str) -> str:
     """`value` as plain text on one line of a Markdown table: nothing in it is markup."""
     out = one_line(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "\\|`*_[]~" else c for c in out)
+    out = "".join(f"\\{c}" if c in "\\|`*_[]~" else c for c in out)
+    return out.replace("://", "&#58;//").replace("www.", "www&#46;")  # else some renderers make links of them
 
 
 _TEX = {

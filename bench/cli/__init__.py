@@ -69,7 +69,7 @@ def doctor() -> int:
     well = True
     for finding in examine():
         mark = {True: "[green]ok  [/]", False: "[yellow]no  [/]", None: "    "}[finding.good]
-        output.print(f"{mark}{finding.what}: ", end="")
+        output.print(f"{mark}{finding.what}: ", end="", markup=True)
         output.print(finding.observed, markup=False)
         well &= finding.good is not False or not finding.needed
     return 0 if well else 1

@@ -163,7 +163,7 @@ def check(
     shown = get_scene(scene or next(iter(embedded_scenes())))
     for result in check_adapter(get_adapter(name), shown, device, weights):
         style = {"pass": "green", "fail": "red", "skip": "dim"}[result.verdict]
-        output.print(f"[{style}]{result.verdict}[/]  {result.name}", end="")
+        output.print(f"[{style}]{result.verdict}[/]  {result.name}", end="", markup=True)
         output.print(f": {result.detail}" if result.detail else "", markup=False)
         failed |= result.verdict == "fail"
     return 1 if failed else 0

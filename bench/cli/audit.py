@@ -38,6 +38,7 @@ def audit(
     from bench.trials.scenes import get_scene
     from bench.trials.suite import Contestant
     from metrics.scoring.protocol import load_protocol, metric_table
+    from reports.schema import write_csv
 
     meant, opened = load_protocol(protocol), get_scene(scene)
     if views < 2:
@@ -76,6 +77,6 @@ def audit(
             {**of, "metric": m, **dict(zip(names, values, strict=True)), "error_bar": bar}
             for m, (values, bar) in bars.items()
         ]
-        pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")
+        write_csv(out, pd.DataFrame(rows))
         output.print(str(out), markup=False)
     return 0 if all(run.status == "ok" for run in runs) else 1

@@ -78,7 +78,7 @@ def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, 
             for finding in part_findings:
                 findings.append(finding)
                 colour = colours.get(finding.verdict, "yellow")
-                output.print(f"[{colour}]{finding.verdict:12}[/] {finding.part}  ", end="")
+                output.print(f"[{colour}]{finding.verdict:12}[/] {finding.part}  ", end="", markup=True)
                 output.print(f"{finding.case} ({finding.seconds:.1f} s)", markup=False)
                 for line in finding.lines():
                     output.print(f"    {line}", markup=False)

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from reports.text import shown
 
 if TYPE_CHECKING:
     from bench.trials.records import TrialRecord
     from bench.trials.store import Store
     from reports.schema import Tables
 
+
+class PlainConsole(Console):
+    """Prints texts as they are: no markup unless it is asked for, and what is hidden in a text is spelled out, so that
+    no name and no message moves the cursor, recolours a line or turns the writing round."""
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What `renderable` becomes, its texts as `reports.text.shown`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
 # Results go to standard output; progress and messages to standard error.
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+console = PlainConsole(stderr=True)
+output = PlainConsole(width=None if sys.stdout.isatty() else 200)
 
 STORE = Path("runs/store")
 REPORT = Path("runs/report")

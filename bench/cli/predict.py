@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from bench.cli.common import Weights, console, options_of, output
 
@@ -28,6 +29,7 @@ def predict(
     from bench.systems.process import run_adapter
     from bench.trials.scenes import scene_of_images
     from data.exchange import write_files
+    from reports.text import NOT_ISOLATED
 
     system, scene = get_adapter(adapter), scene_of_images(images)
     if needs := [given for given in system.card.requires if given != "masks"]:
@@ -40,7 +42,7 @@ def predict(
         masks=tuple(scene.mask(n) for n in scene.view_names) if "masks" in system.card.requires else None,
     )
     policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=deadline)
-    with console.status(f"{system.card.title} on {len(views)} views"):
+    with console.status(Text(f"{system.card.title} on {len(views)} views")):
         outcome, prediction = run_adapter(
             system, views, options=options_of(option), device=device, weights=weights, seed=seed, policy=policy
         )
@@ -55,4 +57,6 @@ def predict(
         output.print(str(path), markup=False)
     seconds = outcome.cold.total if outcome.cold else 0.0
     console.print(f"{len(prediction.points)} points in {seconds:.1f} s, {outcome.peak_rss / 2**30:.2f} GiB")
+    if not outcome.isolated:
+        console.print(f"{NOT_ISOLATED}: this system permits no walls", style="yellow")
     return 0

@@ -141,7 +141,7 @@ def _print_differences(differences: list[Difference], a: Protocol, b: Protocol) 
             record = difference.record
             numbers = [f"{value.value:.4g}" for value in (difference.a, difference.b)]
             parts = [_part(p.mean, (p.forward, p.backward), difference.by_factor) for p in difference.parts]
-            table.add_row(record.system.replace("[", "\\["), record.scene, str(len(record.views)), *numbers, *parts)
+            table.add_row(record.system, record.scene, str(len(record.views)), *numbers, *parts)
         if len(whole) > 1:
             parts = [_part(mean, (mean, mean), first.by_factor) for mean in mean_parts(whole).values()]
             table.add_row("mean", "", "", "", "", *parts)

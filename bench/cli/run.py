@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from bench.cli.common import STORE, SWEEP, MetricsDevice, console, output, refuse, say_gone
 from bench.cli.flags import RunFlags, suite_of
@@ -86,7 +87,7 @@ def run(
                 Store(store), result.records, protocol, sweeps=sweep, device=metrics_device, gone=say_gone
             )
             for record, _ in scored:
-                status.update(f"scoring under {protocol}: {record.system} on {record.scene}")
+                status.update(Text(f"scoring under {protocol}: {record.system} on {record.scene}"))
     failed = [record for record in result.records if record.status != "ok"]
     console.print(f"{len(result.records)} trials finished, {len(failed)} of them failures, in {store}.")
     if result.left_out:

@@ -8,10 +8,11 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from bench.engines.local import Progress
-from bench.systems.measure import hardware
+from bench.systems.measure import hardware, memory_limit_bytes
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
+from reports.text import NOT_ISOLATED
 
 BYTES_A_POINT = 24  # of a stored cloud, compressed: position, colour, confidence, pixel
 UNMEASURED_POINTS = 400_000  # of an adapter that was never run here
@@ -52,6 +53,7 @@ class ShownRun:
     def _finished(self, trial: Trial, record: TrialRecord, reused: bool) -> None:
         cold = f"{record.cold.total:.2f} s" if record.cold else ""
         what = "stored already" if reused else f"{record.status} {cold} {record.message[:600]}".rstrip()
+        what += f" ({NOT_ISOLATED})" if record.ran and not record.isolated else ""
         self._bar.console.print(f"{trial.label}: {what}", markup=False)
         self._bar.advance(self._task)
 
@@ -83,9 +85,7 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
     memory = (
         f"{largest / 2**30:.1f} GiB was the most a trial of these took here" if largest else "not measured here yet"
     )
-    output.print(
-        f"memory: {memory}; limit {trials[0].policy.memory_gib or 0.9 * hardware().memory_gib:.0f} GiB a trial"
-    )
+    output.print(f"memory: {memory}; limit {memory_limit_bytes(trials[0].policy) / 2**30:.1f} GiB a trial")
     if budget is not None and total > budget:
         output.print(f"The budget is {budget:.0f} s: what does not fit will be named and left out.")
 
@@ -103,9 +103,7 @@ def print_score(output: Console, record: TrialRecord, score: ScoreRecord) -> Non
         numbers = ["" if number is None else f"{number:.4g}" for number in (value.floor, value.before_icp)]
         numbers.append("" if value.judged is None else f"{value.judged:.0%}")
         numbers.append("" if value.least is None else f"{value.least:.2f} .. {value.most:.2f}")
-        table.add_row(
-            value.metric, f"{value.value:.4g} {value.unit}", interval, *numbers, value.note.replace("[", "\\[")
-        )
+        table.add_row(value.metric, f"{value.value:.4g} {value.unit}", interval, *numbers, value.note)
     if table.row_count:
         output.print(table)
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from rich.text import Text
 
 from bench.cli.common import STORE, console, output
 
@@ -25,7 +26,7 @@ def check(
     if not (store / "trials").is_dir():
         raise InputError(f"{store}: no trials/ seen, a store wanted")
     kept = Store(store)
-    with console.status(f"reading {store}"):
+    with console.status(Text(f"reading {store}")):
         problems = kept.repair() if repair else kept.problems()
         trials = len(kept.trials())
     for problem in problems:

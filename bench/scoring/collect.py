@@ -241,6 +241,7 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
         adapter_hash=record.adapter_hash,
         hardware=str(record.hardware),
         busy=record.others_share > BUSY_SHARE,
+        isolated=record.isolated if record.ran else None,
         command=record.command,
         prediction=record.prediction or "",
         prediction_path=str(store.prediction_path(record.prediction).resolve()) if record.prediction else "",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 CANNOT_ISOLATE = 71  # exit code: EX_OSERR
+HOST_DIED = signal.SIGUSR1  # the kernel's word to us
 PROCESSES = 4096  # and threads, of one command
 
 # linux/mount.h, sched.h, prctl.h, securebits.h
@@ -279,7 +280,8 @@ def _end_as(status: int) -> NoReturn:
     """End as the command did."""
     if os.WIFSIGNALED(status):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        if os.WTERMSIG(status) != signal.SIGKILL:  # which has no handler to put back
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
     os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1)
 
@@ -300,12 +302,17 @@ def main() -> NoReturn:
     command, host, isolate = sys.argv[split + 1 :], int(fields["host"][0]), fields["isolate"] == ["yes"]
 
     def ended(number: int, frame: object) -> NoReturn:
+        # Once: a host with threads dies one by one, and each death is told.
+        for word in (signal.SIGTERM, HOST_DIED):
+            signal.signal(word, signal.SIG_IGN)
         _end_descendants()
-        if os.getppid() != host:
+        # Not told by the parent's id: of a host with threads the one that started us may be the first to die.
+        if number == HOST_DIED or os.getppid() != host:
             _remove(fields["folder"][0])
         os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, ended)
+    signal.signal(HOST_DIED, ended)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the host's to answer
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     uid, gid = os.geteuid(), os.getegid()
@@ -316,17 +323,17 @@ def main() -> NoReturn:
             _map_user(uid, gid)
         else:
             _prctl(SUBREAPER, 1)
-        _prctl(PDEATHSIG, signal.SIGTERM)
+        _prctl(PDEATHSIG, HOST_DIED)
     except OSError as error:
         _complain(str(error))
         os._exit(CANNOT_ISOLATE)
     if os.getppid() != host:  # it died before the line above
-        _remove(fields["folder"][0])
-        os._exit(1)
+        ended(HOST_DIED, None)
     child = os.fork()
     if child == 0:
         os.close(reader)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, HOST_DIED):
+            signal.signal(number, signal.SIG_DFL)
         if isolate:
             _first_process(fields, command, writer)
         os.close(writer)

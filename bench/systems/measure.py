@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 
 from adapters.contract import TrialStatus
+from bench.systems import cgroup
 
 BUSY_SHARE = 0.15  # of the machine's cores used by others while a trial ran
 POLL_SECONDS = 0.02
@@ -47,7 +48,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_seconds: float = 1.0
     max_seconds: float = 120.0
     deadline: float = 1800.0  # seconds for loading and every call together
-    memory_gib: float = 0.0  # limit on the process tree's resident memory; 0 = 90% of the machine's
+    memory_gib: float = 0.0  # limit on the process tree's resident memory; 0 = 90% of the machine's or its cgroup's
     timing_only: bool = False  # the result is neither kept nor scored
 
     def __post_init__(self) -> None:
@@ -146,7 +147,8 @@ class TreeUsage:
 
     peak_rss: int = 0  # bytes, summed over the tree
     over_limit: bool = False
-    starved: bool = False  # the machine itself had under 3% of its memory left
+    starved: bool = False  # the machine had under 3% of its memory left, or the kernel ended some process for it
+    oom_killed: bool = False  # the kernel ended a process of our control group
     others_share: float = 0.0  # share of the machine's cores that other processes used meanwhile
 
 
@@ -162,6 +164,7 @@ class TreeWatch:
         self._limit, self._on_limit, self._harness = limit_bytes, on_limit, harness
         self._stop = threading.Event()
         self._cpu: dict[int, float] = {}
+        self._oom_kills = cgroup.oom_kills()
         self._machine_cpu, self._began = _busy_seconds(), time.perf_counter()
         self._thread = threading.Thread(target=self._run, daemon=True, name="memory watch")
         self._thread.start()
@@ -170,6 +173,8 @@ class TreeWatch:
         """End the watch and return what was seen."""
         self._stop.set()
         self._thread.join()
+        group, machine = (now > before for now, before in zip(cgroup.oom_kills(), self._oom_kills, strict=True))
+        self.usage.oom_killed, self.usage.starved = group, self.usage.starved or group or machine
         wall = max(time.perf_counter() - self._began, 1e-6)
         cores = psutil.cpu_count() or 1
         others = _busy_seconds() - self._machine_cpu - sum(self._cpu.values())
@@ -207,8 +212,9 @@ class TreeWatch:
 
 
 def memory_limit_bytes(policy: Policy) -> int:
-    """The limit of `policy` in bytes."""
-    return int(policy.memory_gib * 2**30) if policy.memory_gib else int(0.9 * psutil.virtual_memory().total)
+    """The limit of `policy` in bytes; never more than the machine, or the control group that we are in, has."""
+    room = min(psutil.virtual_memory().total, cgroup.memory_limit() or 2**62)
+    return min(int(policy.memory_gib * 2**30), room) if policy.memory_gib else int(0.9 * room)
 
 
 def _busy_seconds() -> float:

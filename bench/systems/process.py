@@ -241,14 +241,14 @@ class _Worker:
             status, message = "oom", f"more than the limit of {limit / 2**20:.0f} MiB: {peak / 2**20:.0f} MiB seen"
         elif self._timed_out.is_set():
             status, message = "timeout", f"not finished after {self._policy.deadline:.0f} s"
+        elif (code == -signal.SIGKILL and usage.starved) or (usage.oom_killed and failed and failed.status == "crash"):
+            status, message = "oom", "the system ended a process of it because memory ran out"
         elif failed is not None:
             status, message = failed.status, failed.message
         elif done is not None and cold is not None:
             status, message = "ok", ""
         elif done is not None:
             status, message = "invalid_output", "the worker's messages: done without a call seen, a call wanted"
-        elif code == -signal.SIGKILL and usage.starved:
-            status, message = "oom", "killed by the system when the machine's memory ran out"
         else:
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             status, message = "crash", f"the worker was {how}" if code < 0 else f"the worker {how}"

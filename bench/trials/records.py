@@ -72,6 +72,11 @@ class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True
         return hashlib.sha256(msgspec.json.encode(of)).hexdigest()[:24]
 
     @property
+    def ran(self) -> bool:
+        """Whether a worker was started: not for what was made elsewhere, or ruled out or missing beforehand."""
+        return not self.external and (self.isolated or self.status not in ("unsupported", "unavailable"))
+
+    @property
     def timed_only(self) -> bool:
         """Whether there is nothing to score: it was run for the clock alone, or with random weights."""
         return self.policy.timing_only or self.weights == "random"

@@ -21,7 +21,7 @@ from reports.board import Board, Group, Leaderboard, Metric, Row, Standing, orde
 from reports.curves import COSTS, Curve
 from reports.export import group_title, scope_of_claim
 from reports.page.clouds import SCALES, CloudPair, write_clouds
-from reports.page.render import environment, write_assets
+from reports.page.render import dumps, environment, write_assets
 from reports.published import sources
 from reports.ranking import ENOUGH_SCENES, Comparisons
 from reports.schema import AlignmentRow, RunInfo, Tables, TrialRow, TruthCard
@@ -241,7 +241,7 @@ def _write(path: Path, content: str) -> Path:
 
 def _script(name: str, value: Any) -> str:
     """A script file that sets `reconbench.NAME`: data for a page that may not read data files."""
-    return f"window.reconbench=window.reconbench||{{}};reconbench.{name}={json.dumps(value, allow_nan=False)};\n"
+    return f"window.reconbench=window.reconbench||{{}};reconbench.{name}={dumps(value, allow_nan=False)};\n"
 
 
 def _clouds(tables: Tables, page: _Page, written: dict[str, Path]) -> list[CloudPair]:

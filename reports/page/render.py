@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from reports import text
 
@@ -25,10 +27,26 @@ def environment(**shared: Any) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
+    out.policies["json.dumps_function"] = dumps
     out.filters |= {name: getattr(text, name) for name in ("number", "seconds", "size", "count", "kinds")}
-    out.globals |= {"metric_name": text.metric_name} | shared
+    out.globals |= {"metric_name": text.metric_name, "NOT_ISOLATED": text.NOT_ISOLATED} | shared
     return out
+
+
+def dumps(value: Any, **options: Any) -> str:
+    """`value` as JSON; nothing in its texts is hidden."""
+    return json.dumps(_shown(value), **options)
+
+
+def _shown(value: Any) -> Any:
+    """`value`, its texts as `text.shown`; what is markup already has been through here."""
+    if isinstance(value, dict):
+        return {_shown(key): _shown(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(part) for part in value]
+    return text.shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def write_assets(out: Path, *names: str) -> list[Path]:

@@ -24,6 +24,7 @@ QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
 FAILURES = [
     ("raise", "crash", "RuntimeError: something broke"),
     ("segfault", "crash", "killed by SIGSEGV"),
+    ("killed", "crash", "killed by SIGKILL"),
     ("exit", "crash", "ended with exit code 3"),
     ("memory-error", "oom", "no room"),
     ("unsupported", "unsupported", "not these views"),

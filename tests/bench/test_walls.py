@@ -20,10 +20,12 @@ import pytest
 
 from adapters.contract import InputError, Views
 from bench.arrays import read_npz
+from bench.cli import main
 from bench.systems import process, walls
 from bench.systems.cards import Adapter
 from bench.systems.measure import Policy
 from bench.systems.process import LOG_BYTES, run_adapter, stage
+from bench.trials.store import Store
 from data.scene import Scene
 from tests.bench.spies import spy
 
@@ -314,3 +316,41 @@ def _processes_of(adapter: Adapter) -> list[str]:
         if staged in words and running.info["status"] != psutil.STATUS_ZOMBIE:
             commands.append(words)
     return commands
+
+
+def test_a_run_without_walls_says_so(
+    scene_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(walls, "isolated", lambda: False)
+    store = str(tmp_path / "store")
+    run = ["run", "--adapters", "oracle", "--scenes", str(scene_path), "--views", "2", "--store", store]
+    for words in ([*run, "--truth", "exact"], ["report", "--store", store, "--out", str(tmp_path / "out")]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+    captured = capsys.readouterr()
+    assert "not isolated" in captured.out + captured.err
+    (record,) = Store(Path(store)).trials()
+    assert (record.status, record.isolated) == ("ok", False)
+    assert "not isolated" in (tmp_path / "out" / "leaderboard.html").read_text()
+    assert ",False," in (tmp_path / "out" / "scores.csv").read_text()
+
+
+def test_a_token_of_the_environment_is_nowhere(
+    scene_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in the log nor in the record, the CSV or the page, even where the adapter prints all that it has."""
+    monkeypatch.setenv("HF_TOKEN", "hunter2-token")
+    monkeypatch.setenv("CUDA_SECRET", "hunter2-cuda")
+    body = "import os\nprint(dict(os.environ), open('/proc/self/environ').read())\nraise RuntimeError(str(os.environ))"
+    adapter, store = spy(tmp_path / "spy", body), str(tmp_path / "store")
+    run = ["run", "--adapters", str(adapter.folder), "--scenes", str(scene_path), "--views", "2", "--store", store]
+    for words in (run, ["report", "--store", store, "--out", str(tmp_path / "out")]):
+        with pytest.raises(SystemExit):
+            main(words)
+    (record,) = Store(Path(store)).trials()
+    assert record.status == "crash" and "XDG_CACHE_HOME" in record.message
+    written = [path.read_bytes() for folder in (store, tmp_path / "out") for path in Path(folder).rglob("*.*")]
+    assert len(written) > 5 and not [content for content in written if b"hunter2" in content]
+    captured = capfd.readouterr()
+    assert "hunter2" not in captured.out + captured.err

@@ -26,6 +26,8 @@ class Adapter(Reconstructor):
             raise RuntimeError("something broke")
         if self._mode == "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if self._mode == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._mode == "exit":
             os._exit(3)
         if self._mode == "hang":

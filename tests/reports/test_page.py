@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reports.page.clouds import write_clouds
@@ -253,3 +254,23 @@ def test_bad_clouds_are_refused(tmp_path: Path, change: dict[str, np.ndarray], w
     np.savez(tmp_path / "c.npz", **(arrays | change))
     with pytest.raises(TableError, match=words):
         write_clouds("k", "exact", tmp_path / "c.npz", tmp_path, {})
+
+
+def test_what_ran_without_walls_is_said_everywhere(tables: Tables, tmp_path: Path) -> None:
+    write_report(tables, tmp_path / "unknown")
+    key = next(t.key for t in tables.trials if (t.adapter, t.scene, t.views) == ("swiftrecon", "toy", 2))
+    trials = altered(tables.trials, lambda t: True, isolated=lambda t: t.key != key)
+    out = tmp_path / "out"
+    write_report(replace(tables, trials=trials), out)
+    (named,) = (out / "rows").glob("swiftrecon-2-*.html")
+    assert " ".join(read(named).text).count("not isolated") == 1  # beside the trial
+    assert "not isolated" in " ".join(read(out / "leaderboard.html").text)
+    assert not [page for page in (out / "rows").glob("grid3r*.html") if "not isolated" in page.read_text()]
+    board = pd.read_csv(out / "leaderboard.csv")
+    assert board.query("not_isolated_trials > 0")[["system", "views"]].values.tolist() == [["swiftrecon", 2]]
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(scores[~scores["isolated"].astype(bool)]["key"]) == {key}
+    for name in ("leaderboard.md", "leaderboard.tex"):
+        assert sum("not isolated" in line for line in (out / name).read_text().splitlines()) == 1
+    for page in (tmp_path / "unknown").rglob("*.html"):
+        assert "not isolated" not in page.read_text(encoding="utf-8")  # where nothing ran or nothing is known
