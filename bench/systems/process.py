@@ -83,19 +83,21 @@ def run_adapter(
     seed: int = 0,
     policy: Policy | None = None,
     log: Path | None = None,
+    finish_random: bool = False,
 ) -> tuple[Outcome, Reconstruction | None]:
     """Run one adapter once, in a fresh process behind the walls, and return what became of it and its result.
 
     It runs in its own environment, with `weights` "pretrained", "random" or a checkpoint's path; random ones are timed
-    in `infer` alone and give no result. Beside its interpreter and weights it sees nothing of the file system where
-    the system permits (`Outcome.isolated`). The worker never outlives this call. Failures of the adapter are outcomes,
-    not exceptions; `log` receives its output, or the first and last parts of it."""
+    in `infer` alone and give no result unless `finish_random` asks for it. Beside its interpreter and weights it sees
+    nothing of the file system where the system permits (`Outcome.isolated`). The worker never outlives this call.
+    Failures of the adapter are outcomes, not exceptions; `log` receives its output, or the first and last parts of
+    it."""
     policy = policy or Policy()
     try:
         python, given = environments.find(adapter).python, resolve(adapter, weights)
     except Unavailable as error:
         return Outcome(status="unavailable", message=str(error)), None
-    infer_only = given.load == RANDOM
+    infer_only = given.load == RANDOM and not finish_random
     with walls.work_folder() as folder:
         work = folder / "work"
         work.mkdir()

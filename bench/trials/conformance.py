@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from adapters.contract import InputError, Reconstruction
 from bench.systems.cards import Adapter
-from bench.systems.measure import Policy
+from bench.systems.measure import Outcome, Policy
 from bench.systems.process import run_adapter
-from bench.systems.weights import PRETRAINED
+from bench.systems.weights import PRETRAINED, RANDOM
 from bench.trials.plan import Trial, read_truth, view_order
 from bench.trials.plausible import plausibility
 from bench.trials.suite import Contestant
@@ -68,7 +68,8 @@ def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu", weights: 
     yield _reprojection(result)
     yield _frame(result, trial)
     if card.weights is not None:
-        yield _sense(result, trial, adapter)
+        random = functools.partial(run, weights=RANDOM, finish_random=True) if weights != RANDOM else None
+        yield _sense(result, trial, adapter, random)
     if not card.deterministic:
         yield Check("deterministic", "skip", "the card says it is not")
         return
@@ -112,8 +113,15 @@ def _frame(result: Reconstruction, trial: Trial) -> Check:
     return Check(name, "pass")
 
 
-def _sense(result: Reconstruction, trial: Trial, adapter: Adapter) -> Check:
-    """Of a network with weights: catches wrong ones, and inputs that are not what it was trained on."""
+def _sense(
+    result: Reconstruction,
+    trial: Trial,
+    adapter: Adapter,
+    run_random: Callable[[], tuple[Outcome, Reconstruction | None]] | None,
+) -> Check:
+    """Of a network with weights: catches wrong ones, and inputs that are not what it was trained on.
+
+    It must keep fixed bounds, and beat itself with random weights (`run_random`)."""
     name = "answers make sense"
     truth = read_truth(trial.scene, trial.truth)
     if any(view not in truth.view_names for view in trial.views):
@@ -121,17 +129,26 @@ def _sense(result: Reconstruction, trial: Trial, adapter: Adapter) -> Check:
     judged = plausibility(result, truth, trial.views)
     if not str(judged):
         return Check(name, "skip", "needs cameras, or pixels and true depth")
-    if not judged.faults:
-        return Check(name, "pass", str(judged))
+    faults = judged.faults
+    beaten = ""
+    if not faults and run_random is not None:
+        outcome, untrained = run_random()
+        if untrained is None:
+            beaten = f"; with random weights it gives no answer to compare with ({outcome.status})"
+        else:
+            chance = plausibility(untrained, truth, trial.views)
+            beaten = f"; with random weights {chance}"
+            if not judged.beats(chance):
+                faults = [f"{judged}, which random weights reach as well: {chance}"]
+    if not faults:
+        return Check(name, "pass", f"{judged}{beaten}")
     causes = (
         "--device cpu (precision)",
         f"`reconbench adapters fetch {adapter.argument}` (weights of another version)",
         f"`reconbench adapters remove {adapter.argument}` and install (packages of another version)",
     )
-    faults = "; ".join(judged.faults)
-    return Check(
-        name, "fail", f"installed, but its answers are no better than chance: {faults}. Try {', '.join(causes)}"
-    )
+    why = "; ".join(faults)
+    return Check(name, "fail", f"installed, but its answers are no better than chance: {why}. Try {', '.join(causes)}")
 
 
 def _equal(a: Reconstruction, b: Reconstruction) -> bool:

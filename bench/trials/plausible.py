@@ -30,14 +30,19 @@ class Plausibility:
     @property
     def faults(self) -> list[str]:
         """The bounds not met, in words."""
-        told = []
+        broken = []
         if self.rotation is not None and not self.rotation <= ROTATION_DEGREES:
-            told.append(f"cameras are {self.rotation:.0f} degrees off, at most {ROTATION_DEGREES:.0f} wanted")
+            broken.append(f"cameras are {self.rotation:.0f} degrees off, at most {ROTATION_DEGREES:.0f} wanted")
         if self.fscore is not None and not self.fscore >= FSCORE:
-            told.append(f"F@{THRESHOLD:.0%} is {self.fscore:.2f}, at least {FSCORE} wanted")
+            broken.append(f"F@{THRESHOLD:.0%} is {self.fscore:.2f}, at least {FSCORE} wanted")
         if self.confidence is not None and not self.confidence <= CONFIDENCE_RANKS:
-            told.append(f"its confidence says nothing of its errors (rank correlation {self.confidence:+.2f})")
-        return told
+            broken.append(f"its confidence says nothing of its errors (rank correlation {self.confidence:+.2f})")
+        return broken
+
+    def beats(self, random: Plausibility) -> bool:
+        """Whether all that both measure is better than what the same network answers with `random` weights."""
+        pairs = [(random.rotation, self.rotation), (self.fscore, random.fscore)]
+        return all(more > less for more, less in pairs if more is not None and less is not None)
 
     def __str__(self) -> str:
         parts = {
