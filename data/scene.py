@@ -7,7 +7,8 @@ truth/KIND/truth.json           `TruthFile`; KIND is exact, colmap or scan
 truth/KIND/cameras.json         list of `CameraFile`: views without a pose are absent
 truth/KIND/points.npz           optional: points (M, 3) f32, normals (M, 3) f32, colors (M, 3) u8
 truth/KIND/knowledge.npz        optional: where the truth can judge, see `metrics.scoring.truth.Knowledge`: trusted (M,)
-                                bool, free (N,) uint8, packed bits of `shape` (3,), low (3,), edge and error f64
+                                bool, free (X/2, Y/2, Z/2) uint8, a bit for each of 2 x 2 x 2 voxels, their number
+                                `shape` (3,), low (3,), edge and error f64
 truth/KIND/mesh.ply             optional: the exact surface
 truth/KIND/depth/NAME.png       optional: z-depth, uint16 in units of `depth_unit`, 0 = none
 truth/colmap-mesh.ply           optional: a mesh of the COLMAP truth to look at; nothing is scored with it
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -191,7 +191,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
     masks = [known[camera.view].mask for camera in cameras]
     return Truth(
         kind=file.kind,
-        id=truth_id(folder),
+        id=truth_id(folder, scene),
         made_by=tuple(file.made_by),
         points=points,
         normals=normals,
@@ -213,12 +213,13 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
     )
 
 
-def truth_id(folder: Path) -> str:
-    """Hash of every file of a truth folder and of its scene's masks: 16 hex digits."""
-    scene = folder.parent.parent
-    masks = [scene / view.mask for view in Scene.open(scene).file.views if view.mask is not None]
-    files = [(str(path.relative_to(scene)), path) for path in folder.rglob("*") if path.is_file()]
-    files += [(str(path.relative_to(scene)), path) for path in masks if path.is_file()]
+def truth_id(folder: Path, scene: Scene | None = None) -> str:
+    """Hash of every file of a truth folder and of its scene's masks: 16 hex digits. `scene` is given where the folder
+    does not lie in it, as while it is made."""
+    scene = scene or Scene.open(folder.parent.parent)
+    masks = [view.mask for view in scene.file.views if view.mask is not None]
+    files = [(str(path.relative_to(folder.parent.parent)), path) for path in folder.rglob("*") if path.is_file()]
+    files += [(mask, scene.path / mask) for mask in masks if (scene.path / mask).is_file()]
     states = ((name, path, path.stat()) for name, path in sorted(files))
     return _hash_files(tuple((name, path, state.st_size, state.st_mtime_ns) for name, path, state in states))
 
@@ -257,7 +258,7 @@ def write_truth(
         np.savez_compressed(
             folder / "knowledge.npz",
             trusted=knowledge.trusted,
-            free=np.packbits(knowledge.free),
+            free=_blocks(knowledge.free),
             shape=np.array(knowledge.free.shape),
             low=knowledge.low,
             edge=np.float64(knowledge.edge),
@@ -272,15 +273,31 @@ def write_truth(
     return folder
 
 
+def _blocks(voxels: Bools) -> U8:
+    """(X, Y, Z) bool as bytes of 2 x 2 x 2 voxels each, which deflate to two thirds of what rows of eight do."""
+    padded = np.pad(voxels, [(0, n % 2) for n in voxels.shape])
+    x, y, z = (n // 2 for n in padded.shape)
+    blocks = padded.reshape(x, 2, y, 2, z, 2).transpose(0, 2, 4, 1, 3, 5).reshape(x, y, z, 8)
+    return np.packbits(blocks, axis=-1)[..., 0]
+
+
+def _voxels(blocks: U8, shape: tuple[int, int, int]) -> Bools:
+    """What `_blocks` was made of, `shape` voxels; raises ValueError where that is not the size of `blocks`."""
+    x, y, z = ((n + 1) // 2 for n in shape)
+    bits = np.unpackbits(blocks.reshape(x, y, z, 1), axis=-1).reshape(x, y, z, 2, 2, 2)
+    whole = bits.transpose(0, 3, 1, 4, 2, 5).reshape(2 * x, 2 * y, 2 * z)
+    return whole[: shape[0], : shape[1], : shape[2]].astype(np.bool_)
+
+
 def _read_knowledge(path: Path, points: int) -> Knowledge | None:
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            shape = tuple(int(n) for n in arrays["shape"])
+            x, y, z = (int(n) for n in arrays["shape"])
             known = Knowledge(
                 trusted=arrays["trusted"].astype(np.bool_),
-                free=np.unpackbits(arrays["free"], count=math.prod(shape)).astype(np.bool_).reshape(shape),
+                free=_voxels(arrays["free"], (x, y, z)),
                 low=arrays["low"].astype(np.float64),
                 edge=float(arrays["edge"]),
                 error=float(arrays["error"]),

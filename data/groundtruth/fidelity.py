@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 from scipy.stats import kendalltau
 
@@ -14,11 +15,12 @@ from adapters.contract import F64, Bools, Reconstruction
 from data.groundtruth.quality import Fidelity
 from metrics.scoring.prepared import PreparedTruth, ScoringError
 from metrics.scoring.protocol import load_protocol
-from metrics.scoring.score import score
+from metrics.scoring.score import Value, score
 from metrics.scoring.truth import Truth
 
 PROTOCOL = "object-v1"
 POINTS = 100_000  # of the exact surface that the predictions are made of
+HULL_EDGE = 0.0075  # share of the diameter, of a voxel of the visual hulls
 PATCHES = 60  # into which the surface is cut before some are taken away
 
 
@@ -40,7 +42,8 @@ def rank_fidelity(exact: Truth, measured: Truth) -> Fidelity | None:
         judge = prepared(measured)
     except ScoringError:
         return None
-    found = list(readings(prepared(exact), judge))
+    surface = prepared(exact)
+    found = [reading(name, points, surface, judge) for name, points in graded(surface)]
     known = judge.judge.known if judge.judge is not None else None
     return Fidelity(
         tau=round(rank_tau(found), 4),
@@ -56,22 +59,24 @@ def prepared(truth: Truth) -> PreparedTruth:
     return PreparedTruth.of(truth, msgspec.structs.replace(load_protocol(PROTOCOL), emd_draws=0, draws=2))
 
 
-def readings(exact: PreparedTruth, measured: PreparedTruth, more: Iterable[tuple[str, F64]] = ()) -> Iterator[Reading]:
-    """Every graded prediction, the exact surface first, and `more` of them, under both truths."""
-    for name, points in (*graded(exact), *more):
-        cloud = Reconstruction(points=points.astype(np.float32), frame="world", scale="metric")
-        one, other = (
-            score(cloud, truth, (), scope="scene", posed=True, brief=True).values for truth in (exact, measured)
-        )
-        value = other["fscore@1%"]
-        yield Reading(
-            name,
-            one["fscore@1%"].value or 0.0,
-            value.value or 0.0,
-            (value.least or 0.0, 1.0 if value.most is None else value.most),
-            1.0 if value.judged is None else value.judged,
-            other["accuracy"].value or 0.0,
-        )
+def reading(name: str, points: F64, exact: PreparedTruth, measured: PreparedTruth) -> Reading:
+    """What a cloud (M, 3) in the truths' frame reads under both."""
+    one, other = scored(points, exact)["fscore@1%"], scored(points, measured)
+    value = other["fscore@1%"]
+    return Reading(
+        name,
+        one.value or 0.0,
+        value.value or 0.0,
+        (value.least or 0.0, 1.0 if value.most is None else value.most),
+        1.0 if value.judged is None else value.judged,
+        other["accuracy"].value or 0.0,
+    )
+
+
+def scored(points: F64, truth: PreparedTruth) -> dict[str, Value]:
+    """The scores of a cloud (M, 3) in the truth's frame."""
+    cloud = Reconstruction(points=points.astype(np.float32), frame="world", scale="metric")
+    return score(cloud, truth, (), scope="scene", posed=True, brief=True).values
 
 
 def rank_tau(found: list[Reading]) -> float:
@@ -103,6 +108,9 @@ def graded(exact: PreparedTruth) -> Iterator[tuple[str, F64]]:
     yield "inner 30%", np.concatenate([p, _displaced(p, n, 0.43, (-0.1, -0.015), unit)])
     yield "one view", exact.points[exact.seen[0]].astype(np.float64)
     yield "two views", exact.points[exact.seen[[0, len(exact.seen) // 2]].any(axis=0)].astype(np.float64)
+    if truth.masks is not None:
+        for count in (8, 24):
+            yield f"hull of {count} views", _hull(truth, count)
     part = p[_patches(p, 0.2, 77)]
     part = part + np.random.default_rng(5).normal(0, 0.005 * unit, part.shape)
     yield "mixture", _floating(part, truth, 0.1, 9)
@@ -117,11 +125,30 @@ def _patches(points: F64, share: float, seed: int) -> Bools:
     return np.asarray(~np.isin(cell, order[: np.searchsorted(held, share * len(points)) + 1]))
 
 
+def _hull(truth: Truth, count: int) -> F64:
+    """(M, 3) the outermost voxels of what the masks of `count` views, spread over the truth's, leave."""
+    low, high = _extent(truth)
+    edge = HULL_EDGE * truth.diameter
+    solid = np.ones(np.ceil((high - low) / edge).astype(np.int64), np.bool_)
+    centres = low + edge * (np.argwhere(solid) + 0.5)
+    for view in np.unique(np.linspace(0, len(truth.cameras), count, endpoint=False).astype(np.int64)):
+        left = np.flatnonzero(solid.ravel())
+        pixel, _ = truth.cameras.project(view, centres[left])
+        column, row = np.clip(np.floor(pixel).astype(np.int64), 0, truth.sizes[view] - 1).T
+        solid.ravel()[left[~(truth.masks or ())[view][row, column]]] = False
+    return centres[(solid & ~binary_erosion(solid)).ravel()]
+
+
+def _extent(truth: Truth) -> tuple[F64, F64]:
+    """The corners of the truth's crop, or of its points."""
+    if truth.crop is not None:
+        return np.array(truth.crop.low), np.array(truth.crop.high)
+    return truth.points.min(axis=0).astype(np.float64), truth.points.max(axis=0).astype(np.float64)
+
+
 def _floating(points: F64, truth: Truth, share: float, seed: int) -> F64:
     """`points` with so many others, uniform in the truth's crop, that they are the `share` of all."""
-    low, high = (
-        (truth.crop.low, truth.crop.high) if truth.crop else (truth.points.min(axis=0), truth.points.max(axis=0))
-    )
+    low, high = _extent(truth)
     count = round(share / (1 - share) * len(points))
     return np.concatenate([points, np.random.default_rng(seed).uniform(low, high, (count, 3))])
 

@@ -32,6 +32,8 @@ SLACK = 0.0125  # between the bounds at most, for a point in free space to be be
 SOLID = 0.025  # the object is taken to be at least so thick behind trusted surface
 ABOVE, BELOW = 0.8, 0.95  # cosine: what lies over or under a trusted point, not beside the end of a trusted patch
 CROWD, SPARE = 1.0, 0.5  # times the surface that is not known, and that is known: as many unknown points are believed
+BESIDE = 2.0  # thresholds: so far over trusted surface, or from it, a point is a poor attempt at it, not another thing
+CROSSINGS = 2  # surfaces that a ray through the object meets
 MISJUDGED = 0.1  # share of what is judged that the bounds allow to be judged wrongly: trusted points err too
 DECIDED_AT = 0.01  # the threshold at which points are told apart where a metric has none
 CELL = 0.01  # edge of the cells in which the images are compared with what a cloud covers
@@ -139,7 +141,7 @@ class Evidence:
         doubt = min(self.error, DOUBT * threshold)
         right = self.upper <= threshold - doubt
         far = ~right & (self.lower > threshold)
-        above = self.free & (self.height >= ABOVE * self.upper) & (self.upper - self.lower <= SLACK)
+        above = self.free & self.above & (self.upper - self.lower <= SLACK)
         below = ~self.free & (self.height <= -BELOW * self.upper) & (self.upper <= SOLID)
         near = ~right & ~far & (self.upper > threshold + doubt) & (above | below)
         return right, far, near
@@ -150,26 +152,31 @@ class Evidence:
         right, far, near = self.verdicts(threshold)
         doubt = min(self.error, DOUBT * threshold)
         crowded = self._crowded(right | far | near)
+        over = far & self.above & (self.upper <= BESIDE * threshold)
         reach = self.reach
         if rows is not None:
-            right, far, near = right[rows], far[rows], near[rows]
+            right, far, near, over = right[rows], far[rows], near[rows], over[rows]
         if asked is not None:
             reach = reach[asked]
         rights, fars, nears = float(right.mean()), float(far.mean()), float(near.mean())
-        judged = rights + nears
-        rate = rights / judged if judged > 0 else 0.0
-        precision = max(1 - fars - crowded, 0.0) * rate
+        overs = float(over.mean())
+        beside = rights + nears + overs
+        rate = rights / beside if beside > 0 else 0.0
+        # Both tell how much of the unknown is wrong: by what lies beside trusted surface, and by how much there is.
+        precision = max(min((1 - fars + overs) * rate, 1 - fars - crowded), 0.0)
 
         reached, missed = float((reach <= threshold - doubt).mean()), float((reach > threshold + doubt).mean())
         recall = reached / (reached + missed) if reached + missed > 0 else 0.0
         fewest, most = max(reached - MISJUDGED, 0.0), min(1 - missed + MISJUDGED, 1.0)
         if self.known is not None:
-            on_known, on_unknown = self.covered
-            # Unknown surface is taken to be reached as often as known surface, where either is covered.
-            elsewhere = on_unknown * min(1.0, recall / max(on_known, 1e-9))
-            recall = self.known * recall + (1 - self.known) * elsewhere
-            fewest, most = self.known * fewest, self.known * most + (1 - self.known) * on_unknown
-        slip = MISJUDGED * judged
+            k, (on_known, on_unknown) = self.known, self.covered
+            fewest, most = k * fewest, k * most + (1 - k) * on_unknown
+            # A ray meets surface going in and coming out: a pixel stays empty where both are missing.
+            there = 1 - (1 - (k * on_known + (1 - k) * on_unknown)) ** (1 / CROSSINGS)
+            off = float(((reach > threshold + doubt) & (reach <= BESIDE * threshold)).mean())
+            estimate = there * reached / (reached + off) if reached + off > 0 else 0.0
+            recall = min(max(estimate, k * recall), k * recall + 1 - k, most)
+        slip = MISJUDGED * (rights + nears + fars)
         worst, best = max(rights - slip, 0.0), min(1 - fars - nears + slip, 1.0)
         return Shares(
             precision,
@@ -177,7 +184,7 @@ class Evidence:
             _harmonic(precision, recall),
             (worst, fewest, _harmonic(worst, fewest)),
             (best, most, _harmonic(best, most)),
-            judged + fars,
+            rights + nears + fars,
         )
 
     def _crowded(self, decided: Bools) -> float:
@@ -187,6 +194,11 @@ class Evidence:
         room = len(self.reach) * (CROWD * (1 - self.known) / self.known + SPARE)
         deep = int((~decided & (self.upper > SOLID)).sum())
         return max(deep - room, 0.0) / len(decided)
+
+    @cached_property
+    def above(self) -> Bools:
+        """(M,) over the nearest trusted point, not beside the end of its patch."""
+        return np.asarray(self.height >= ABOVE * self.upper)
 
     @cached_property
     def decided(self) -> Bools:

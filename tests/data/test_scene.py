@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from adapters.contract import InputError
-from data.scene import Scene, truth_id
+from data.scene import Scene, read_truth, truth_id
 from metrics.scoring.truth import diameter
 
 
@@ -76,6 +76,13 @@ def test_the_truths_id_is_that_of_its_files(copy: Path) -> None:
     assert truth_id(folder) == before
     (folder / "truth.json").write_text((folder / "truth.json").read_text() + "\n")
     assert truth_id(folder) != before
+
+
+def test_a_truth_is_read_from_where_it_is_made(copy: Path, tmp_path: Path) -> None:
+    folder = copy / "truth" / "exact"
+    staged = tmp_path / "stage" / "truth" / "exact"  # beside it no scene.json, as where a truth is made in place
+    shutil.copytree(folder, staged)
+    assert read_truth(Scene.open(copy), staged).id == truth_id(folder)
 
 
 def test_the_diameter_is_invariant_to_rotation_and_robust_to_a_few_outliers() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from adapters.contract import Reconstruction
 from data.scene import Scene
-from metrics.scoring.knowledge import Judge
+from metrics.scoring.knowledge import Evidence, Judge
 from metrics.scoring.prepared import PreparedTruth
 from metrics.scoring.protocol import load_protocol
 from metrics.scoring.score import Score, Value, score
@@ -206,3 +206,28 @@ def test_the_bounds_widen_with_what_is_unknown(exact: Truth, measured: Truth, pr
     assert value.least is not None and other.least is not None and other.value is not None
     assert other.least < value.least - 0.1
     assert other.value > 0.9
+
+
+@pytest.mark.parametrize(
+    ("known", "covered", "recall"),
+    [
+        (0.2, (0.75, 0.75), 0.5),  # half of what a ray crosses is there
+        (0.9, (0.75, 0.75), 0.54),  # trusted surface is reached in six of ten places: at least 0.9 of that
+        (0.2, (1.0, 1.0), 0.92),  # what is not known may be there altogether
+    ],
+)
+def test_recall_is_read_off_the_images_within_what_trusted_surface_allows(
+    known: float, covered: tuple[float, float], recall: float
+) -> None:
+    none, on = np.zeros(10, np.bool_), np.zeros(10)
+    reach = np.where(np.arange(10) < 6, 0.0, 0.1)  # what is absent, not beside
+    evidence = Evidence(on, on, on, none, reach, covered, error=0.0, known=known)
+    assert evidence.shares(0.01).recall == pytest.approx(recall, abs=1e-9)
+
+
+def test_unknown_points_are_right_as_often_as_those_over_trusted_surface() -> None:
+    upper = np.array([0.0, 0.0, 0.015, 0.04, 0.04, 0.04])  # two right, one over the surface, one far off, two unknown
+    lower = np.array([0.0, 0.0, 0.012, 0.03, 0.0, 0.0])
+    free = lower > 0
+    evidence = Evidence(lower, upper, upper, free, np.zeros(4), (1.0, 1.0), error=0.0, known=None)
+    assert evidence.shares(0.01).precision == pytest.approx((6 - 1) / 6 * 2 / 3)
