@@ -19,7 +19,8 @@ def report(
     out: Annotated[Path, Parameter(help="the folder to write the report to")] = REPORT,
     protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
     truth: Annotated[
-        Truth | None, Parameter(help="the truth to rank under; default: what most scenes have, the exact one first")
+        Truth | None,
+        Parameter(help="the truth to rank under; default: what ranks most systems, the exact one first"),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,

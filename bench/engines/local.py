@@ -153,6 +153,7 @@ def _run_one(trial: Trial, key: str, store: Store, keep_points: int | None) -> T
         scene_path=str(trial.scene.path.resolve()),
         inputs_hash=trial.inputs_hash,
         views=list(trial.views),
+        order=trial.order,
         targets=list(trial.targets),
         seed=trial.seed,
         device=trial.device,

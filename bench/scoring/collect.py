@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def make_tables(
     only: Collection[str] | None = None,
 ) -> Tables:
     """Every table of a report on `store` under one protocol, ranked under `truth`; without one, under the truth that
-    most scenes have, the exact one first: nothing is kin to it, so that it ranks most systems. Reads only: what was not
+    ranks most systems of one table, the exact one first. Reads only: what was not
     scored yet under this protocol is named in `RunInfo.not_scored`; `score_trial` and `sweep` score it.
 
     Of trials that differ only in code, environment or policy the newest stands; `only` names the keys of the trials to
@@ -62,11 +62,9 @@ def make_tables(
         raise InputError(f"{store.path}: no finished trial seen, `reconbench run --store {store.path}` makes some")
     scenes = _open_scenes(records)
     wanted = load_protocol(protocol)
-    having = Counter(kind for scene in scenes.values() for kind in scene.truth_kinds)
-    commonest: TruthKind = max(TRUTHS, key=having.__getitem__)
-    under = commonest if truth is None else truth
     stored_trials = [_stored(store, record, scenes.get(record.scene_path), wanted) for record in records]
     scores = [(record, score) for record, stored in zip(records, stored_trials, strict=True) for score in stored.scores]
+    under = _ranks_most(scores, scenes.values(), wanted.rank_metric) if truth is None else truth
     swept = [pair for stored in stored_trials for pair in stored.swept.get(under, ())]
     if all(variant.protocol is wanted for variant, _ in swept):
         swept = []  # the ranked choice alone is no sweep
@@ -140,6 +138,27 @@ def _stored(store: Store, record: TrialRecord, scene: Scene | None, protocol: Pr
         if len(whole) == len(pairs):
             out.swept[kind] = whole
     return replace(out, missing=missing)
+
+
+def _ranks_most(scores: Sequence[tuple[TrialRecord, ScoreRecord]], scenes: Collection[Scene], metric: str) -> TruthKind:
+    """The truth under which one table ranks most systems; where they rank alike, the one that most scenes have.
+
+    References, kin of the truth and systems that were given the cameras of another truth are not ranked."""
+    ranked: dict[TruthKind, dict[tuple[str, str], set[str]]] = {kind: defaultdict(set) for kind in TRUTHS}
+    barred: set[tuple[TruthKind, str]] = set()
+    for record, score in scores:
+        kin = {record.adapter, *record.card.kin} & {*score.truth_made_by}
+        if kin or record.cameras_of not in (None, score.truth) or record.card.reference or record.external:
+            barred.add((score.truth, record.system))
+        elif any(value.metric == metric and value.status == "ok" for value in score.values):
+            ranked[score.truth][record.inputs, record.card.scope].add(record.system)
+    having = Counter(kind for scene in scenes for kind in scene.truth_kinds)
+
+    def most(kind: TruthKind) -> tuple[int, int]:
+        tables = (sum((kind, system) not in barred for system in own) for own in ranked[kind].values())
+        return max(tables, default=0), having[kind]
+
+    return max(TRUTHS, key=most)
 
 
 def _left_out_rows(records: list[TrialRecord], runs: list[RunRecord]) -> Iterator[LeftOutRow]:

@@ -11,6 +11,7 @@ import msgspec
 from adapters.contract import ScoreStatus, TruthKind
 from bench.systems.cards import Card, Options
 from bench.systems.measure import Hardware, Outcome, Policy
+from data.subsets import Order
 
 FORMAT = 1
 
@@ -41,6 +42,7 @@ class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True
     scene_path: str
     inputs_hash: str  # of the files and arrays that the worker was given
     views: list[str]
+    order: Order = "spread"  # by which the views of a count were taken
     targets: list[str] = msgspec.field(default_factory=list)  # views held back, whose cameras were given to be rendered
     seed: int
     device: str

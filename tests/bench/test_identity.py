@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from adapters.contract import Reconstruction
-from bench.scoring.collect import make_tables, newest
+from bench.scoring.collect import _ranks_most, make_tables, newest
 from bench.systems import measure
-from bench.systems.cards import Adapter, get_adapter
+from bench.systems.cards import Adapter, Card, get_adapter
 from bench.systems.environments import Interpreter, Package
 from bench.systems.measure import Hardware, Policy
 from bench.systems.process import stage
 from bench.trials import plan as planning
 from bench.trials.plan import Trial, plan
-from bench.trials.records import LeftOut, RunRecord, ScoreRecord, TrialRecord
+from bench.trials.records import LeftOut, RunRecord, ScoredValue, ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from bench.trials.suite import Contestant, Suite
 from data.scene import Scene, truth_id
@@ -305,6 +305,29 @@ def test_a_report_keeps_machines_and_clouds_apart_and_what_was_missing_gives_way
         for name, file, of in (("x", "mesh", "a"), ("y", "mesh", "b"), ("v", "mesh", "b"), ("z", "other", "c"))
     ]
     assert sorted(record.system for record in newest(clouds)) == ["mesh v12345", "mesh x12345", "mesh y12345", "other"]
+
+
+def test_a_report_ranks_under_the_truth_that_ranks_most_systems(scene: Scene) -> None:
+    record = record_of(oracle(scene), measure.hardware())
+    plain = msgspec.structs.replace(record.card, reference=False, kin=[])
+    kin = msgspec.structs.replace(plain, kin=["colmap"])
+    good = ScoredValue("emd", "%", "lower", "ok", 1.0)
+
+    def opening(systems: dict[str, tuple[Card, str]]) -> str:
+        """The truth, where each system has a card and the truths that it was scored against."""
+        pairs = []
+        for name, (card, truths) in systems.items():
+            mine = msgspec.structs.replace(record, adapter=name, card=card)
+            for truth in truths.split():
+                made_by = ["colmap"] if truth == "colmap" else []
+                changes = {"truth": truth, "truth_made_by": made_by, "values": [good]}
+                pairs.append((mine, msgspec.structs.replace(score_of(mine), **changes)))
+        return _ranks_most(pairs, [scene], "emd")
+
+    assert opening({"a": (plain, "exact colmap"), "b": (plain, "colmap")}) == "colmap"
+    assert opening({"a": (plain, "exact colmap"), "b": (kin, "colmap")}) == "exact"
+    assert opening({"a": (plain, "exact colmap"), "b": (plain, "exact colmap")}) == "exact"
+    assert opening({}) == "exact", "what the scene has"
 
 
 def test_what_was_left_out_is_told_by_system_inputs_and_the_newest_knowledge(scene: Scene, tmp_path: Path) -> None:

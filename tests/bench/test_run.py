@@ -124,6 +124,12 @@ def test_a_suite_chooses_the_order_of_views(scene: Scene) -> None:
     assert near == tuple(sorted(view_order(scene, 0, "overlap")[:2])) != spread
 
 
+def test_a_record_says_in_which_order_views_were_taken(scene: Scene, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    run_plan(plan(suite(views=(2,), order="overlap"), [scene])[:1], store, protocol="object-v1", truth="exact")
+    assert [record.order for record in store.trials()] == ["overlap"]
+
+
 def test_a_second_run_repeats_nothing(undisturbed: Store, scene: Scene) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.path.rglob("*.json") if "runs" not in path.parts}
     run(suite(), scene, undisturbed)
