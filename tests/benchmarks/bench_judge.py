@@ -93,13 +93,14 @@ class Fidelity:
         found = [reading(name, points, exact, colmap) for name, points in clouds]
         start = time.process_time()
         scored(clouds[0][1], colmap)
+        seconds = time.process_time() - start
         return Fidelity(
             scene.name,
             found,
             [scored(points, bare)["fscore@1%"].value or 0.0 for _, points in clouds],
             colmap.judge.known,
             float(100 * exact.distance(colmap.judge.surface).mean() / truth.diameter),
-            time.process_time() - start,
+            seconds,
         )
 
     def row(self, part: str) -> str:
