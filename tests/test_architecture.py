@@ -20,7 +20,13 @@ MAY_IMPORT = {
     "adapters.systems": {"adapters.contract", "adapters.shared"},
     "metrics": {"adapters.contract"},
     "metrics.kernels": {"adapters.contract"},
-    "data": {"adapters.contract", "adapters.shared.stereo", "adapters.shared.sfm", "metrics"},
+    "data": {
+        "adapters.contract",
+        "adapters.shared.stereo",
+        "adapters.shared.sfm",
+        "adapters.shared.surface",
+        "metrics",
+    },
     "reports": {"adapters.contract"},
     "bench": {"adapters", "metrics", "data", "reports"},
 }
@@ -38,6 +44,7 @@ FLOORS = {
         ("bench.engines",),
         ("bench.gate",),
         ("bench.cli",),
+        ("bench.training",),  # nothing imports it
     ),
 }
 # Third-party packages of shared modules that run in a system's own, perhaps old, environment.
@@ -50,7 +57,7 @@ NEEDS_OF_SHARED = {
     "torchvision": {"torch"},
 }
 # Shared modules that need Reconbench's own environment.
-OF_THE_CORE = ("mvs", "sfm", "stereo")
+OF_THE_CORE = ("functional", "latent", "mvs", "sfm", "stereo", "surface")
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,19 @@ from data.images import list_images, read_image
 from data.scene import Scene, SceneFile, ViewFile
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded"
+OBJECTS = "objects"  # the folder of the embedded single objects, apart from the scenes
 
 
-def embedded_scenes() -> dict[str, Path]:
-    """Every scene that ships with Reconbench, by folder name."""
-    return {path.parent.name: path.parent for path in sorted(EMBEDDED.glob("*/scene.json"))}
+def embedded_scenes(group: str = "") -> dict[str, Path]:
+    """Every scene that ships with Reconbench, by folder name; those of a `group` (objects) as GROUP/NAME."""
+    paths = sorted((EMBEDDED / group).glob("*/scene.json"))
+    return {path.parent.relative_to(EMBEDDED).as_posix(): path.parent for path in paths}
 
 
 def get_scene(name: str) -> Scene:
     """The embedded scene called `name`, or the Scene directory `name`; InputError with near names otherwise."""
-    embedded = embedded_scenes()
+    group = name.rpartition("/")[0]
+    embedded = embedded_scenes() | (embedded_scenes(group) if group == OBJECTS else {})
     if name in embedded:
         return Scene.open(embedded[name])
     if Path(name).is_dir():
@@ -31,10 +34,11 @@ def get_scene(name: str) -> Scene:
 
 
 def get_scenes(names: Sequence[str]) -> list[Scene]:
-    """As `get_scene`, for many; "*" stands for every embedded scene."""
+    """As `get_scene`, for many; "*" stands for every embedded scene, "objects/*" for every embedded object."""
     wanted: dict[str, None] = {}
     for name in names:
-        wanted.update(dict.fromkeys(embedded_scenes()) if name == "*" else {name: None})
+        group = {"*": "", f"{OBJECTS}/*": OBJECTS}.get(name)
+        wanted.update({name: None} if group is None else dict.fromkeys(embedded_scenes(group)))
     if not wanted:
         raise InputError("scenes: none named, an embedded scene or a Scene directory wanted")
     return [get_scene(name) for name in wanted]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import point_cloud_utils as pcu
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from scipy.optimize import linprog
 
 from adapters.contract import F32, F64, U8, Bools, Cameras, Mesh, Reconstruction, Reconstructor, Unsupported, Views
+from adapters.shared.surface import isosurface
 
-# Corners of a grid cell in the order that marching cubes wants them.
-CELL = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
 BORDER = 2  # grid steps of empty space kept around the hull
 
 
@@ -73,7 +71,9 @@ class Adapter(Reconstructor):
         low, high = box
         step = float((high - low).max()) / self._resolution
         field, origin = carve(silhouettes, inputs.cameras, far, low, high, step)
-        vertices, faces = surface(field, origin, step)
+        vertices, faces = isosurface(field, origin, step)
+        if len(faces) == 0:
+            raise Unsupported("the silhouettes of the given views share no volume")
         colors = paint(vertices, faces, inputs.images, inputs.cameras, step)
         points = vertices.astype(np.float32)
         return Reconstruction(
@@ -152,31 +152,6 @@ def carve(
         field[alive] = np.minimum(np.minimum(field[alive], distance), far[index] - depth)
         alive = alive[field[alive] > -2 * step]
     return np.clip(field, -3 * step, 3 * step).reshape(shape), origin
-
-
-def surface(field: NDArray[np.float32], origin: F64, step: float) -> tuple[F64, NDArray[np.int32]]:
-    """Vertices (V, 3) float64 and faces (F, 3) int32, counter-clockwise seen from outside, where `field` is zero."""
-    field = np.where(field == 0, np.float32(1e-6 * step), field)  # a grid point on the surface gives slivers
-    border = np.ones(field.shape, np.bool_)
-    border[1:-1, 1:-1, 1:-1] = False
-    field = np.where(border, np.minimum(field, -step), field)  # closed at the box
-    inside = field > 0
-    n = np.array(field.shape) - 1
-    corners = [inside[i : n[0] + i, j : n[1] + j, k : n[2] + k] for i, j, k in CELL]
-    count = np.sum(corners, axis=0, dtype=np.int8)
-    cells = np.argwhere((count > 0) & (count < 8))
-    if len(cells) == 0:
-        raise Unsupported("the silhouettes of the given views share no volume")
-    where = (cells[:, None] + CELL).reshape(-1, 3)
-    flat, index = np.unique(np.ravel_multi_index(tuple(where.T), field.shape), return_inverse=True)
-    used = np.stack(np.unravel_index(flat, field.shape), axis=1)
-    vertices, faces = pcu.marching_cubes_sparse_voxel_grid(
-        field.reshape(-1)[flat].astype(np.float64), origin + step * used, index.reshape(-1, 8).astype(np.int32), 0.0
-    )
-    a, b, c = np.asarray(vertices)[np.asarray(faces).T] - vertices.mean(axis=0)
-    if np.einsum("ij,ij->", a, np.cross(b, c)) < 0:
-        faces = faces[:, ::-1]
-    return np.asarray(vertices, np.float64), np.ascontiguousarray(faces, np.int32)
 
 
 def paint(vertices: F64, faces: NDArray[np.int32], images: tuple[U8, ...], cameras: Cameras, step: float) -> U8:

@@ -1,0 +1,13 @@
+"""A small network after 3D-LMNet, trained by Reconbench on its procedural family; runs in NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapters.shared.latent import PointsFromImages
+
+
+class Adapter(PointsFromImages):
+    """1024 points from the images' mean latent."""
+
+    folder = Path(__file__).parent

@@ -1,0 +1,110 @@
+"""`python -m bench.training`: make the training data, train a network, ship its weights, score it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from adapters.contract import InputError
+from data.synthetic.family import write_family
+from data.synthetic.shapes import Split
+
+
+def _report(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def main() -> int:
+    """Parse the command line and run; exit code 2 for what the user can mend, 3 where a training stopped in time."""
+    parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    data = commands.add_parser("data", help="write the procedural family's shards; those that are there stay")
+    data.add_argument("folder", type=Path)
+    data.add_argument("--objects", type=int, default=2048, help="of the training split (default 2048)")
+    data.add_argument("--views", type=int, default=12, help="of each object (default 12)")
+    data.add_argument("--workers", type=int, default=2)
+
+    train = commands.add_parser("train", help="train a network, or go on where its training stopped")
+    train.add_argument("network", help="lmnet3d, lam3d or image-points")
+    train.add_argument("--data", type=Path, required=True, help="the folder that `data` wrote")
+    train.add_argument("--run", type=Path, required=True, help="where checkpoints, curve and TensorBoard logs lie")
+    train.add_argument(
+        "--steps", type=int, nargs="+", help="of each stage (default: the full schedule, hours on a CPU)"
+    )
+    train.add_argument("--objects", type=int, default=2048)
+    train.add_argument("--batch", type=int, default=32)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--every", type=int, default=250, help="steps between checkpoints (default 250)")
+    train.add_argument("--image-from", type=Path, help="a weights file whose image encoder to begin with")
+    train.add_argument("--device", default="cpu", help="cpu, or cuda: then in bfloat16")
+    train.add_argument("--threads", type=int, default=1)
+    train.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
+
+    ship = commands.add_parser("ship", help="write a run's averaged weights into its adapter's folder")
+    ship.add_argument("run", type=Path)
+    ship.add_argument("--out", type=Path, help="another file")
+
+    options = parser.parse_args()
+    try:
+        return _run(options)
+    except InputError as error:
+        _report(str(error))
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "data":
+        begun = time.monotonic()
+        splits: list[tuple[Split, int]] = [("val", 128), ("test", 128), ("train", options.objects)]
+        for split, count in splits:
+            write_family(
+                options.folder,
+                split,
+                count,
+                options.views,
+                options.workers,
+                lambda done, total, split=split: _report(  # type: ignore[misc]
+                    f"{split}: {done} of {total} objects, {time.monotonic() - begun:.0f} s"
+                ),
+            )
+        return 0
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, str(getattr(options, "threads", 1)))
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("torch is not installed: `pip install 'reconbench[models]'` brings it") from error
+    from bench.training.loop import Settings, train
+    from bench.training.networks import NETWORKS
+    from bench.training.ship import note_commit, ship
+
+    if options.command == "ship":
+        _report(ship(options.run, options.out))
+        return 0
+    if options.network not in NETWORKS:
+        raise InputError(f"network {options.network!r} seen, one of {', '.join(NETWORKS)} wanted")
+    torch.set_num_threads(options.threads)
+    settings = Settings(
+        network=options.network,
+        steps=tuple(options.steps or (stage.steps for stage in NETWORKS[options.network].stages)),
+        batch=options.batch,
+        objects=options.objects,
+        seed=options.seed,
+        every=options.every,
+        image_from=hashlib.sha256(options.image_from.read_bytes()).hexdigest() if options.image_from else "",
+    )
+    note_commit(options.run)
+    stop_at = time.time() + 60 * options.minutes
+    network, image = NETWORKS[options.network], options.image_from
+    done = train(network, settings, options.data, options.run, options.device, image, stop_at, _report)
+    return 0 if done else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""The training loop: stages of steps, checkpoints that a killed training resumes from to the same curve.
+
+Every step draws its batch from a generator of its own, seeded by (seed, stage, step): nothing of the random state has
+to be saved, and the curve does not depend on where a training was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from adapters.contract import InputError
+from adapters.shared.latent import Shapes, read_weights
+from bench.training.networks import Batch, Network, Stage, Tensors, draw
+from data.synthetic.family import Family
+
+WARM_UP = 100  # steps
+DECAY = 0.998  # of the moving average of the weights, which is what is kept; less early on
+CHECKPOINT = "checkpoint.pt"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What, with the code and the data, decides a training's result."""
+
+    network: str
+    steps: tuple[int, ...]  # of each stage
+    batch: int = 32
+    objects: int = 2048  # of the training split
+    seed: int = 0
+    every: int = 250  # steps between validations and checkpoints
+    image_from: str = ""  # sha256 of the weights file whose image encoder this training begins with
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One point of the curve."""
+
+    stage: str
+    step: int
+    train: float  # mean loss since the last row
+    validation: float  # of the averaged weights
+    seconds: float  # of the stage so far, over all sittings
+
+
+@dataclass
+class _State:
+    """Where a training stands. `seconds` is of the stage."""
+
+    stage: int
+    step: int
+    seconds: float
+    weights: Tensors
+    average: Tensors
+    optimiser: torch.optim.Optimizer
+    losses: list[float]
+    curve: list[Row]
+
+
+def initial(shapes: dict[str, Shapes] | Network, seed: int) -> dict[str, np.ndarray]:
+    """Weights drawn as torch's layers draw theirs: uniform within 1 / sqrt(inputs); norms at one and zero."""
+    parts = shapes.shapes if isinstance(shapes, Network) else shapes
+    rng = np.random.default_rng([11, seed])
+    weights: dict[str, np.ndarray] = {}
+    for part, entries in parts.items():
+        for name, shape in entries.items():
+            kernel = entries.get(name.removesuffix("bias") + "weight", shape)
+            limit = 1 / math.sqrt(math.prod(kernel[1:])) if len(kernel) > 1 else 0.0
+            values = rng.uniform(-limit, limit, shape)
+            if name.endswith("norm.weight"):
+                values = np.ones(shape)
+            weights[f"{part}.{name}"] = values.astype(np.float32)
+    return weights
+
+
+def train(
+    network: Network,
+    settings: Settings,
+    data: Path,
+    run: Path,
+    device: str = "cpu",
+    image: Path | None = None,
+    stop_at: float = math.inf,
+    progress: Callable[[str], None] = lambda line: None,
+) -> bool:
+    """Train, or go on training, in the folder `run`; True where the last step was done.
+
+    Stops with a checkpoint when the clock (time.time) passes `stop_at`. Raises InputError where `run` holds a training
+    with other settings. The rate falls along a cosine over a stage's steps; the averaged weights are fit to be used at
+    any moment. `image` is the file that `settings.image_from` names."""
+    if len(settings.steps) != len(network.stages):
+        raise InputError(
+            f"steps: {len(settings.steps)} numbers seen, one for each of {len(network.stages)} stages wanted"
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    wanted = msgspec.json.format(msgspec.json.encode(settings), indent=1)
+    file = run / "settings.json"
+    if file.is_file() and file.read_bytes() != wanted:
+        raise InputError(f"{file}: a training with other settings; name another folder or delete this one")
+    file.write_bytes(wanted)
+    family = Family.open(data, "train", settings.objects)
+    validation = Family.open(data, "val", 128)
+    state = _load(network, settings, run, image, device)
+    writer = _writer(run, state)
+    while state.stage < len(network.stages):
+        stage = network.stages[state.stage]
+        steps = settings.steps[state.stage]
+        begun = time.perf_counter() - state.seconds
+        trained = [state.weights[name] for name in state.weights if name.split(".")[0] in stage.parts]
+        fixed = _batches(validation, stage, device)
+        while state.step < steps:
+            _step(stage, steps, settings, family, state, trained, device)
+            if state.step % settings.every and state.step < steps and time.time() < stop_at:
+                continue
+            state.seconds = time.perf_counter() - begun
+            if state.step % settings.every == 0 or state.step == steps:
+                with torch.no_grad():
+                    score = float(np.mean([stage.score(state.average, batch) for batch in fixed]))
+                row = Row(stage.name, state.step, float(np.mean(state.losses)), score, round(state.seconds, 1))
+                state.curve.append(row)
+                state.losses = []
+                progress(f"{settings.network} {stage.name} {row.step}/{steps}: {row.train:.4f}, val {score:.4f}")
+                _log(writer, network, settings, row)
+            if state.step < steps:
+                _save(state, run)
+            if time.time() >= stop_at:
+                _save(state, run)
+                return False
+        # The next stage goes on from the averaged weights.
+        state.weights = {name: value.clone().requires_grad_() for name, value in state.average.items()}
+        state.stage, state.step, state.seconds = state.stage + 1, 0, 0.0
+        if state.stage < len(network.stages):
+            state.optimiser = _optimiser(network.stages[state.stage], state.weights)
+        _save(state, run)
+    return True
+
+
+def _step(
+    stage: Stage,
+    steps: int,
+    settings: Settings,
+    family: Family,
+    state: _State,
+    trained: list[torch.Tensor],
+    device: str,
+) -> None:
+    number = state.step + 1
+    rng = np.random.default_rng([settings.seed, state.stage, number])
+    batch = _to(draw(family, settings.batch, stage.needs, rng), device)
+    for group in state.optimiser.param_groups:
+        group["lr"] = stage.rate * min(number / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * number / steps))
+    with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+        loss = stage.loss(state.weights, batch)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    state.optimiser.step()
+    decay = min(DECAY, (1 + number) / (10 + number))
+    with torch.no_grad():
+        for name, value in state.weights.items():
+            if name.split(".")[0] in stage.parts:
+                state.average[name].lerp_(value, 1 - decay)
+    state.losses.append(loss.item())
+    state.step = number
+
+
+def _optimiser(stage: Stage, weights: Tensors) -> torch.optim.Optimizer:
+    trained = [value for name, value in weights.items() if name.split(".")[0] in stage.parts]
+    return torch.optim.AdamW(trained, stage.rate, weight_decay=0.01)
+
+
+def _batches(validation: Family, stage: Stage, device: str) -> list[Batch]:
+    """The same four batches of 64 at every validation."""
+    needs = replace(stage.needs, queries=2048 if stage.needs.queries else 0, slopes=0)
+    return [_to(draw(validation, 64, needs, np.random.default_rng([1, i])), device) for i in range(4)]
+
+
+def _to(batch: Batch, device: str) -> Batch:
+    return (
+        batch if device == "cpu" else Batch(*(getattr(batch, name).to(device) for name in Batch.__dataclass_fields__))
+    )
+
+
+def _save(state: _State, run: Path) -> None:
+    """Write the checkpoint so that a kill at any moment leaves the last one or this one."""
+    record = {
+        "stage": state.stage,
+        "step": state.step,
+        "seconds": state.seconds,
+        "weights": {name: value.detach().cpu() for name, value in state.weights.items()},
+        "average": {name: value.cpu() for name, value in state.average.items()},
+        "optimiser": state.optimiser.state_dict(),
+        "losses": state.losses,
+        "curve": msgspec.json.encode(state.curve).decode(),
+    }
+    partial = run / f"{CHECKPOINT}.partial"
+    torch.save(record, partial)
+    partial.replace(run / CHECKPOINT)
+    curve = run / "curve.json.partial"
+    curve.write_bytes(msgspec.json.format(msgspec.json.encode(state.curve), indent=1))
+    curve.replace(run / "curve.json")
+
+
+def _load(network: Network, settings: Settings, run: Path, image: Path | None, device: str) -> _State:
+    """The run's last checkpoint, else its beginning."""
+    path = run / CHECKPOINT
+    if not path.is_file():
+        begun = initial(network, settings.seed)
+        if image is not None:
+            begun |= {name: value for name, value in read_weights(image).items() if name.startswith("image.")}
+        drawn = {name: torch.from_numpy(value).to(device) for name, value in begun.items()}
+        weights = {name: value.clone().requires_grad_() for name, value in drawn.items()}
+        return _State(0, 0, 0.0, weights, drawn, _optimiser(network.stages[0], weights), [], [])
+    record = torch.load(path, map_location=device, weights_only=True)
+    weights = {name: value.requires_grad_() for name, value in record["weights"].items()}
+    stage = min(record["stage"], len(network.stages) - 1)
+    optimiser = _optimiser(network.stages[stage], weights)
+    optimiser.load_state_dict(record["optimiser"])
+    curve = msgspec.json.decode(record["curve"], type=list[Row])
+    return _State(
+        record["stage"],
+        record["step"],
+        record["seconds"],
+        weights,
+        record["average"],
+        optimiser,
+        record["losses"],
+        curve,
+    )
+
+
+def averaged(run: Path) -> tuple[dict[str, np.ndarray], Settings, list[Row]]:
+    """The averaged weights of a training, finished or not, its settings and curve."""
+    if not (run / CHECKPOINT).is_file():
+        raise InputError(f"{run / CHECKPOINT}: no checkpoint seen, a folder that was trained in wanted")
+    record = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    settings = msgspec.json.decode((run / "settings.json").read_bytes(), type=Settings)
+    weights = {name: value.numpy() for name, value in record["average"].items()}
+    return weights, settings, msgspec.json.decode(record["curve"], type=list[Row])
+
+
+class _Writer:
+    """TensorBoard's log, where it is installed."""
+
+    def __init__(self, run: Path, first: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._inner = SummaryWriter(str(run / "tensorboard"), purge_step=first)
+        except ImportError:
+            self._inner = None
+
+    def add(self, row: Row, step: int) -> None:
+        if self._inner is not None:
+            self._inner.add_scalar(f"{row.stage}/train", row.train, step)
+            self._inner.add_scalar(f"{row.stage}/validation", row.validation, step)
+            self._inner.flush()
+
+
+def _writer(run: Path, state: _State) -> _Writer:
+    return _Writer(run, len(state.curve))
+
+
+def _log(writer: _Writer, network: Network, settings: Settings, row: Row) -> None:
+    names = [stage.name for stage in network.stages]
+    writer.add(row, sum(settings.steps[: names.index(row.stage)]) + row.step)
+
+
+def save_weights(path: Path, weights: dict[str, np.ndarray], note: dict[str, str]) -> None:
+    """A safetensors file of `weights` in half precision, `note` in its header."""
+    header: dict[str, object] = {"__metadata__": note}
+    bodies, offset = [], 0
+    for name in sorted(weights):
+        body = weights[name].astype(np.float16).tobytes()
+        header[name] = {
+            "dtype": "F16",
+            "shape": list(weights[name].shape),
+            "data_offsets": [offset, offset + len(body)],
+        }
+        bodies.append(body)
+        offset += len(body)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(bodies))

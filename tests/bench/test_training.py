@@ -1,0 +1,79 @@
+"""Training: what a kill leaves, and what ships. Skipped without torch, which only training needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.shared.latent import read_weights
+from adapters.systems.lmnet3d import model
+from data.synthetic import family
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of made-up arrays in each split: what is trained on does not matter here."""
+    folder, rng = tmp_path_factory.mktemp("family"), np.random.default_rng(0)
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        count, views = family.SHARD, 2
+        np.savez(
+            folder / split / "0000.npz",
+            version=family.VERSION,
+            casts=rng.integers(0, 256, (count, views, family.SIZE, family.SIZE, 4), np.uint8),
+            lights=rng.normal(size=(count, views, 3)).astype(np.float32),
+            poses=np.zeros((count, views, 3), np.float32),
+            surface=rng.uniform(-0.4, 0.4, (count, family.SURFACE, 3)).astype(np.float16),
+            normals=rng.integers(-127, 128, (count, family.SURFACE, 3), np.int8),
+            field=rng.uniform(-0.4, 0.4, (count, family.FIELD, 4)).astype(np.float16),
+            seeds=np.arange(count),
+        )
+    return folder
+
+
+def _command(network: str, data: Path, run: Path) -> list[str]:
+    options = ["--steps", "4", "2", "4", "--objects", "128", "--batch", "2", "--every", "2"]
+    return [sys.executable, "-m", "bench.training", "train", network, "--data", str(data), "--run", str(run), *options]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["lmnet3d", "lam3d"])
+def test_a_killed_training_goes_on_to_the_same_curve_and_weights(network: str, data: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(_command(network, data, whole), check=True, capture_output=True)
+    process = subprocess.Popen(_command(network, data, killed), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (killed / "curve.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run(_command(network, data, killed), check=True, capture_output=True)
+    curves = [json.loads((run / "curve.json").read_text()) for run in (whole, killed)]
+    for row in curves[0] + curves[1]:
+        row.pop("seconds")
+    assert curves[0] == curves[1] and len(curves[0]) == 5
+    states = [torch.load(run / "checkpoint.pt", weights_only=True)["average"] for run in (whole, killed)]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    other = [*_command(network, data, whole), "--seed", "1"]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "a training with other settings" in refused.stderr
+    if network == "lmnet3d":
+        out = tmp_path / "weights.safetensors"
+        ship = [sys.executable, "-m", "bench.training", "ship", str(whole), "--out", str(out)]
+        subprocess.run(ship, check=True, capture_output=True)
+        weights = read_weights(out)
+        assert set(weights) == {f"{p}.{n}" for p, e in model.shapes().items() for n in e}
+        for name, value in states[0].items():
+            np.testing.assert_allclose(weights[name], value.numpy(), atol=1e-3)
+        assert json.loads((tmp_path / "training.json").read_text())["curve"][-1]["stage"] == "together"
