@@ -6,7 +6,7 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full test test-upstream record check soak lint clean
+.PHONY: help setup bench bench-full test test-upstream record check soak soak-faults lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times th
 
 soak: $(VENV)/.core  ## prove the check: seeded regressions must be caught, harmless changes pass (ten minutes)
 	$(BIN)/python -m tests.soak.soak --csv docs/benchmarks/soak.csv
+
+soak-faults: $(VENV)/.dev  ## prove the walls: 300 faults of workers, hosts, stores and files (half an hour)
+	$(BIN)/python -m tests.soak.faults --count 310 --jobs 3 --results runs/faults.jsonl --write docs/security.md
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

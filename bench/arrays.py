@@ -29,11 +29,12 @@ DAMAGED = (
 )
 
 
-def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, most_bytes: int = MOST_BYTES, most_rows: int | None = None) -> dict[str, NDArray[Any]]:
     """The arrays of an `.npz` file that was written by someone else's code: plain numbers and text alone.
 
     A link, a pipe or a device is not opened. What the file declares is checked before memory is taken for it: together
-    at most `most_bytes`, each array as long as its header says. Raises InputError naming the file and the array."""
+    at most `most_bytes`, each array as long as its header says, of at most `most_rows`. Raises InputError naming the
+    file and the array."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -44,12 +45,14 @@ def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, NDArray[Any]
             total = sum(entry.file_size for entry in entries)
             if total > most_bytes:
                 raise InputError(f"{path.name}: {total} bytes of arrays seen, {most_bytes} at most wanted")
-            return {entry.filename.removesuffix(".npy"): _read_array(archive, entry, path) for entry in entries}
+            return {
+                entry.filename.removesuffix(".npy"): _read_array(archive, entry, path, most_rows) for entry in entries
+            }
     except (*DAMAGED, OSError) as error:
         raise InputError(f"{path.name}: not readable as an .npz file ({error})") from error
 
 
-def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most_rows: int | None) -> NDArray[Any]:
     where = f"{path.name}, array {entry.filename[:80]!r}"
     with archive.open(entry) as stream:
         try:
@@ -58,6 +61,8 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) ->
             raise InputError(f"{where}: no readable header seen ({str(error)[:200]})") from error
         if dtype.kind not in "biufU" or dtype.hasobject:
             raise InputError(f"{where}: dtype {dtype} seen, numbers or text wanted")
+        if shape and most_rows is not None and shape[0] > most_rows:
+            raise InputError(f"{where}: {shape[0]} rows declared, {most_rows} at most wanted")
         declared = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or declared > entry.file_size:
             raise InputError(f"{where}: shape {shape} of {dtype} declared, {entry.file_size} bytes seen")

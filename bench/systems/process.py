@@ -33,6 +33,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LOG_BYTES = 4 * 2**20  # kept of either end of a worker's output
 KILL_SECONDS = 5.0
 MOST_POINTS = 50_000_000
+BYTES_A_POINT, BYTES_A_PIXEL = 64, 32  # of a prediction's arrays together: more than the contract's fields take
 _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker import main; main({}, {})"
 
 
@@ -129,9 +130,9 @@ def run_adapter(
         if infer_only:
             return msgspec.structs.replace(outcome, message="random weights: infer alone is timed"), None
         try:  # the worker's own validation is not trusted
-            result = Reconstruction.from_arrays(read_npz(work / "out.npz"))
-            if len(result.points) > MOST_POINTS:
-                raise ContractError(f"points: {len(result.points)} seen, {MOST_POINTS} at most wanted")
+            pixels = sum(image.shape[0] * image.shape[1] for image in views.images)
+            most = MOST_POINTS * BYTES_A_POINT + pixels * BYTES_A_PIXEL
+            result = Reconstruction.from_arrays(read_npz(work / "out.npz", most, MOST_POINTS))
             result.validate(views)
         except (ContractError, InputError, KeyError, ValueError, TypeError, OSError) as error:
             return msgspec.structs.replace(outcome, status="invalid_output", message=str(error)[:LONGEST_MESSAGE]), None
@@ -284,6 +285,13 @@ class BoundedLog:
         self._thread.join(timeout=KILL_SECONDS)
 
     def _copy(self, file: BinaryIO) -> None:
+        try:
+            self._keep(file)
+        except OSError:  # a full disk: what was kept stays, and the worker is not held up by a pipe that nobody reads
+            while os.read(self._pipe, 65536):
+                pass
+
+    def _keep(self, file: BinaryIO) -> None:
         written, end, left_out = 0, b"", 0
         with file:
             while chunk := os.read(self._pipe, 65536):

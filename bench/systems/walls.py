@@ -7,6 +7,7 @@ view, which `isolated` tells, and its descendants alone are looked after."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -65,8 +66,14 @@ def enclosed(
 def work_folder() -> Iterator[Path]:
     """A temporary folder, named after this process, for one enclosed command."""
     sweep()
-    with tempfile.TemporaryDirectory(prefix=f"reconbench-{os.getpid()}-") as name:
-        yield Path(name)
+    folder = Path(tempfile.mkdtemp(prefix=f"reconbench-{os.getpid()}-"))
+    remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove)  # where an interrupt cuts the removal below short
+    try:
+        yield folder
+    finally:
+        remove()
+        atexit.unregister(remove)
 
 
 def sweep() -> None:

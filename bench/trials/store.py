@@ -5,7 +5,7 @@
     predictions/ID.npz                  content-addressed `Reconstruction`
     clouds/OF.PROTOCOL.TRUTH.npz        points coloured by error, for looking at
     logs/KEY.log                        all that the worker printed
-    runs/TIME-PID.json                  `RunRecord`: what was asked, and what was left out
+    runs/TIME-PID-RANDOM.json                  `RunRecord`: what was asked, and what was left out
     locks/KEY.lock                      held while a trial runs; released by the system if its holder dies
 
 Two runs may share a store, and stores merge by copying: every file's name says what it holds."""
@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -190,7 +191,8 @@ class Store:
         return self._all("runs", RunRecord)
 
     def put_run(self, record: RunRecord) -> None:
-        name = f"{record.started.replace(':', '')}-{os.getpid()}.json"
+        # Neither the time nor the process tells two runs apart for certain: clocks are set back, containers count anew.
+        name = f"{record.started.replace(':', '')}-{os.getpid()}-{secrets.token_hex(4)}.json"
         write(self._file("runs", name), _pretty(record))
 
     def log_path(self, key: str) -> Path:
@@ -288,11 +290,11 @@ def _read(path: Path, kind: type[T]) -> T | None:
         return None
     content = path.read_bytes()
     try:
+        # First of all: what a newer version means by the same fields is not known.
+        if (newer := msgspec.json.decode(content, type=_Format).format) > FORMAT:
+            raise NewerFormatError(
+                f"{path}: format {newer} seen, this Reconbench reads up to {FORMAT}: a newer one wrote it"
+            )
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if (newer := msgspec.json.decode(content, type=_Format).format) > FORMAT:
-                raise NewerFormatError(
-                    f"{path}: format {newer} seen, this Reconbench reads up to {FORMAT}: a newer one wrote it"
-                ) from error
         raise InputError(f"{path}: {error}") from error

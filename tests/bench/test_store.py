@@ -130,8 +130,11 @@ def test_a_forged_name_inside_a_record_is_a_problem_and_is_not_followed(store: S
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith("other")]
 
 
-def test_a_store_of_a_newer_format_is_refused_with_a_sentence(store: Store, tmp_path: Path) -> None:
-    edited(format=99, brilliant=True)(first(store, "trials"))
+@pytest.mark.parametrize("changes", [{"format": 99}, {"format": 99, "brilliant": True}])
+def test_a_store_of_a_newer_format_is_refused_with_a_sentence(
+    changes: dict[str, object], store: Store, tmp_path: Path
+) -> None:
+    edited(**changes)(first(store, "trials"))
     with pytest.raises(NewerFormatError, match="format 99 seen"):
         store.trials()
     with pytest.raises(SystemExit) as ended:

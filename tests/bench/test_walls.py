@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 from adapters.contract import InputError, Views
 from bench.arrays import read_npz
 from bench.cli import main
-from bench.systems import process, walls
+from bench.systems import walls
 from bench.systems.cards import Adapter
 from bench.systems.measure import Policy
 from bench.systems.process import LOG_BYTES, run_adapter, stage
@@ -168,33 +169,36 @@ FAKES = {
 }
 
 
+def faking(make: str) -> str:
+    """What runs `make` where the prediction lies, once the worker has saved its own, which it does after `infer`."""
+    lines = ["import atexit, os, shutil", "work = os.getcwd()", "def spoil():", "    os.chdir(work)"]
+    lines += ["    os.rename('out.npz', 'whole.npz')", *(f"    {line}" for line in make.splitlines())]
+    return "\n".join([*lines, "atexit.register(spoil)"])
+
+
 @pytest.mark.parametrize("fake", FAKES)
 def test_a_fake_prediction_is_invalid_output(fake: str, tmp_path: Path) -> None:
     make, message = FAKES[fake]
-    # The worker saves its own result after `infer`, so the attack waits until that is done.
-    body = "\n".join(
-        [
-            "import atexit, os, shutil",
-            "work = os.getcwd()",
-            "def spoil():",
-            "    os.chdir(work)",
-            "    os.rename('out.npz', 'whole.npz')",
-            *(f"    {line}" for line in make.splitlines()),
-            "atexit.register(spoil)",
-        ]
-    )
-    outcome, result = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK)
+    outcome, result = run_adapter(spy(tmp_path / "spy", faking(make)), VIEWS, policy=QUICK)
     assert (outcome.status, result) == ("invalid_output", None), outcome
     assert (message in outcome.message and "out.npz" in outcome.message) or "points" in outcome.message
 
 
-def test_too_many_points_are_invalid_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "MOST_POINTS", 0)
-    outcome, result = run_adapter(spy(tmp_path / "spy", "pass"), VIEWS, policy=QUICK)
-    assert (outcome.status, result) == (
-        "invalid_output",
-        None,
-    ) and "points: 1 seen, 0 at most wanted" in outcome.message
+def test_too_many_points_are_invalid_output_and_take_no_memory(tmp_path: Path) -> None:
+    """10^8 points in a file of a megabyte: real ones, which would be read to the end."""
+    make = """
+import zipfile
+header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (100000000, 3), }".ljust(117) + b"\\n"
+with zipfile.ZipFile('out.npz', 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as z:
+    with z.open('points.npy', 'w', force_zip64=True) as f:
+        f.write(b'\\x93NUMPY\\x01\\x00' + len(header).to_bytes(2, 'little') + header)
+        for _ in range(100):
+            f.write(bytes(12 * 10**6))""".strip()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcome, result = run_adapter(spy(tmp_path / "spy", faking(make)), VIEWS, policy=QUICK)
+    assert (outcome.status, result) == ("invalid_output", None), outcome
+    assert "100000000 rows declared, 50000000 at most wanted" in outcome.message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 * 1024
 
 
 def test_a_declared_size_is_checked_before_memory_is_taken(tmp_path: Path) -> None:
