@@ -18,7 +18,7 @@ SAMPLE, SEED = 1, 11  # each fault once
 
 def test_the_schedule_is_whole() -> None:
     every = schedule(310)
-    assert len(every) >= 300 and len(set((fault.name, number) for fault, number in every)) == len(every)
+    assert len(every) >= 300 and len({(fault.name, number) for fault, number in every}) == len(every)
     assert sum(fault.name.startswith("host killed (SIGKILL)") for fault, _ in every) >= 50
     assert {fault.name for fault, _ in schedule(SAMPLE)} == {fault.name for fault in FAULTS}
     assert TOTAL > 0

@@ -529,7 +529,7 @@ def _until(condition: Callable[[], object]) -> bool:
 def attempt(fault: Fault, number: int, seed: int, shared: Path, typical: float) -> Result:
     """Try `fault` once, and judge what it left."""
     rng = np.random.default_rng([seed, number, sum(fault.name.encode())])
-    scored = "-scored" if fault.disturb is not None and number % 8 == 0 else ""
+    scored = "-scored" if fault.disturb is not None and number % 8 == 7 else ""
     result, began = Result(fault.name, number, seed, 0.0), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-", suffix=scored, ignore_cleanup_errors=True) as name:
         one = Try(Path(name), shared / "plain", shared / "bumpy", rng)
@@ -661,6 +661,7 @@ def main() -> int:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
         file = arguments.results or Path(folder, "results.jsonl")
+        file.parent.mkdir(parents=True, exist_ok=True)
         others = []
         for job in range(1, arguments.jobs):
             others.append(os.fork())
