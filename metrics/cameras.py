@@ -81,14 +81,15 @@ def align_cameras(pred: Cameras, truth: Cameras, robust: bool = True) -> CameraA
     """
     _paired(pred, truth)
     source, target = pred.centres, truth.centres
-    _determined("pred", source)
+    robust = robust and len(source) >= ROBUST_VIEWS
+    _determined("pred", _without_strays(source) if robust else source)
     _determined("truth", target)
     # the turn of pred's world that each camera alone would ask for
     turns = np.einsum("nji,njk->nik", truth.camera_from_world[:, :3, :3], pred.camera_from_world[:, :3, :3])
     lever = float(np.linalg.norm(spread(target)))
     weights = np.ones(len(source))
     inliers = np.ones(len(source), np.bool_)
-    if robust and len(source) >= ROBUST_VIEWS:
+    if robust:
         fit = _least_median(source, target, turns, lever)
         for _ in range(30):
             error = _errors(fit[None], source, target, turns, lever)[0]
@@ -177,6 +178,12 @@ def _determined(name: str, centres: F64) -> None:
         raise AlignmentError(f"{name}: the camera centres coincide, at least 3 non-collinear centres wanted")
     if not extent[1] > COLLINEAR * extent[0]:
         raise AlignmentError(f"{name}: the camera centres lie on a line, at least 3 non-collinear centres wanted")
+
+
+def _without_strays(centres: F64) -> F64:
+    """`centres` (N, 3) less those ten times as far from their median as half of them: one would make a line of any."""
+    distance = np.linalg.norm(centres - np.median(centres, axis=0), axis=1)
+    return np.asarray(centres[distance <= 10 * np.median(distance)], np.float64)
 
 
 def _fit(source: F64, target: F64, turns: F64, lever: float, weights: F64) -> F64:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,7 +60,7 @@ def volume_iou(
     """
     if resolution < 1:
         raise ValueError(f"resolution: {resolution} seen, at least 1 wanted")
-    pred, truth = _solid("pred", pred_vertices, pred_faces), _solid("truth", truth_vertices, truth_faces)
+    pred, truth = _solids(pred_vertices, pred_faces, truth_vertices, truth_faces)
     low, side = _cube(pred, truth)
     centres, _ = _cells(low, side, resolution)
     a, b = pred.contains(centres), truth.contains(centres)
@@ -86,7 +86,7 @@ def volume_iou_adaptive(
     """
     if not gap > 0:
         raise ValueError(f"gap: {gap} seen, a positive number wanted")
-    pred, truth = _solid("pred", pred_vertices, pred_faces), _solid("truth", truth_vertices, truth_faces)
+    pred, truth = _solids(pred_vertices, pred_faces, truth_vertices, truth_faces)
     for name, solid in (("pred", pred), ("truth", truth)):
         if not solid.closed:
             raise ValueError(f"{name}_faces: an open or inconsistently oriented mesh seen, a closed one wanted")
@@ -138,9 +138,20 @@ def _result(pred: _Solid, truth: _Solid, a: Bools, b: Bools, doubt_a: Bools, dou
     return VolumeIoU(value, lower, upper, pred.closed, truth.closed)
 
 
+def _solids(
+    pred_vertices: ArrayLike, pred_faces: ArrayLike, truth_vertices: ArrayLike, truth_faces: ArrayLike
+) -> tuple[_Solid, _Solid]:
+    """Both meshes about truth's middle: far from the origin winding numbers lose their digits."""
+    pred, truth = _solid("pred", pred_vertices, pred_faces), _solid("truth", truth_vertices, truth_faces)
+    middle = truth.vertices.mean(axis=0)
+    return replace(pred, vertices=pred.vertices - middle), replace(truth, vertices=truth.vertices - middle)
+
+
 def _solid(name: str, vertices: ArrayLike, faces: ArrayLike) -> _Solid:
     corners = checked_points(f"{name}_vertices", vertices, 3)
     triangles = checked_faces(f"{name}_faces", faces, len(corners))
+    used = np.unique(triangles)  # a vertex that no face has is no part of the surface
+    corners, triangles = corners[used], np.searchsorted(used, triangles).astype(np.int32)
     # vertices that coincide are one: formats such as STL repeat them for every face
     _, same = np.unique(corners, axis=0, return_inverse=True)
     joined = np.reshape(same, -1)[triangles]

@@ -14,11 +14,16 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
+from adapters.contract import Cameras
 from metrics import chamfer, emd, fscore
+from metrics.cameras import align_cameras, pose_errors
+from metrics.depth import depth_errors
+from metrics.image import psnr, ssim
 from metrics.nearest import nearest, surface_distance
 from metrics.normals import normal_consistency
 from metrics.scoring.equalise import bounded_subset, voxel_subset
 from metrics.scoring.truth import diameter, sample_mesh
+from metrics.volume import volume_iou, volume_iou_adaptive
 
 F64 = NDArray[np.float64]
 STRAY = np.array([[3e5, 1e5, -2e5]])
@@ -143,6 +148,96 @@ def test_the_surface_far_from_the_origin() -> None:
         points + OFFSET, points / np.linalg.norm(points, axis=1)[:, None], sampled + OFFSET, normals
     )
     assert (other.accuracy, other.completeness) == pytest.approx((one.accuracy, one.completeness), rel=TOLERANCE)
+
+
+BALL, BOX = trimesh.creation.icosphere(2, 0.5), trimesh.creation.box((0.8, 0.8, 0.8))
+OVERLAP = volume_iou_adaptive(BALL.vertices, BALL.faces, BOX.vertices, BOX.faces, gap=0.02)
+
+
+def test_volumes_far_from_the_origin_beside_strays_and_with_doubled_faces() -> None:
+    far = volume_iou_adaptive(BALL.vertices + OFFSET, BALL.faces, BOX.vertices + OFFSET, BOX.faces, gap=0.02)
+    assert far.value == pytest.approx(OVERLAP.value, abs=1e-3)
+    alone = volume_iou(BALL.vertices, BALL.faces, BOX.vertices, BOX.faces)
+    unused = np.concatenate([BALL.vertices, STRAY])  # a vertex that no face has
+    assert volume_iou(unused, BALL.faces, BOX.vertices, BOX.faces) == alone
+    assert volume_iou(BALL.vertices, np.tile(BALL.faces, (2, 1)), BOX.vertices, BOX.faces).value == alone.value
+
+
+def test_a_stray_piece_of_a_mesh_is_in_the_bounds() -> None:
+    piece = trimesh.creation.box((1e-3, 1e-3, 1e-3))
+    vertices = np.concatenate([BALL.vertices, piece.vertices + STRAY / 1e3])
+    faces = np.concatenate([BALL.faces, piece.faces + len(BALL.vertices)])
+    spoilt = volume_iou_adaptive(vertices, faces, BOX.vertices, BOX.faces, gap=0.02)
+    assert spoilt.lower is not None and spoilt.upper is not None and OVERLAP.value is not None
+    assert spoilt.lower - 1e-6 <= OVERLAP.value <= spoilt.upper + 1e-6
+    assert spoilt.value == pytest.approx(OVERLAP.value, abs=0.01)
+
+
+def test_a_sheet_encloses_nothing() -> None:
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    sheet = volume_iou(corners, np.array([[0, 1, 2], [0, 2, 3]]), BOX.vertices, BOX.faces)
+    assert not sheet.pred_closed and sheet.value == pytest.approx(0, abs=0.05)
+
+
+def test_depth_with_strays_planes_and_doubled_pixels() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(1, 2, (64, 64))
+    pred = 0.5 * truth * rng.uniform(0.99, 1.01, truth.shape)
+    clean = depth_errors(pred, truth, "scale")
+    assert clean.absrel is not None and clean.rmse is not None
+    twice = depth_errors(np.tile(pred, (2, 2)), np.tile(truth, (2, 2)), "scale")
+    assert (twice.absrel, twice.rmse) == pytest.approx((clean.absrel, clean.rmse), rel=1e-12)
+    spoilt = pred.copy()
+    spoilt[0, 0] = 3e5
+    stray = depth_errors(spoilt, truth, "scale")
+    assert stray.scale == pytest.approx(clean.scale, rel=1e-3)
+    assert stray.delta_1_03 is not None and stray.delta_1_03 >= 1 - 1 / truth.size - 1e-3
+    for flat in (np.full((8, 8), 2.0), np.full((8, 8), 1e6)):
+        for align in ("none", "scale", "scale_shift"):
+            assert depth_errors(flat, flat, align).absrel == pytest.approx(0, abs=1e-9)  # type: ignore[arg-type]
+    far = depth_errors(pred + 1e6, truth + 1e6, "scale_shift")
+    assert far.rmse == pytest.approx(depth_errors(pred, truth, "scale_shift").rmse, rel=1e-3)
+
+
+def test_images_with_a_stray_pixel_even_ones_and_tiles() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.2, 0.8, (64, 64, 3))
+    pred = np.clip(truth + rng.normal(0, 0.05, truth.shape), 0, 1)
+    assert psnr(np.tile(pred, (2, 2, 1)), np.tile(truth, (2, 2, 1))) == pytest.approx(psnr(pred, truth), rel=1e-12)
+    spoilt = pred.copy()
+    spoilt[0, 0] = 1.0
+    error = ((pred - truth) ** 2).sum() - ((pred - truth)[0, 0] ** 2).sum() + ((1 - truth[0, 0]) ** 2).sum()
+    assert psnr(spoilt, truth) == pytest.approx(-10 * np.log10(error / truth.size), rel=1e-9)
+    assert ssim(spoilt, truth) == pytest.approx(ssim(pred, truth), abs=0.01)
+    for level in (0.0, 0.5, 1.0):
+        even = np.full((16, 16, 3), level)
+        assert ssim(even, even) == pytest.approx(1) and psnr(even, even) == pytest.approx(58.9, abs=0.1)
+
+
+def cameras(centres: F64) -> Cameras:
+    """Cameras at `centres` (N, 3), each turned its own way."""
+    poses = np.tile(np.eye(4), (len(centres), 1, 1))
+    poses[:, :3, :3] = Rotation.random(len(centres), random_state=4).as_matrix()
+    poses[:, :3, 3] = -np.einsum("nij,nj->ni", poses[:, :3, :3], centres)
+    return Cameras(np.tile(np.diag([500.0, 500.0, 1.0]), (len(centres), 1, 1)), poses)
+
+
+@pytest.mark.parametrize("shape", [sphere, plane], ids=["sphere", "plane"])
+def test_cameras_far_from_the_origin_astray_doubled_and_in_a_plane(shape: object) -> None:
+    centres = shape(24, 1)  # type: ignore[operator]
+    off = centres + np.random.default_rng(0).normal(0, 0.01, centres.shape)
+    here = pose_errors(cameras(off), cameras(centres))
+    there = pose_errors(cameras(off + OFFSET), cameras(centres + OFFSET))
+    assert here.centre_rmse is not None
+    assert there.centre_rmse == pytest.approx(here.centre_rmse, rel=TOLERANCE)
+    np.testing.assert_allclose(there.translation, here.translation, atol=1e-3)
+    doubled = pose_errors(cameras(np.repeat(off, 2, axis=0)), cameras(np.repeat(centres, 2, axis=0)))
+    assert doubled.centre_rmse == pytest.approx(here.centre_rmse, rel=1e-9)
+    astray = off.copy()
+    astray[5] = STRAY[0]
+    fit = align_cameras(cameras(astray), cameras(centres))
+    assert not fit.inliers[5] and fit.scale == pytest.approx(1, abs=0.02)
+    assert fit.centre_residual < 0.03
 
 
 @pytest.mark.slow
