@@ -10,13 +10,15 @@ top-left corner of an image is (0, 0) and its first pixel's centre (0.5, 0.5); a
 from __future__ import annotations
 
 import dataclasses
+import functools
+import zipfile
 from pathlib import Path
-from typing import Any, Literal, Mapping, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Literal, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -73,6 +75,68 @@ def _check(field: str, array: Any, shape: Tuple[Any, ...], dtype: Any, finite: b
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise ContractError(f"{field}: {bad} of {array.size} numbers are not finite, all must be")
+
+
+class OnDemand(Sequence[Any]):
+    """Arrays of known shapes, each made when it is asked for: a few of many large ones are in memory at a time.
+
+    Stands for a tuple of arrays wherever a scene's photos, masks or depth maps may be too many to hold."""
+
+    def __init__(self, shapes: Sequence[Tuple[int, ...]], make: Callable[[int], NDArray[Any]]) -> None:
+        self.shapes = tuple(tuple(int(n) for n in shape) for shape in shapes)
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: Any) -> Any:
+        places = range(len(self.shapes))[index]  # IndexError beyond the ends
+        return tuple(self._make(i) for i in places) if isinstance(index, slice) else self._make(places)
+
+
+def shapes_of(arrays: Sequence[Any]) -> List[Tuple[int, ...]]:
+    """The shape of each of `arrays`, none of them made for it."""
+    return list(arrays.shapes) if isinstance(arrays, OnDemand) else [array.shape for array in arrays]
+
+
+class Fields(Mapping[str, Any]):
+    """Named arrays, each made when it is asked for; in the order of `makers`."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], NDArray[Any]]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._makers[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def _made(array: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+    return lambda: array
+
+
+def _taken(arrays: Sequence[NDArray[Any]], index: int) -> Callable[[], NDArray[Any]]:
+    return lambda: arrays[index]
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any], level: int = 0) -> None:
+    """Write an `.npz`, one array after the other in memory; `level` as zlib's, 0 stores. Depth maps of full size, which
+    may be many, are compressed lightly all the same."""
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        for name in arrays:
+            squeeze = 1 if name.startswith("depth_") else level
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_DEFLATED if squeeze else zipfile.ZIP_STORED
+            entry._compresslevel = squeeze or None  # type: ignore[attr-defined]  # no other way to name one an entry
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(arrays[name]), allow_pickle=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +215,9 @@ class Surface:
 class Views:
     """What a reconstructor is given. Everything but the images is optional and present only when the trial gives it."""
 
-    images: Tuple[U8, ...]  # each (H, W, 3) sRGB, upright
+    images: Sequence[U8]  # each (H, W, 3) sRGB, upright; perhaps `OnDemand`
     names: Tuple[str, ...]  # anonymous, unique, one an image
-    masks: Optional[Tuple[Bools, ...]] = None  # each (H, W), true on the object
+    masks: Optional[Sequence[Bools]] = None  # each (H, W), true on the object; perhaps `OnDemand`
     cameras: Optional[Cameras] = None  # N cameras
     truth: Optional[Surface] = None  # reference adapters only; such rows are never ranked
     targets: Optional[Cameras] = None  # K cameras of views held back, to render; only where cameras are given too
@@ -164,17 +228,21 @@ class Views:
 
     def validate(self) -> None:
         """Raise ContractError naming the field at fault, the shape seen and the shape wanted."""
-        if not self.images:
+        if not len(self.images):
             raise ContractError("views.images: 0 images seen, at least 1 wanted")
-        for i, image in enumerate(self.images):
-            _check(f"views.images[{i}]", image, (None, None, 3), np.uint8)
+        if not isinstance(self.images, OnDemand):
+            for i, image in enumerate(self.images):
+                _check(f"views.images[{i}]", image, (None, None, 3), np.uint8)
         if len(self.names) != len(self) or len(set(self.names)) != len(self):
             raise ContractError(f"views.names: {len(set(self.names))} distinct names seen, {len(self)} wanted")
         if self.masks is not None:
             if len(self.masks) != len(self):
                 raise ContractError(f"views.masks: {len(self.masks)} masks seen, {len(self)} wanted")
-            for i, (mask, image) in enumerate(zip(self.masks, self.images)):
-                _check(f"views.masks[{i}]", mask, image.shape[:2], np.bool_)
+            for i, shape in enumerate(shapes_of(self.images)):
+                if not isinstance(self.masks, OnDemand):
+                    _check(f"views.masks[{i}]", self.masks[i], shape[:2], np.bool_)
+                elif self.masks.shapes[i] != shape[:2]:
+                    raise ContractError(f"views.masks[{i}]: shape {self.masks.shapes[i]} seen, {shape[:2]} wanted")
         if self.cameras is not None:
             self.cameras.validate("views.cameras", len(self))
         if (self.targets is None) != (self.target_sizes is None):
@@ -183,12 +251,11 @@ class Views:
             _check("views.target_sizes", self.target_sizes, (len(self.targets), 2), np.int32)
             self.targets.validate("views.targets", len(self.targets))
 
-    def save(self, path: Path) -> None:
-        """Write everything to one uncompressed `.npz`."""
-        arrays: "dict[str, NDArray[Any]]" = {f"image_{i}": image for i, image in enumerate(self.images)}
-        arrays["names"] = np.array(self.names)
-        if self.masks is not None:
-            arrays.update({f"mask_{i}": mask for i, mask in enumerate(self.masks)})
+    def save(self, path: Path, pixels: bool = True) -> None:
+        """Write everything to one uncompressed `.npz`; without `pixels`, of images and masks the shapes alone."""
+        arrays: "dict[str, Any]" = {"names": np.array(self.names)}
+        arrays["shapes"] = np.array(shapes_of(self.images), np.int64)
+        arrays["masked"] = np.array(self.masks is not None)
         if self.cameras is not None:
             arrays.update(intrinsics=self.cameras.intrinsics, camera_from_world=self.cameras.camera_from_world)
         if self.truth is not None:
@@ -197,18 +264,29 @@ class Views:
         if self.targets is not None and self.target_sizes is not None:
             arrays.update(target_intrinsics=self.targets.intrinsics, target_sizes=self.target_sizes)
             arrays["target_from_world"] = self.targets.camera_from_world
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        makers = {name: _made(array) for name, array in arrays.items()}
+        series: "Tuple[Tuple[str, Sequence[Any]], ...]" = (("image", self.images), ("mask", self.masks or ()))
+        for name, sequence in series if pixels else ():
+            makers.update({f"{name}_{i}": _taken(sequence, i) for i in range(len(sequence))})
+        write_npz(path, Fields(makers))
 
     @staticmethod
-    def load(path: Path) -> "Views":
-        """Read what `save` wrote; validated."""
+    def load(path: Path, pixels: Optional[Callable[[str, int], NDArray[Any]]] = None) -> "Views":
+        """Read what `save` wrote; validated. Where that was written without pixels, `pixels("image" or "mask", i)`
+        makes the arrays when they are asked for."""
         with np.load(path, allow_pickle=False) as file:
             names = tuple(str(name) for name in file["names"])
-            count, has = len(names), set(file.files)
+            count, has, shapes = len(names), set(file.files), [tuple(shape) for shape in file["shapes"]]
+
+            def series(name: str, axes: int) -> Sequence[Any]:
+                if pixels is None:
+                    return tuple(file[f"{name}_{i}"] for i in range(count))
+                return OnDemand([shape[:axes] for shape in shapes], functools.partial(pixels, name))
+
             views = Views(
-                images=tuple(file[f"image_{i}"] for i in range(count)),
+                images=series("image", 3),
                 names=names,
-                masks=tuple(file[f"mask_{i}"] for i in range(count)) if "mask_0" in has else None,
+                masks=series("mask", 2) if file["masked"] else None,
                 cameras=Cameras(file["intrinsics"], file["camera_from_world"]) if "intrinsics" in has else None,
                 truth=Surface(file["truth_points"], file["truth_normals"], float(file["truth_diameter"]))
                 if "truth_points" in has
@@ -245,7 +323,9 @@ class Reconstruction:
     pixel: Optional[F32] = None  # (M, 2), where in that view, x then y, original resolution
     cameras: Optional[Cameras] = None  # N cameras, in the prediction's frame, original resolution
     registered: Optional[Bools] = None  # (N,), views whose camera was found; required with cameras
-    depth: Optional[Tuple[F32, ...]] = None  # N maps (H, W) of z-depth at original resolution, 0 = none
+    depth: Optional[Sequence[F32]] = (
+        None  # perhaps `OnDemand`: N maps (H, W) of z-depth at original resolution, 0 = none
+    )
     mesh: Optional[Mesh] = None
     renderings: Optional[Tuple[U8, ...]] = None  # K images (H, W, 3) sRGB as the views' target cameras would see it
 
@@ -287,7 +367,7 @@ class Reconstruction:
             if count and (self.view_index.min() < 0 or self.view_index.max() >= len(views)):
                 raise ContractError(f"view_index: values outside 0..{len(views) - 1}")
             if count:
-                size = np.array([image.shape[1::-1] for image in views.images], np.float32)[self.view_index]
+                size = np.array([shape[1::-1] for shape in shapes_of(views.images)], np.float32)[self.view_index]
                 if (self.pixel < 0).any() or (self.pixel > size).any():
                     raise ContractError("pixel: coordinates outside their image")
         if (self.cameras is None) != (self.registered is None):
@@ -298,8 +378,8 @@ class Reconstruction:
         if self.depth is not None:
             if len(self.depth) != len(views):
                 raise ContractError(f"depth: {len(self.depth)} maps seen, {len(views)} wanted")
-            for i, (depth, image) in enumerate(zip(self.depth, views.images)):
-                _check(f"depth[{i}]", depth, image.shape[:2], np.float32)
+            for i, (depth, photo) in enumerate(zip(self.depth, shapes_of(views.images))):
+                _check(f"depth[{i}]", depth, photo[:2], np.float32)
                 _check_length(f"depth[{i}]", depth, least=0.0)
         if self.renderings is not None:
             sizes = views.target_sizes if views.target_sizes is not None else np.zeros((0, 2), np.int32)
@@ -309,11 +389,12 @@ class Reconstruction:
                 _check(f"renderings[{i}]", rendering, (height, width, 3), np.uint8)
 
     def save(self, path: Path) -> None:
-        """Write everything to one uncompressed `.npz`."""
-        np.savez(path, **self.arrays())  # type: ignore[arg-type]
+        """Write everything to one `.npz`, see `write_npz`."""
+        write_npz(path, self.arrays())
 
     def arrays(self) -> Mapping[str, NDArray[Any]]:
-        """The fields as named arrays, without pickle; `from_arrays` reads them back."""
+        """The fields as named arrays, without pickle; `from_arrays` reads them back. Depth maps that are `OnDemand`
+        are made when they are asked for."""
         out: dict[str, NDArray[Any]] = {
             "points": self.points,
             "frame": np.array(self.frame),
@@ -326,15 +407,15 @@ class Reconstruction:
             out["confidence_kind"] = np.array(self.confidence_kind)
         if self.cameras is not None:
             out.update(intrinsics=self.cameras.intrinsics, camera_from_world=self.cameras.camera_from_world)
-        if self.depth is not None:
-            out.update({f"depth_{i}": depth for i, depth in enumerate(self.depth)})
         if self.renderings is not None:
             out.update({f"rendering_{i}": rendering for i, rendering in enumerate(self.renderings)})
         if self.mesh is not None:
             out.update(mesh_vertices=self.mesh.vertices, mesh_faces=self.mesh.faces)
             if self.mesh.colors is not None:
                 out["mesh_colors"] = self.mesh.colors
-        return out
+        depth = self.depth or ()
+        maps = {f"depth_{i}": _taken(depth, i) for i in range(len(depth))}
+        return Fields({**{name: _made(array) for name, array in out.items()}, **maps})
 
     @staticmethod
     def load(path: Path) -> "Reconstruction":
@@ -346,9 +427,13 @@ class Reconstruction:
     def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> "Reconstruction":
         """The inverse of `arrays`."""
 
-        def series(prefix: str) -> Optional[Tuple[Any, ...]]:
+        def series(prefix: str) -> Optional[Sequence[Any]]:
             names = [name for name in arrays if name.startswith(prefix)]
-            return tuple(arrays[name] for name in sorted(names, key=lambda name: int(name[len(prefix) :]))) or None
+            names.sort(key=lambda name: int(name[len(prefix) :]))
+            shape_of = getattr(arrays, "shape_of", None)  # of a file that is read piece by piece
+            if names and shape_of is not None:
+                return OnDemand([shape_of(name) for name in names], lambda i: arrays[names[i]])
+            return tuple(arrays[name] for name in names) or None
 
         return Reconstruction(
             points=arrays["points"],
@@ -362,11 +447,27 @@ class Reconstruction:
             cameras=Cameras(arrays["intrinsics"], arrays["camera_from_world"]) if "intrinsics" in arrays else None,
             registered=arrays.get("registered"),
             depth=series("depth_"),
-            renderings=series("rendering_"),
+            renderings=tuple(series("rendering_") or ()) or None,
             mesh=Mesh(arrays["mesh_vertices"], arrays["mesh_faces"], arrays.get("mesh_colors"))
             if "mesh_vertices" in arrays
             else None,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a network was run; "" where there is none, or it is not known."""
+
+    precision: str = ""  # of its arithmetic: "float32", "bfloat16 autocast" ...
+    resolution: str = ""  # of its input images, WIDTHxHEIGHT in pixels, several joined by a comma
+    attention: str = ""  # the backend that computes attention: "flash", "math" ...
+
+
+def sizes_text(sizes: Sequence[Tuple[int, int]]) -> str:
+    """`sizes`, width and height, as `Execution.resolution` has them: the distinct ones, or the first and the last."""
+    distinct = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    texts = [f"{width}x{height}" for width, height in distinct]
+    return ", ".join(texts) if len(texts) <= 4 else f"{texts[0]} to {texts[-1]}"
 
 
 class Reconstructor:
@@ -395,6 +496,11 @@ class Reconstructor:
         if not isinstance(outputs, Reconstruction):
             raise ContractError(f"finish: {type(outputs).__name__} seen, Reconstruction wanted")
         return outputs
+
+    def execution(self, inputs: Any) -> Execution:
+        """How it ran on what `prepare` gave; asked for once, after the first call."""
+        shapes = shapes_of(inputs.images) if isinstance(inputs, Views) else []
+        return Execution(resolution=sizes_text([(shape[1], shape[0]) for shape in shapes]))
 
     def predict(self, views: Views) -> Reconstruction:
         """`prepare`, `infer` and `finish`, one after the other."""

@@ -1,11 +1,14 @@
-"""The process that runs one adapter: commands in, events out, as JSON lines on two private file descriptors.
+"""The process that runs one adapter: commands and pixels in, events out, on three private file descriptors.
 
 Runs inside the adapter's own environment: numpy and the standard library only, Python 3.9 syntax. Its standard
 output and error belong to the adapter and go to the log. Arrays travel as `.npz` files without pickle.
 
-    {"op": "load", "module", "options", "device", "weights", "seed"}    -> loaded | failed
+    {"op": "load", "module", "options", "device", "weights", "seed"}    -> mark begin, loaded | failed
     {"op": "predict", "views", "out", "warmups", "repeats", "min_seconds", "max_seconds", "infer_only"}
-                                                        -> cold, warm ..., done | failed
+                                                        -> marks and cold, marks and warm ..., done | failed
+
+Each event is a JSON line. At `mark`, an end of a step, the worker waits for one byte: the host's clock times what lies
+between. `pixels` asks for one image or mask, and its bytes come through the third descriptor.
 """
 
 from __future__ import annotations
@@ -17,16 +20,27 @@ import os
 import random
 import resource
 import sys
+import threading
 import time
 import traceback
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Dict, Optional, TextIO, Tuple
+from typing import Any, BinaryIO, Dict, Optional, TextIO, Tuple
 
 import numpy as np
 
-from adapters.contract import ContractError, Reconstruction, Reconstructor, Unavailable, Unsupported, Views
+from adapters.contract import (
+    ContractError,
+    Execution,
+    Reconstruction,
+    Reconstructor,
+    Unavailable,
+    Unsupported,
+    Views,
+)
 
 Event = Dict[str, Any]
+KEPT_BYTES = 2**30  # of images and masks: those of a small scene are fetched once, those of a large one again
 
 
 def failure_status(error: BaseException) -> str:
@@ -58,8 +72,14 @@ def make_adapter(module: str, options: Dict[str, Any]) -> Reconstructor:
 class Worker:
     """One adapter, loaded once, run on views as often as asked."""
 
-    def __init__(self, events: TextIO) -> None:
-        self._events = events
+    def __init__(self, events: TextIO, replies: BinaryIO) -> None:
+        self._events, self._replies = events, replies
+        self._talking = threading.RLock()  # an adapter may read its images in several threads
+        self._kept: "OrderedDict[Tuple[str, int], Any]" = OrderedDict()
+        self._kept_bytes = 0
+        self._waited = 0.0  # seconds for pixels, all together
+        self._shapes: Any = None  # (N, 3), of the images
+        self._execution: Any = None
         self._adapter: Optional[Reconstructor] = None
         self._device = "cpu"
         self._seed = 0
@@ -83,8 +103,45 @@ class Worker:
                 return
 
     def _emit(self, event: Event) -> None:
-        self._events.write(json.dumps(event) + "\n")
-        self._events.flush()
+        with self._talking:
+            self._events.write(json.dumps(event) + "\n")
+            self._events.flush()
+
+    def _mark(self, step: str) -> None:
+        """Wait until the host has noted that `step` ended: it starts its clock again when it answers."""
+        with self._talking:
+            self._emit({"event": "mark", "step": step})
+            self._receive(1)
+
+    def _receive(self, count: int) -> bytearray:
+        content = bytearray(count)
+        view, done = memoryview(content), 0
+        while done < count:
+            got = self._replies.readinto(view[done:])  # type: ignore[attr-defined]
+            if not got:
+                raise EOFError("the host went away")
+            done += got
+        return content
+
+    def _pixels(self, what: str, index: int) -> Any:
+        """Image or mask `index`: the kept one, or from the host. Waiting for it is nobody's time."""
+        with self._talking:
+            key = (what, index)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            start = time.perf_counter()
+            shape = tuple(int(n) for n in self._shapes[index][: 3 if what == "image" else 2])
+            self._emit({"event": "pixels", "what": what, "index": index})
+            array = np.frombuffer(self._receive(int(np.prod(shape))), np.uint8).reshape(shape)
+            array = array if what == "image" else array.view(np.bool_)
+            self._waited += time.perf_counter() - start
+            if array.nbytes <= KEPT_BYTES:
+                self._kept[key] = array
+                self._kept_bytes += array.nbytes
+                while self._kept_bytes > KEPT_BYTES:
+                    self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+            return array
 
     def _torch(self) -> Any:
         """torch where the adapter uses it on a CUDA device, else None."""
@@ -104,6 +161,7 @@ class Worker:
 
     def _load(self, command: Dict[str, Any]) -> None:
         self._device, self._seed = command["device"], int(command["seed"])
+        self._mark("begin")
         start = time.perf_counter()
         self._adapter = make_adapter(command["module"], command["options"])
         self._reseed()
@@ -117,24 +175,60 @@ class Worker:
         With `infer_only` that step alone counts: what random weights give is not finished."""
         adapter = self._adapter
         assert adapter is not None
+        seconds = {"prepare": 0.0, "infer": 0.0, "finish": 0.0}
         self._reseed()
         self._synchronise()
-        t0 = time.perf_counter()
+        self._mark("begin")
+        start = self._clock()
         inputs = adapter.prepare(views)
         self._synchronise()
-        t1 = time.perf_counter()
+        seconds["prepare"] = self._clock() - start
+        self._mark("prepare")
+        start = self._clock()
         outputs = adapter.infer(inputs)
         self._synchronise()
-        t2 = time.perf_counter()
+        seconds["infer"] = self._clock() - start
+        self._mark("infer")
         if infer_only:
-            return {"prepare": 0.0, "infer": t2 - t1, "finish": 0.0, "total": t2 - t1}, None
+            self._note_execution(inputs)
+            seconds["prepare"] = 0.0
+            return {**seconds, "total": seconds["infer"]}, None
+        start = self._clock()
         result = adapter.finish(outputs, views)
+        if isinstance(result, Reconstruction):
+            for i in range(len(result.depth or ())):  # what is made when it is asked for is part of the work
+                result.depth[i]  # type: ignore[index]
         self._synchronise()
-        t3 = time.perf_counter()
-        return {"prepare": t1 - t0, "infer": t2 - t1, "finish": t3 - t2, "total": t3 - t0}, result
+        seconds["finish"] = self._clock() - start
+        self._mark("finish")
+        self._note_execution(inputs)
+        return {**seconds, "total": sum(seconds.values())}, result
+
+    def _note_execution(self, inputs: Any) -> None:
+        """Ask the adapter how it ran, after its first call."""
+        assert self._adapter is not None
+        if self._execution is None:
+            self._execution = self._adapter.execution(inputs)
+            if not isinstance(self._execution, Execution):
+                raise ContractError(f"execution: {type(self._execution).__name__} seen, Execution wanted")
+
+    def _clock(self) -> float:
+        """Seconds, but for those spent waiting for pixels."""
+        return time.perf_counter() - self._waited
+
+    def _open(self, path: Path) -> Views:
+        """The views. Images and masks come from the host: the first ones at once, the rest when they are asked for."""
+        with np.load(path, allow_pickle=False) as file:
+            self._shapes = file["shapes"]
+        views = Views.load(path, self._pixels)
+        for i in range(len(views)):
+            for array in (views.images, views.masks):
+                if array is not None and self._kept_bytes < KEPT_BYTES // 2:
+                    array[i]
+        return views
 
     def _predict(self, command: Dict[str, Any]) -> None:
-        views = Views.load(Path(command["views"]))
+        views = self._open(Path(command["views"]))
         infer_only = bool(command["infer_only"])
         torch = self._torch()
         if torch is not None:
@@ -161,7 +255,7 @@ class Worker:
             last = seconds["total"]
             done, spent = done + 1, spent + last
             self._emit({"event": "warm", "seconds": seconds})
-        self._emit({"event": "done", **self._memory()})
+        self._emit({"event": "done", **self._memory(), "execution": vars(self._execution)})
 
     def _memory(self) -> Event:
         """Peaks in bytes: this process, and the device by allocator and driver."""
@@ -192,7 +286,8 @@ def _peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def main(commands_fd: int, events_fd: int) -> None:
-    """Serve on the two file descriptors."""
-    with os.fdopen(commands_fd, "r") as commands, os.fdopen(events_fd, "w") as events:
-        Worker(events).serve(commands)
+def main(commands_fd: int, events_fd: int, replies_fd: int) -> None:
+    """Serve on the three file descriptors."""
+    commands, events = os.fdopen(commands_fd, "r"), os.fdopen(events_fd, "w")
+    with commands, events, os.fdopen(replies_fd, "rb", buffering=0) as replies:
+        Worker(events, replies).serve(commands)

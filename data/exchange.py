@@ -12,7 +12,7 @@ import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from adapters.contract import Cameras, ContractError, InputError, Mesh, Reconstruction, Views
+from adapters.contract import Cameras, ContractError, InputError, Mesh, Reconstruction, Views, shapes_of
 from data.groundtruth.colmap import run_module
 from data.scene import CameraFile
 
@@ -50,7 +50,7 @@ def _camera_files(prediction: Reconstruction, views: Views, names: tuple[str, ..
     assert cameras is not None and registered is not None
     files = []
     for i in np.flatnonzero(registered):
-        K, (height, width) = cameras.intrinsics[i], views.images[i].shape[:2]
+        K, (height, width) = cameras.intrinsics[i], shapes_of(views.images)[i][:2]
         pose = cameras.camera_from_world[i].tolist()
         pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
         files.append(CameraFile(Path(names[i]).stem, width, height, *pinhole, pose))
@@ -66,7 +66,7 @@ def _write_colmap(
     cameras, images, points = [], [], []
     for i in np.flatnonzero(prediction.registered):
         K, pose = prediction.cameras.intrinsics[i], prediction.cameras.camera_from_world[i]
-        height, width = views.images[i].shape[:2]
+        height, width = shapes_of(views.images)[i][:2]
         pinhole = " ".join(repr(float(value)) for value in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
         cameras.append(f"{i + 1} PINHOLE {width} {height} {pinhole}")
         x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from adapters.contract import U8, Bools, InputError
 
@@ -42,17 +44,9 @@ def list_images(folder: Path) -> list[Path]:
 
 def read_image(path: Path) -> U8:
     """(H, W, 3) uint8 sRGB, upright by its EXIF orientation; 16-bit is scaled, alpha laid over white."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise InputError(f"{path}: {width} x {height} pixels seen, {MOST_PIXELS} at most wanted")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error})") from error
-    except DAMAGED as error:
-        raise InputError(f"{path}: a damaged image ({type(error).__name__}: {error})") from error
+    with _opened(path) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         grey = (np.asarray(upright, np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
@@ -62,6 +56,51 @@ def read_image(path: Path) -> U8:
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.asarray(upright.convert("RGB"), np.uint8).copy()
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of what `read_image` gives, from the file's header alone; InputError where there is none."""
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def check_image(path: Path) -> None:
+    """InputError where `path` holds no image, or one that is cut off: its pixels are not decoded for it."""
+    with _opened(path) as image:
+        if image.format == "JPEG":
+            _check_end(path)
+        elif image.format == "PNG":
+            image.verify()  # the sums of its chunks
+        else:
+            image.load()
+
+
+def _check_end(path: Path) -> None:
+    """InputError where a JPEG's picture is not ended: thumbnails in its header have ends of their own."""
+    content, place = path.read_bytes(), 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    if content.find(b"\xff\xd9", place) < 0:
+        raise InputError(f"{path}: not a readable image (image file is truncated)")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image of `path`; InputError where it cannot be read, or is larger than any photo."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise InputError(f"{path}: {width} x {height} pixels seen, {MOST_PIXELS} at most wanted")
+            yield image
+    except InputError:
+        raise
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error})") from error
+    except DAMAGED as error:
+        raise InputError(f"{path}: a damaged image ({type(error).__name__}: {error})") from error
 
 
 def read_mask(path: Path) -> Bools:

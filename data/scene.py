@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +31,8 @@ import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapters.contract import U8, Bools, Cameras, InputError, TruthKind
-from data.images import read_image, read_mask
+from adapters.contract import U8, Bools, Cameras, InputError, OnDemand, TruthKind
+from data.images import image_size, read_image, read_mask
 from metrics.scoring.truth import Box, Knowledge, Truth
 
 FORMAT = 1
@@ -142,6 +143,16 @@ class Scene:
     def mask(self, name: str) -> Bools:
         """(H, W) bool, true on the object; InputError where the view has none."""
         return read_mask(self.mask_path(name))
+
+    def images(self, names: Sequence[str]) -> OnDemand:
+        """Those images, each read when it is asked for; InputError where one has no readable header."""
+        sizes = [image_size(self.image_path(name)) for name in names]
+        return OnDemand([(height, width, 3) for width, height in sizes], lambda i: self.image(names[i]))
+
+    def masks(self, names: Sequence[str]) -> OnDemand:
+        """Their masks, likewise."""
+        sizes = [image_size(self.mask_path(name)) for name in names]
+        return OnDemand([(height, width) for width, height in sizes], lambda i: self.mask(names[i]))
 
     @property
     def has_masks(self) -> bool:

@@ -185,6 +185,10 @@ class Row:
         """A size (bytes, points, parameters) over the trials that ended well."""
         return Spread.of(getattr(trial, field) for trial in self.timed)
 
+    def distinct(self, field: str) -> str:
+        """The texts that its trials have there, joined by |."""
+        return " | ".join(dict.fromkeys(text for trial in self.trials if (text := getattr(trial, field))))
+
     def failures(self, truth: TruthKind, metric: str) -> dict[str, int]:
         """Cells without a result under `truth` and `metric`, by kind; trials where nothing was scored at all."""
         score = self.scores.get((truth, metric))

@@ -217,7 +217,15 @@ class TrialRow(OfTrial):
     infer_seconds: Annotated[float | None, Of("median over the calls: the network, or what stands for it", "s")] = None
     finish_seconds: Annotated[float | None, Of("median over the calls: from outputs to points", "s")] = None
     peak_rss_bytes: Annotated[int | None, Of("largest resident memory of the process tree", "bytes")] = None
-    device_peak_bytes: Annotated[int | None, Of("the same of the device; missing on a CPU", "bytes")] = None
+    device_peak_bytes: Annotated[
+        int | None, Of("the same of the device, by its allocator; missing on a CPU", "bytes")
+    ] = None
+    device_driver_bytes: Annotated[
+        int | None, Of("the device's memory in use at the end, by its driver; missing on a CPU", "bytes")
+    ] = None
+    precision: Annotated[str, Of("of the network's arithmetic, as the adapter reports it")] = ""
+    resolution: Annotated[str, Of("of the images that it worked on, as the adapter reports it", "pixels")] = ""
+    attention: Annotated[str, Of("what computed attention, as the adapter reports it")] = ""
     parameters: Annotated[int | None, Of("of the network; missing where there is none")] = None
     kin: Annotated[tuple[str, ...], Of("systems it shares method or code with")] = ()
     contamination: Annotated[tuple[str, ...], Of("datasets that it was trained on and the scene comes from")] = ()
@@ -556,7 +564,11 @@ class LeaderboardCosts:
     infer_seconds: Annotated[float | None, Of("median over its trials", "s")]
     finish_seconds: Annotated[float | None, Of("median over its trials", "s")]
     peak_rss_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
-    device_peak_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
+    device_peak_bytes: Annotated[int | None, Of("by its allocator, largest over its trials", "bytes")]
+    device_driver_bytes: Annotated[int | None, Of("by its driver, largest over its trials", "bytes")]
+    precision: Annotated[str, Of("those of its trials, joined by |")]
+    resolution: Annotated[str, Of("those of its trials, joined by |", "pixels")]
+    attention: Annotated[str, Of("those of its trials, joined by |")]
     timing_status: Annotated[str, Of("ok, or why the times are empty")]
     busy_trials: Annotated[int, Of("how many trials were timed on a busy machine")]
     not_isolated_trials: Annotated[int, Of("how many trials ran without walls, the truth within their reach")]

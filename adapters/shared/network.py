@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from adapters.contract import F32, Reconstructor
+from adapters.contract import F32, Execution, Reconstructor, sizes_text
 from adapters.shared.checkpoint import find_checkpoint, load_parameters
 from adapters.shared.resize import Inputs
 
+SDPA = "torch scaled_dot_product_attention"  # torch chooses among its backends, by shapes and precision
 IMAGENET_MEAN, IMAGENET_STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32).reshape(2, 3, 1, 1)
 
 
@@ -25,6 +26,8 @@ class NetworkAdapter(Reconstructor):
 
     A subclass is a dataclass too. Its fields are the options; one of type `Literal` takes no value but those."""
 
+    casts: typing.ClassVar[bool] = True  # to half precision on CUDA
+    attends: typing.ClassVar[str] = SDPA  # what computes attention
     network: Any = dataclasses.field(default=None, init=False, repr=False)
     device: str = dataclasses.field(default="cpu", init=False)
     seed: int = dataclasses.field(default=0, init=False)
@@ -62,6 +65,22 @@ class NetworkAdapter(Reconstructor):
 
         return torch.from_numpy(np.stack(inputs.images)).to(self.device)
 
+    def execution(self, inputs: Any) -> Execution:
+        """The parameters' precision, or the one that they are cast to; the sizes of the network's images."""
+        import torch
+
+        parameter = next(iter(self.network.parameters()), None) if self.network is not None else None
+        precision = str(parameter.dtype).rpartition(".")[2] if parameter is not None else ""
+        if self.casts and self.device.startswith("cuda"):
+            precision = f"{_half(self.device)} autocast"
+        attention = self.attends
+        if attention == SDPA and self.device.startswith("cuda"):
+            backends = ("flash", "mem_efficient", "cudnn", "math")
+            allowed = [name for name in backends if getattr(torch.backends.cuda, f"{name}_sdp_enabled", bool)()]
+            attention = f"{SDPA}: {', '.join(allowed)} allowed"
+        images = getattr(inputs, "images", ())
+        return Execution(precision, sizes_text([(image.shape[-1], image.shape[-2]) for image in images]), attention)
+
     @contextlib.contextmanager
     def inference(self) -> typing.Iterator[None]:
         """No gradients; on CUDA torch's automatic casting to half precision, elsewhere float32."""
@@ -77,8 +96,13 @@ def half_precision(device: str) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     import torch
 
-    ampere = torch.cuda.get_device_capability(device)[0] >= 8
-    return torch.autocast("cuda", dtype=torch.bfloat16 if ampere else torch.float16)  # type: ignore[no-any-return]
+    return torch.autocast("cuda", dtype=getattr(torch, _half(device)))  # type: ignore[no-any-return]
+
+
+def _half(device: str) -> str:
+    import torch
+
+    return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
 
 
 def to_numpy(tensor: Any) -> F32:

@@ -6,7 +6,7 @@ Runs inside the environments of the systems under test: numpy and torch, Python 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class PairAdapter(NetworkAdapter):
     `iterations` of the alignment; `clean` doubts points that stand before another view's surface; `square_ok` keeps
     square photos square, which upstream crops to 4:3. Defaults are those of upstream's demo."""
 
+    casts: ClassVar[bool] = False
+    attends: ClassVar[str] = "softmax of the products, written out"  # CroCo's blocks
     scene_graph: str = "complete"
     iterations: int = 300
     clean: bool = True

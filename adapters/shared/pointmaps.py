@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.contract import F32, F64, Bools, Cameras, Reconstruction, Views
+from adapters.contract import F32, F64, Bools, Cameras, OnDemand, Reconstruction, Views, shapes_of
 from adapters.shared.resize import Placement
 
 
@@ -38,15 +38,18 @@ class Pointmaps:
         poses[registered[:1]] = np.eye(4)
         poses[~self.registered] = np.nan
         gathered: list[tuple[NDArray[np.floating], ...]] = []
-        depths: list[F32] = []
         intrinsics = np.empty((len(views), 3, 3))
         for i, placement in enumerate(self.placements):
             points = self.points[i].astype(np.float64) @ anchor[:3, :3].T + anchor[:3, 3]
-            z = points @ poses[i, 2, :3] + poses[i, 2, 3]
-            depths.append(placement.restore(z))
             intrinsics[i] = placement.intrinsics(self.intrinsics[i])
             keep = placement.inside() & np.isfinite(points).all(axis=-1)
             gathered.append((points[keep], placement.pixels()[keep], self.confidence[i][keep]))
+
+        def depth(i: int) -> F32:
+            """At the photo's resolution: of many large photos, one at a time."""
+            points = self.points[i].astype(np.float64) @ anchor[:3, :3].T + anchor[:3, 3]
+            return self.placements[i].restore(points @ poses[i, 2, :3] + poses[i, 2, 3])
+
         pixel = np.concatenate([pixels for _, pixels, _ in gathered])
         index = np.repeat(np.arange(len(views)), [len(points) for points, _, _ in gathered])
         return Reconstruction(
@@ -60,7 +63,7 @@ class Pointmaps:
             pixel=pixel.astype(np.float32),
             cameras=Cameras(intrinsics, poses),
             registered=self.registered,
-            depth=tuple(depths),
+            depth=OnDemand([shape[:2] for shape in shapes_of(views.images)], depth),
         )
 
 

@@ -208,7 +208,8 @@ def _extract(
         with tempfile.TemporaryDirectory(prefix="sfm-") as folder, pycolmap.Database.open(database) as store:
             indices = range(start, min(start + batch, len(images)))
             for index in indices:
-                height, width = images[index].shape[:2]
+                pixels = images[index]
+                height, width = pixels.shape[:2]
                 key = (groups[index] if groups is not None else "", width, height)
                 if key not in cameras:
                     cameras[key] = _write_camera(store, width, height, focal.get(key[0]))
@@ -219,7 +220,7 @@ def _extract(
                 frame = pycolmap.Frame(frame_id=index + 1, rig_id=rig_id)
                 frame.add_data_id(image.data_id)
                 store.write_frame(frame, use_frame_id=True)
-                Image.fromarray(images[index]).save(Path(folder, image.name))
+                Image.fromarray(pixels).save(Path(folder, image.name))
             store.close()
             pycolmap.extract_features(
                 database,

@@ -37,9 +37,9 @@ def predict(
     if "masks" in system.card.requires and not scene.has_masks:
         raise InputError(f"{images}: no masks/ folder seen, adapter {adapter} wants a mask for each image")
     views = Views(
-        images=tuple(scene.image(name) for name in scene.view_names),
+        images=scene.images(scene.view_names),
         names=tuple(f"{i:03d}" for i in range(len(scene.view_names))),
-        masks=tuple(scene.mask(n) for n in scene.view_names) if "masks" in system.card.requires else None,
+        masks=scene.masks(scene.view_names) if "masks" in system.card.requires else None,
     )
     policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=deadline)
     with console.status(Text(f"{system.card.title} on {len(views)} views")):

@@ -18,6 +18,7 @@ from bench.systems.measure import Steps
 LONGEST_LINE = 64 * 1024  # bytes
 MOST_BYTES = 16 * 2**20  # of all lines together
 LONGEST_MESSAGE = 2000  # characters
+LONGEST_NAME = 200  # characters
 LINGER_SECONDS = 1.0  # how long a worker's end of the pipe may stay open after its process has ended
 
 
@@ -39,12 +40,41 @@ class Warm(msgspec.Struct, frozen=True, tag="warm", tag_field="event"):
     seconds: Steps
 
 
+class Mark(msgspec.Struct, frozen=True, tag="mark", tag_field="event"):
+    """A step ended, and the worker waits."""
+
+    step: Literal["begin", "prepare", "infer", "finish"]
+
+
+class Pixels(msgspec.Struct, frozen=True, tag="pixels", tag_field="event"):
+    """The worker waits for an image or a mask."""
+
+    what: Literal["image", "mask"]
+    index: int
+
+
+class Ran(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`adapters.contract.Execution`, as the worker told it."""
+
+    precision: str = ""
+    resolution: str = ""
+    attention: str = ""
+
+    def __post_init__(self) -> None:
+        """ValueError where a text is too long, or cannot be printed."""
+        for name in self.__struct_fields__:
+            text = getattr(self, name)
+            if len(text) > LONGEST_NAME or not text.isprintable():
+                raise ValueError(f"execution.{name}: at most {LONGEST_NAME} printable characters wanted")
+
+
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
     """Everything asked for was done; peaks in bytes."""
 
     peak_rss: int = 0
     device_allocator: int | None = None
     device_driver: int | None = None
+    execution: Ran = Ran()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="event"):
@@ -54,7 +84,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="event"):
     message: str = ""
 
 
-Event = Loaded | Cold | Warm | Done | Failed
+Event = Loaded | Cold | Warm | Mark | Pixels | Done | Failed
 _decoder = msgspec.json.Decoder(Event)
 
 
@@ -73,7 +103,7 @@ def parse(line: bytes) -> Event:
     elif isinstance(event, Cold | Warm):
         numbers = msgspec.structs.astuple(event.seconds)
     elif isinstance(event, Done):
-        numbers = msgspec.structs.astuple(event)
+        numbers = (event.peak_rss, event.device_allocator, event.device_driver)
     for number in numbers:
         if number is not None and not (math.isfinite(number) and 0 <= number < 2**62):
             raise ContractError(f"the worker's messages: {number} seen, a time or a size from 0 up wanted")

@@ -15,14 +15,28 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+import numpy as np
 import psutil
 
-from adapters.contract import ContractError, InputError, Reconstruction, TrialStatus, Unavailable, Views
-from bench.arrays import read_npz
+from adapters.contract import ContractError, InputError, Reconstruction, TrialStatus, Unavailable, Views, shapes_of
+from bench.arrays import NpzFile
 from bench.files import cache_dir
 from bench.systems import environments, walls
 from bench.systems.cards import Adapter, content_digest
-from bench.systems.events import LONGEST_MESSAGE, Cold, Done, Event, Failed, Loaded, Warm, read_events
+from bench.systems.clock import HostClock
+from bench.systems.events import (
+    LONGEST_MESSAGE,
+    Cold,
+    Done,
+    Event,
+    Failed,
+    Loaded,
+    Mark,
+    Pixels,
+    Ran,
+    Warm,
+    read_events,
+)
 from bench.systems.measure import Outcome, Policy, TreeUsage, TreeWatch, memory_limit_bytes
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 
@@ -34,7 +48,7 @@ LOG_BYTES = 4 * 2**20  # kept of either end of a worker's output
 KILL_SECONDS = 5.0
 MOST_POINTS = 50_000_000
 BYTES_A_POINT, BYTES_A_PIXEL = 64, 32  # of a prediction's arrays together: more than the contract's fields take
-_STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker import main; main({}, {})"
+_STUB = "import sys; sys.path.insert(0, sys.argv[1]); from adapters.worker import main; main({}, {}, {})"
 
 
 def stage(adapter: Adapter) -> Path:
@@ -102,10 +116,12 @@ def run_adapter(
     with walls.work_folder() as folder:
         work = folder / "work"
         work.mkdir()
-        views.save(work / "views.npz")
+        views.save(work / "views.npz", pixels=False)
         log = log or folder / "log.txt"
         worker = _Worker(python, adapter, policy, folder, log, device, weights_files(given.load))
         outcome = worker.converse(
+            views,
+            infer_only,
             {
                 "op": "load",
                 "module": adapter.module,
@@ -130,9 +146,9 @@ def run_adapter(
         if infer_only:
             return msgspec.structs.replace(outcome, message="random weights: infer alone is timed"), None
         try:  # the worker's own validation is not trusted
-            pixels = sum(image.shape[0] * image.shape[1] for image in views.images)
+            pixels = sum(shape[0] * shape[1] for shape in shapes_of(views.images))
             most = MOST_POINTS * BYTES_A_POINT + pixels * BYTES_A_PIXEL
-            result = Reconstruction.from_arrays(read_npz(work / "out.npz", most, MOST_POINTS))
+            result = Reconstruction.from_arrays(NpzFile(work / "out.npz", most, MOST_POINTS))
             result.validate(views)
         except (ContractError, InputError, KeyError, ValueError, TypeError, OSError) as error:
             return msgspec.structs.replace(outcome, status="invalid_output", message=str(error)[:LONGEST_MESSAGE]), None
@@ -155,9 +171,10 @@ class _Worker:
         self._policy = policy
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
+        replies_read, self._replies = os.pipe()
         staged = stage(adapter)
         compiled = walls.compiled_folder(f"{adapter.name}-{adapter.hash}")
-        stub = _STUB.format(command_read, event_write)
+        stub = _STUB.format(command_read, event_write, replies_read)
         command = walls.enclosed(
             [str(python), "-I", "-B", "-c", stub, str(staged)],
             folder,
@@ -170,7 +187,7 @@ class _Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(command_read, event_write),
+            pass_fds=(command_read, event_write, replies_read),
             cwd=folder / "work",
             env=walls.environment(folder / "work", compiled),
             start_new_session=True,
@@ -179,23 +196,34 @@ class _Worker:
         self._log = BoundedLog(self._process.stdout.fileno(), log)
         os.close(command_read)
         os.close(event_write)
+        os.close(replies_read)
         self._timed_out = threading.Event()
 
-    def converse(self, *commands: dict[str, Any]) -> Outcome:
-        """Send every command, gather the events until the worker ends, and end it whatever happens."""
+    def converse(self, views: Views, infer_only: bool, *commands: dict[str, Any]) -> Outcome:
+        """Send every command, gather the events until the worker ends, and end it whatever happens. The images and
+        masks of `views` are handed over as the worker asks for them."""
         harness = walls.harness_generations()
         watch = TreeWatch(self._process.pid, memory_limit_bytes(self._policy), self._kill, harness)
         timer = threading.Timer(self._policy.deadline, self._on_deadline)
         timer.daemon = True
         timer.start()
         events: list[Event] = []
-        broken = ""
+        broken, clock = "", HostClock(infer_only)
         try:
             with contextlib.suppress(BrokenPipeError), os.fdopen(self._command_write, "w") as pipe:
                 for command in commands:
                     pipe.write(json.dumps(command) + "\n")
             try:
-                events.extend(read_events(self._event_read, self._process))
+                for event in read_events(self._event_read, self._process):
+                    if isinstance(event, Mark):
+                        clock.stop(event.step)
+                        self._reply(b"\0")
+                        clock.start()
+                    elif isinstance(event, Pixels):
+                        with clock.paused():
+                            self._reply(_pixels(views, event))
+                    else:
+                        events.append(clock.timed(event))
             except ContractError as error:
                 broken = str(error)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -206,10 +234,18 @@ class _Worker:
             self._process.wait()
             usage = watch.stop()
             os.close(self._event_read)
+            os.close(self._replies)
             self._log.close()
         outcome = self._outcome(events, usage)
         # What was said before does not count either: none of it can be believed.
         return msgspec.structs.replace(outcome, status="invalid_output", message=broken) if broken else outcome
+
+    def _reply(self, content: bytes | memoryview) -> None:
+        """Hand `content` to the worker; one that is no longer there shows itself otherwise."""
+        with contextlib.suppress(BrokenPipeError):
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(self._replies, rest) :]
 
     def _on_deadline(self) -> None:
         self._timed_out.set()
@@ -265,9 +301,18 @@ class _Worker:
             peak_rss=peak,
             device_allocator=done.device_allocator if done else None,
             device_driver=done.device_driver if done else None,
+            **msgspec.structs.asdict(done.execution if done else Ran()),
             others_share=usage.others_share,
             log_tail=log_tail(self._log.path),
         )
+
+
+def _pixels(views: Views, wanted: Pixels) -> memoryview:
+    """The bytes of an image or a mask of `views`; ContractError where there is none."""
+    arrays = views.images if wanted.what == "image" else views.masks
+    if arrays is None or not 0 <= wanted.index < len(arrays):
+        raise ContractError(f"the worker's messages: {wanted.what} {wanted.index} wanted, which it was not given")
+    return np.ascontiguousarray(arrays[wanted.index]).view(np.uint8).reshape(-1).data
 
 
 class BoundedLog:

@@ -116,9 +116,9 @@ class Trial:
         """The arrays to give: images and what the trial gives, nothing else. InputError where the scene lacks it."""
         cameras, truth, targets, sizes = self._geometry
         return Views(
-            images=tuple(self.scene.image(view) for view in self.views),
+            images=self.scene.images(self.views),
             names=tuple(f"{i:03d}" for i in range(len(self.views))),
-            masks=tuple(self.scene.mask(view) for view in self.views) if "masks" in self.given else None,
+            masks=self.scene.masks(self.views) if "masks" in self.given else None,
             cameras=cameras,
             truth=truth,
             targets=targets,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.contract import InputError
-from data.images import list_images, read_image
+from data.images import check_image, list_images
 from data.scene import Scene, SceneFile, ViewFile
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded"
@@ -45,14 +45,14 @@ def get_scenes(names: Sequence[str]) -> list[Scene]:
 
 
 def scene_of_images(folder: Path) -> Scene:
-    """A Scene without truth over a folder of photos; every photo is read once, so that a broken one is named now."""
+    """A Scene without truth over a folder of photos; every photo is looked at, so that a broken one is named now."""
     paths = list_images(folder)
     stems = [path.stem for path in paths]
     if doubled := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise InputError(f"{folder}: more than one image is called {doubled[0]}, distinct names wanted")
     masks = folder / "masks"
     for path in paths:
-        read_image(path)
+        check_image(path)
         if masks.is_dir() and not (masks / f"{path.stem}.png").is_file():
             raise InputError(f"{masks}: no mask {path.stem}.png seen for {path.name}, one an image wanted")
     views = [ViewFile(path.stem, path.name, f"masks/{path.stem}.png" if masks.is_dir() else None) for path in paths]

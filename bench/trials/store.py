@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,8 +28,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.contract import InputError, Reconstruction
-from bench.arrays import read_npz
+from adapters.contract import InputError, Reconstruction, write_npz
+from bench.arrays import NpzFile
 from bench.files import replacing, write
 from bench.trials.records import FORMAT, RunRecord, ScoreRecord, TrialRecord
 from metrics.scoring.equalise import random_subset
@@ -116,11 +116,11 @@ class Store:
                     problems.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
         for path in sorted((self.path / "predictions").glob("*.npz")):
             try:
-                arrays = read_npz(path)
+                identity = _identity(NpzFile(path))
             except InputError as error:
                 problems.append(Problem(path, str(error)))
                 continue
-            if _identity(arrays) != path.stem:
+            if identity != path.stem:
                 problems.append(Problem(path, f"{path}: its content is not what its name says"))
         named = {problem.path for problem in problems}
         for path in sorted(path for kind in KINDS for path in (self.path / kind).glob("*")):
@@ -207,16 +207,17 @@ class Store:
         Everything is stored as it was returned, so that what is read back scores to the same digits. Where `most` is
         given and there are more points, a uniform draw of that many stands for all of them: it knows no protocol, and
         it is what is scored."""
-        arrays = dict(prediction.arrays())
         if most is not None and len(prediction.points) > most:
             drawn = random_subset(len(prediction.points), most, np.random.default_rng(0))
-            arrays |= {name: arrays[name][drawn] for name in POINT_FIELDS if name in arrays}
+            fields = {name: getattr(prediction, name) for name in POINT_FIELDS}
+            prediction = replace(prediction, **{k: v[drawn] for k, v in fields.items() if v is not None})
+        arrays = prediction.arrays()
         identity = _identity(arrays)
         path = self.prediction_path(identity)
         if not path.is_file():
             with replacing(path) as temporary:
-                np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        return identity, len(arrays["points"])
+                write_npz(temporary, arrays, level=6)
+        return identity, len(prediction.points)
 
     def prediction(self, identity: str) -> Reconstruction:
         """Read a stored prediction; InputError where it is absent."""
@@ -224,7 +225,7 @@ class Store:
         if not path.is_file():
             raise InputError(f"{path}: the prediction is not in the store")
         try:
-            return Reconstruction.from_arrays(read_npz(path))
+            return Reconstruction.from_arrays(NpzFile(path))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a prediction ({error})") from error
 

@@ -11,10 +11,13 @@ import numpy as np
 import psutil
 import pytest
 
-from adapters.contract import Views
+from adapters.contract import ContractError, OnDemand, Reconstruction, Views
 from bench.systems.cards import get_adapter
-from bench.systems.measure import Policy
+from bench.systems.clock import HostClock
+from bench.systems.events import Cold, Loaded
+from bench.systems.measure import Policy, Steps
 from bench.systems.process import log_tail, run_adapter, stage
+from bench.trials.store import Store
 from tests.bench.spies import spy
 
 FAULTY = get_adapter(str(Path(__file__).parent.parent / "faulty"))
@@ -88,6 +91,127 @@ def test_repeats_go_on_until_the_duration_is_met_and_stop_before_the_most() -> N
     short = Policy(warmups=0, repeats=50, min_seconds=0.0, max_seconds=0.2, deadline=60.0)
     outcome, _ = run_adapter(FAULTY, VIEWS, options={"seconds": 0.05}, policy=short)
     assert 1 <= len(outcome.warm) <= 4
+
+
+SEND = "import json, os\nfor fd in range(3, 64):\n    try:\n        os.write(fd, json.dumps({}).encode() + b'\\n')\n"
+SEND += "    except OSError:\n        pass"
+NONE = "{'event': 'cold', 'seconds': dict(prepare=0.0, infer=0.0, finish=0.0, total=0.0)}"
+LIES = {
+    "sends times of its own": (SEND.format(NONE), "a call without its step infer seen"),
+    "ends a step before it does": (
+        SEND.format("{'event': 'mark', 'step': 'infer'}"),
+        "the end of step infer seen, finish wanted",
+    ),
+    "stops the clock": (
+        "import time\ntime.sleep(0.8)\ntime.perf_counter = lambda: 0.0",
+        "the worker's clock: -?[0-9.]+ s for infer, which took",
+    ),
+    "speeds the clock up": (
+        "import time\nreal = time.perf_counter\ntime.perf_counter = lambda: 1000 * real()",
+        "the worker's clock: [0-9.]+ s for infer, which took",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_worker_that_lies_about_its_times_is_invalid_output(lie: str, tmp_path: Path) -> None:
+    body, message = LIES[lie]
+    adapter = spy(tmp_path / "spy", body)
+    outcome, result = run_adapter(adapter, VIEWS, policy=Policy(warmups=0, repeats=3, min_seconds=9.0, deadline=60.0))
+    assert (outcome.status, result) == ("invalid_output", None), outcome
+    assert re.search(message, outcome.message), outcome.message
+
+
+def test_times_are_the_hosts_own_and_a_worker_may_differ_by_little() -> None:
+    clock = HostClock()
+    clock.stop("begin")
+    for step in ("prepare", "infer", "finish"):
+        clock.start()
+        time.sleep(0.02)
+        clock.stop(step)
+    timed = clock.timed(Cold(Steps(prepare=0.0, infer=0.0, finish=0.0, total=0.0)))
+    assert isinstance(timed, Cold) and min(timed.seconds.prepare, timed.seconds.infer, timed.seconds.finish) >= 0.02
+    assert timed.seconds.total == timed.seconds.prepare + timed.seconds.infer + timed.seconds.finish
+    clock.start()
+    began = time.perf_counter()
+    with clock.paused():
+        time.sleep(0.05)
+    loaded = clock.timed(Loaded(0.0))
+    assert isinstance(loaded, Loaded) and loaded.seconds <= time.perf_counter() - began - 0.05
+    with pytest.raises(ContractError, match=r"the worker's clock: 5\.000 s for loading"):
+        clock.timed(Loaded(5.0))
+
+
+PIXELS = """import os
+from adapters.contract import OnDemand, shapes_of
+assert isinstance(inputs.images, OnDemand) and shapes_of(inputs.images)[3] == (8, 9, 3)
+assert [int(image[0, 0, 0]) for image in inputs.images] == list(range(6))
+assert [int(inputs.images[i][7, 8, 2]) for i in range(6)] == list(range(6))
+assert [bool(mask[0, 0]) for mask in inputs.masks] == [i % 2 == 0 for i in range(6)]
+assert inputs.images[-1][0, 0, 0] == 5 and len(inputs.images[1:3]) == 2
+assert sum(os.path.getsize(name) for name in os.listdir('.')) < 5000, os.listdir('.')"""
+FORGET = """for module in sys.modules.values():
+    if hasattr(module, 'KEPT_BYTES'):
+        module.KEPT_BYTES = 500
+"""
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_images_and_masks_come_when_they_are_asked_for(large: bool, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def image(i: int) -> np.ndarray:
+        asked.append(i)
+        return np.full((8, 9, 3), i, np.uint8)
+
+    masks = OnDemand([(8, 9)] * 6, lambda i: np.full((8, 9), i % 2 == 0))
+    views = Views(OnDemand([(8, 9, 3)] * 6, image), tuple(map(str, range(6))), masks=masks)
+    folder = spy(tmp_path / "spy", PIXELS).folder
+    if large:  # for a worker that keeps next to nothing, this scene is large
+        with (folder / "adapter.py").open("a") as file:
+            file.write("import sys\n" + FORGET)
+    outcome, result = run_adapter(get_adapter(str(folder)), views, policy=QUICK)
+    assert outcome.status == "ok" and result is not None, outcome
+    assert set(asked) == set(range(6)) and outcome.resolution == "9x8"
+    assert len(asked) > 12 if large else len(asked) == 6, "fetched again, or once"
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ("Execution('float16', '518x392', 'flash')", "ok"),
+        ("Execution('x' * 300)", "invalid_output"),
+        ("Execution(3)", "invalid_output"),
+        ("None", "invalid_output"),
+    ],
+)
+def test_an_adapter_says_how_it_ran_and_nonsense_is_refused(told: str, status: str, tmp_path: Path) -> None:
+    folder = spy(tmp_path / "spy", "pass").folder
+    with (folder / "adapter.py").open("a") as file:
+        file.write(
+            f"    def execution(self, inputs):\n        return {told}\nfrom adapters.contract import Execution\n"
+        )
+    outcome, _ = run_adapter(get_adapter(str(folder)), VIEWS, policy=QUICK)
+    assert outcome.status == status, outcome
+    if status == "ok":
+        assert (outcome.precision, outcome.resolution, outcome.attention) == ("float16", "518x392", "flash")
+
+
+def test_depth_maps_of_full_size_are_read_one_at_a_time(tmp_path: Path) -> None:
+    body = """from adapters.contract import OnDemand, shapes_of
+shapes = [shape[:2] for shape in shapes_of(inputs.images)]
+depth = OnDemand(shapes, lambda i: np.full(shapes[i], i + 1, np.float32))
+return Reconstruction(np.zeros((1, 3), np.float32), 'object', 'arbitrary', depth=depth)"""
+    outcome, result = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK)
+    assert outcome.status == "ok" and result is not None, outcome
+    assert isinstance(result.depth, OnDemand) and [float(d.max()) for d in result.depth] == [1, 2]
+    store = Store(tmp_path / "store")
+    identity, _ = store.put_prediction(result)
+    kept = store.prediction(identity)
+    assert isinstance(kept.depth, OnDemand) and kept.depth.shapes == ((8, 8), (8, 8))
+    whole = Reconstruction(result.points, "object", "arbitrary", depth=tuple(result.depth))
+    assert store.put_prediction(whole)[0] == identity
+    assert store.problems() == []
 
 
 def test_random_weights_time_infer_alone_and_finish_nothing(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Adapter(StereoAdapter):
         points = model.points @ first_from_world[:3, :3].T + first_from_world[:3, 3]
         K = model.cameras.intrinsics
         dense = self.stereo(
-            [undistorted(inputs.images[i], K[i], float(model.radial[i]), float(K[i, 0, 0])) for i in views],
+            [undistorted(inputs.images[int(i)], K[i], float(model.radial[i]), float(K[i, 0, 0])) for i in views],
             Cameras(K[views], poses[views]),
             points=points,
             visible=model.visible[views],

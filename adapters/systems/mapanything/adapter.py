@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from adapters.contract import F32, U8, Bools, Reconstruction, Views
+from adapters.contract import F32, U8, Bools, Reconstruction, Views, shapes_of
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD, NetworkAdapter, to_numpy
 from adapters.shared.pointmaps import Pointmaps, are_cameras, inverse
 from adapters.shared.resize import Inputs, Placement, Size, place
@@ -97,9 +98,9 @@ def backbone(repository: str, model: str, **options: Any) -> Any:
     return getattr(backbones, model)(pretrained=False)
 
 
-def network_size(images: tuple[U8, ...]) -> Size:
+def network_size(images: Sequence[U8]) -> Size:
     """The width and height, pixels, that stand for the photos' mean width over height."""
-    mean = sum(image.shape[1] / image.shape[0] for image in images) / len(images)
+    mean = sum(shape[1] / shape[0] for shape in shapes_of(images)) / len(images)
     across, down = SHAPES[min(SHAPES, key=lambda shape: abs(shape - mean))]
     return across * PATCH, down * PATCH
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +86,7 @@ class Adapter(Reconstructor):
         )
 
 
-def pyramids(masks: tuple[Bools, ...], silhouettes: list[Silhouette], cameras: Cameras) -> F64:
+def pyramids(masks: Sequence[Bools], silhouettes: list[Silhouette], cameras: Cameras) -> F64:
     """Half-spaces (P, 4), a.x + b <= 0, whose intersection is that of the pyramids over the masks' bounding boxes.
 
     A side at which the image cuts the object bounds nothing."""
@@ -117,7 +118,7 @@ def bounding_box(planes: F64) -> tuple[F64, F64] | None:
     return np.array(limits[:3]), -np.array(limits[3:])
 
 
-def farthest(masks: tuple[Bools, ...], cameras: Cameras) -> F64:
+def farthest(masks: Sequence[Bools], cameras: Cameras) -> F64:
     """(N,) z-depth at which to end a hull without end: twice that of the point nearest to the rays through the masks'
     centroids, since cameras look at the object."""
     pixel = np.array([np.argwhere(mask).mean(axis=0)[::-1] + 0.5 for mask in masks])
@@ -154,7 +155,7 @@ def carve(
     return np.clip(field, -3 * step, 3 * step).reshape(shape), origin
 
 
-def paint(vertices: F64, faces: NDArray[np.int32], images: tuple[U8, ...], cameras: Cameras, step: float) -> U8:
+def paint(vertices: F64, faces: NDArray[np.int32], images: Sequence[U8], cameras: Cameras, step: float) -> U8:
     """(V, 3) uint8 sRGB: the mean of the pixels that a vertex is seen at, frontal views counting most.
 
     A vertex is seen where no other is nearer, by more than the mesh's grain, in a depth image as coarse as the mesh.

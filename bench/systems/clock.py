@@ -1,0 +1,70 @@
+"""The host's clock around a worker's: a step took what passed between two messages, whatever the worker says."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from adapters.contract import ContractError
+from bench.systems.events import Cold, Event, Loaded, Warm
+from bench.systems.measure import Steps
+
+APART, SHARE = 0.5, 0.2  # seconds and share of the host's time by which the worker's own may differ: a busy machine
+STEPS = ("prepare", "infer", "finish")
+
+
+class HostClock:
+    """Stopped by each mark of the worker, started again when that is answered: so a step is never timed too short.
+
+    While the host hands over pixels it stands still."""
+
+    def __init__(self, infer_only: bool = False) -> None:
+        self._wanted = STEPS[:2] if infer_only else STEPS  # of random weights `infer` alone counts
+        self._counted = STEPS[1:2] if infer_only else STEPS
+        self._started = time.perf_counter()
+        self._paused = 0.0
+        self._steps: dict[str, float] = {}
+
+    def stop(self, step: str) -> None:
+        """Note what passed since the start as the time of `step`; "begin" begins a call."""
+        passed = time.perf_counter() - self._started - self._paused
+        expected = "begin" if step == "begin" else next((name for name in self._wanted if name not in self._steps), "")
+        if step != expected:
+            raise ContractError(f"the worker's messages: the end of step {step} seen, {expected or 'none'} wanted")
+        self._steps = {} if step == "begin" else {**self._steps, step: passed}
+
+    def start(self) -> None:
+        self._started, self._paused = time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is not the worker's time."""
+        began = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - began
+
+    def timed(self, event: Event) -> Event:
+        """`event` with the host's times in place of the worker's; ContractError where the two disagree."""
+        if isinstance(event, Loaded):
+            loading = time.perf_counter() - self._started - self._paused
+            _agree("loading", event.seconds, loading)
+            return Loaded(loading)
+        if not isinstance(event, (Cold, Warm)):
+            return event
+        told = event.seconds
+        if missing := [name for name in self._wanted if name not in self._steps]:
+            raise ContractError(f"the worker's messages: a call without its step {missing[0]} seen, every step wanted")
+        passed = {name: self._steps[name] if name in self._counted else 0.0 for name in STEPS}
+        for name in STEPS:
+            _agree(name, getattr(told, name), passed[name])
+        steps = Steps(**passed, total=sum(passed.values()))
+        self._steps = {}
+        return msgspec.structs.replace(event, seconds=steps)
+
+
+def _agree(what: str, told: float, passed: float) -> None:
+    if abs(told - passed) > APART + SHARE * passed:
+        raise ContractError(f"the worker's clock: {told:.3f} s for {what}, which took {passed:.3f} s by the host's")
