@@ -103,8 +103,8 @@ LIES = {
         "the end of step infer seen, finish wanted",
     ),
     "stops the clock": (
-        "import time\ntime.sleep(0.8)\ntime.perf_counter = lambda: 0.0",
-        "the worker's clock: -?[0-9.]+ s for infer, which took",
+        "import time\nnow = time.perf_counter()\ntime.perf_counter = lambda: now\ntime.sleep(0.8)",
+        "the worker's clock: 0.0[0-9]* s for infer, which took",
     ),
     "speeds the clock up": (
         "import time\nreal = time.perf_counter\ntime.perf_counter = lambda: 1000 * real()",
