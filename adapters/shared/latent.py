@@ -6,6 +6,7 @@ Frame of all their outputs: the object's own, z up, front +x, centred, the bound
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -68,7 +69,7 @@ def point_decoder(F: ModuleType, w: Weights, latent: Array) -> Array:
     return x.reshape(len(x), POINTS, 3) * 0.25
 
 
-def network_input(images: tuple[np.ndarray, ...]) -> Array:
+def network_input(images: Sequence[np.ndarray]) -> Array:
     """Images (H, W, 3) uint8 to (B, 3, SIDE, SIDE) float32: the largest square in the middle, averaged down."""
     out = np.empty((len(images), 3, SIDE, SIDE), np.float32)
     for i, image in enumerate(images):
