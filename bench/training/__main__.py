@@ -44,11 +44,20 @@ def main() -> int:
     train.add_argument("--image-from", type=Path, help="a weights file whose image encoder to begin with")
     train.add_argument("--device", default="cpu", help="cpu, or cuda: then in bfloat16")
     train.add_argument("--threads", type=int, default=1)
+    train.add_argument("--until", type=int, help="stop, with a checkpoint, at this step of the last stage")
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
 
     ship = commands.add_parser("ship", help="write a run's averaged weights into its adapter's folder")
     ship.add_argument("run", type=Path)
     ship.add_argument("--out", type=Path, help="another file")
+
+    gallery = commands.add_parser("gallery", help="write what the adapters retrieval and medoid look up")
+    gallery.add_argument("--data", type=Path, required=True)
+
+    score = commands.add_parser("score", help="score what ships on the test split, beside its baselines")
+    score.add_argument("--data", type=Path, required=True)
+    score.add_argument("--objects", type=int, default=128)
+    score.add_argument("--out", type=Path, default=Path("runs/own-networks"), help="for the CSV and the picture sheet")
 
     options = parser.parse_args()
     try:
@@ -73,6 +82,16 @@ def _run(options: argparse.Namespace) -> int:
                     f"{split}: {done} of {total} objects, {time.monotonic() - begun:.0f} s"
                 ),
             )
+        return 0
+    if options.command == "gallery":
+        from bench.training.gallery import write_galleries
+
+        _report(write_galleries(options.data))
+        return 0
+    if options.command == "score":
+        from bench.training.score import score
+
+        sys.stdout.write(score(options.data, options.objects, options.out, _report) + "\n")
         return 0
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, str(getattr(options, "threads", 1)))
@@ -102,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
     note_commit(options.run)
     stop_at = time.time() + 60 * options.minutes
     network, image = NETWORKS[options.network], options.image_from
-    done = train(network, settings, options.data, options.run, options.device, image, stop_at, _report)
+    done = train(network, settings, options.data, options.run, options.device, image, stop_at, options.until, _report)
     return 0 if done else 3
 
 

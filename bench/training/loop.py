@@ -87,13 +87,14 @@ def train(
     device: str = "cpu",
     image: Path | None = None,
     stop_at: float = math.inf,
+    until: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> bool:
     """Train, or go on training, in the folder `run`; True where the last step was done.
 
-    Stops with a checkpoint when the clock (time.time) passes `stop_at`. Raises InputError where `run` holds a training
-    with other settings. The rate falls along a cosine over a stage's steps; the averaged weights are fit to be used at
-    any moment. `image` is the file that `settings.image_from` names."""
+    Stops with a checkpoint when the clock (time.time) passes `stop_at`, or at step `until` of the last stage. Raises
+    InputError where `run` holds a training with other settings. The rate falls along a cosine over a stage's steps; the
+    averaged weights are fit to be used at any moment. `image` is the file that `settings.image_from` names."""
     if len(settings.steps) != len(network.stages):
         raise InputError(
             f"steps: {len(settings.steps)} numbers seen, one for each of {len(network.stages)} stages wanted"
@@ -114,12 +115,13 @@ def train(
         begun = time.perf_counter() - state.seconds
         trained = [state.weights[name] for name in state.weights if name.split(".")[0] in stage.parts]
         fixed = _batches(validation, stage, device)
-        while state.step < steps:
+        last = min(steps, until) if until is not None and stage is network.stages[-1] else steps
+        while state.step < last:
             _step(stage, steps, settings, family, state, trained, device)
-            if state.step % settings.every and state.step < steps and time.time() < stop_at:
+            if state.step % settings.every and state.step < last and time.time() < stop_at:
                 continue
             state.seconds = time.perf_counter() - begun
-            if state.step % settings.every == 0 or state.step == steps:
+            if state.step % settings.every == 0 or state.step == last:
                 with torch.no_grad():
                     score = float(np.mean([stage.score(state.average, batch) for batch in fixed]))
                 row = Row(stage.name, state.step, float(np.mean(state.losses)), score, round(state.seconds, 1))
@@ -132,6 +134,8 @@ def train(
             if time.time() >= stop_at:
                 _save(state, run)
                 return False
+        if last < steps:
+            return False
         # The next stage goes on from the averaged weights.
         state.weights = {name: value.clone().requires_grad_() for name, value in state.average.items()}
         state.stage, state.step, state.seconds = state.stage + 1, 0, 0.0
