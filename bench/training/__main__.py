@@ -31,7 +31,7 @@ def main() -> int:
     data.add_argument("--workers", type=int, default=2)
 
     train = commands.add_parser("train", help="train a network, or go on where its training stopped")
-    train.add_argument("network", help="lmnet3d, lam3d or image-points")
+    train.add_argument("network", help="lmnet3d or lam3d")
     train.add_argument("--data", type=Path, required=True, help="the folder that `data` wrote")
     train.add_argument("--run", type=Path, required=True, help="where checkpoints, curve and TensorBoard logs lie")
     train.add_argument(

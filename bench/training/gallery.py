@@ -50,6 +50,6 @@ def _medoid(surface: np.ndarray) -> int:
     trees = [cKDTree(points) for points in few[: max(CANDIDATES, OTHERS)]]
     totals = []
     for i in range(CANDIDATES):
-        distances = [trees[j].query(few[i])[0].mean() + trees[i].query(few[j])[0].mean() for j in range(OTHERS)]
+        distances = [np.mean(trees[j].query(few[i])[0]) + np.mean(trees[i].query(few[j])[0]) for j in range(OTHERS)]
         totals.append(np.mean(distances))
     return int(np.argmin(totals))

@@ -184,18 +184,4 @@ def _plane_stages() -> tuple[Stage, ...]:
 NETWORKS: dict[str, Network] = {
     "lmnet3d": Network(lmnet3d.shapes(), _point_stages(), "lmnet3d"),
     "lam3d": Network(lam3d.shapes(), _plane_stages(), "lam3d"),
-    "image-points": Network(
-        {part: shapes for part, shapes in lmnet3d.shapes().items() if part != "cloud"},
-        (
-            Stage(
-                "together",
-                20000,
-                ("image", "points"),
-                Needs(),
-                _from_image,
-                lambda w, b: _from_image(w, b).item(),
-            ),
-        ),
-        "image_points",
-    ),
 }

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 
-from adapters.contract import F32, F64, Bools, Views
+from adapters.contract import F64, Bools, Views
 from adapters.shared import functional
 from adapters.shared.latent import POINTS
-from adapters.systems.image_points.adapter import Adapter as ImagePoints
 from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lam3d.adapter import Adapter as Lam3d
 from adapters.systems.lmnet3d import model as lmnet3d
@@ -38,6 +37,7 @@ EMD_POINTS = 512
 RESAMPLES = 4_000  # of the bootstrap over objects
 COLUMNS = ("F@2%", "F@5%", "Chamfer-L1 %", "EMD %", "IoU %", "normals")
 LOWER = ("Chamfer-L1 %", "EMD %")  # is better
+NETWORKS = ("lmnet3d", "lam3d")
 TRUE_MASK = "retrieval by silhouette, true mask"
 
 
@@ -49,7 +49,6 @@ class Case:
     image: NDArray[np.uint8]  # (SIZE, SIZE, 3)
     mask: Bools  # (SIZE, SIZE)
     pose: Pose
-    cloud: F32  # (POINTS, 3), what the autoencoder is given
     truth: F64  # (4096, 3)
     normals: F64
     occupied: Bools  # (GRID^3,)
@@ -83,7 +82,6 @@ def cases(data: Path, count: int) -> list[Case]:
                 np.asarray(np.round(image * 255), np.uint8),
                 (cast[..., :3] != 0).any(axis=-1),
                 Pose(azimuth, elevation, distance, np.zeros(3)),
-                family.surface[i, :POINTS].astype(np.float32),
                 truth,
                 shape.normals(truth),
                 shape.sdf(lam3d.grid(GRID)) < 0,
@@ -94,22 +92,17 @@ def cases(data: Path, count: int) -> list[Case]:
 
 def rows(data: Path) -> dict[str, Row]:
     """Every row by name, those that know more than one image last."""
-    direct, matched, planes = ImagePoints(), Lmnet3d(), Lam3d(GRID)
+    matched, planes = Lmnet3d(), Lam3d(GRID)
     retrieval, medoid, hull = Retrieval(), Medoid(), Hull(GRID)
     out: dict[str, Row] = {}
 
-    def cloud_of(adapter: ImagePoints | Lmnet3d | Medoid | Retrieval) -> Row:
+    def cloud_of(adapter: Lmnet3d | Medoid) -> Row:
         return lambda case: Answer(np.asarray(adapter.predict(_views(case)).points, np.float64))
 
-    for name, network in (("lmnet3d", matched), ("image-points", direct)):
-        if (network.folder / "weights.safetensors").is_file():
-            network.load("cpu", "none", 0)
-            out[name] = cloud_of(network)
-    if (Path(lam3d.__file__).parent / "weights.safetensors").is_file():
-        planes.load("cpu", "none", 0)
-        out["lam3d"] = lambda case: _solid(planes.infer(planes.prepare(_views(case))), case)
-    for adapter in (retrieval, medoid, hull):
+    for adapter in (matched, planes, retrieval, medoid, hull):
         adapter.load("cpu", "none", 0)
+    out["lmnet3d"] = cloud_of(matched)
+    out["lam3d"] = lambda case: _solid(planes.infer(planes.prepare(_views(case))), case)
     gallery = Family.open(data, "train", len(retrieval._points))
     shapes = _Shapes(gallery)
     looked_up = _by_latent(matched, gallery)
@@ -124,8 +117,6 @@ def rows(data: Path) -> dict[str, Row]:
         return Answer(np.asarray(sample_mesh(mesh.vertices, mesh.faces, POINTS, 0), np.float64))
 
     out["hull of one silhouette, true mask and camera"] = carved
-    if "lam3d" in out:
-        out["bound: lam3d's autoencoder"] = lambda case: _solid(_rebuilt_field(planes._weights, case), case)
     out["bound: nearest training shape to the truth"] = lambda case: shapes.answer(shapes.nearest(case), case)
     out["bound: the truth resampled"] = lambda case: Answer(
         case.shape.sample(POINTS, np.random.default_rng(1)), case.occupied
@@ -154,11 +145,6 @@ def _solid(field: functional.Array, case: Case) -> Answer:
     return Answer(np.asarray(points, np.float64), np.asarray(field.reshape(-1) < 0))
 
 
-def _rebuilt_field(weights: functional.Weights, case: Case) -> functional.Array:
-    planes = lam3d.decode(functional, weights, lam3d.encode_cloud(functional, weights, case.cloud[None, ::2]))
-    return lam3d.distance(functional, weights, planes, lam3d.grid(GRID)[None])[0].reshape((GRID,) * 3)
-
-
 def _by_latent(network: Lmnet3d, gallery: Family) -> Callable[[Case], int]:
     """The training shape with the nearest latent of a picture, every third view of each."""
     rng = np.random.default_rng(23)
@@ -170,7 +156,8 @@ def _by_latent(network: Lmnet3d, gallery: Family) -> Callable[[Case], int]:
 
     def look_up(case: Case) -> int:
         image = network.prepare(_views(case))
-        return int(tree.query(lmnet3d.encode_image(functional, network._weights, image)[0])[1]) // views
+        _, nearest = tree.query(lmnet3d.encode_image(functional, network._weights, image)[0])
+        return int(np.asarray(nearest)) // views
 
     return look_up
 
@@ -190,8 +177,8 @@ class _Shapes:
     def nearest(self, case: Case) -> int:
         points = case.truth[:256]
         tree = cKDTree(points)
-        there = [float(other.query(points)[0].mean()) for other in self._trees]
-        back = [float(tree.query(other.data)[0].mean()) for other in self._trees]
+        there = [float(np.mean(other.query(points)[0])) for other in self._trees]
+        back = [float(np.mean(tree.query(other.data)[0])) for other in self._trees]
         return int(np.argmin(np.add(there, back)))
 
 
@@ -219,7 +206,7 @@ def score(data: Path, count: int, out: Path, progress: Callable[[str], None]) ->
     for name, row in rows(data).items():
         answers = [row(case) for case in tested]
         values[name] = np.array([measure(answer, case) for answer, case in zip(answers, tested, strict=True)])
-        if name in ("lmnet3d", "lam3d", "image-points"):
+        if name in NETWORKS:
             shown[name] = [answer.points for answer in answers]
         means = zip(COLUMNS, values[name].mean(axis=0), strict=True)
         progress(f"{name}: " + ", ".join(f"{column} {mean:.2f}" for column, mean in means))
@@ -243,9 +230,9 @@ def tables(values: dict[str, F64], tested: list[Case]) -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     drawn = np.random.default_rng(0).integers(0, len(tested), (RESAMPLES, len(tested)))
     lines += ["", "| paired difference | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for network in ("lmnet3d", "lam3d", "image-points"):
+    for network in NETWORKS:
         for base in values:
-            if network not in values or not base.startswith(("retrieval", "medoid", "hull")):
+            if not base.startswith(("retrieval", "medoid", "hull")):
                 continue
             cells = []
             for difference in (values[network] - values[base]).T:
