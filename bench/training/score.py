@@ -151,13 +151,13 @@ def _by_latent(network: Lmnet3d, gallery: Family) -> Callable[[Case], int]:
     lit = zip(gallery.casts[:, ::3], gallery.lights[:, ::3], strict=True)
     pictures = (shade(casts, lights, rng) for casts, lights in lit)
     latents = np.stack([lmnet3d.encode_image(functional, network._weights, images) for images in pictures])
-    views = latents.shape[1]
+    views = int(latents.shape[1])
     tree = cKDTree(latents.reshape(-1, latents.shape[2]))
 
     def look_up(case: Case) -> int:
         image = network.prepare(_views(case))
         _, nearest = tree.query(lmnet3d.encode_image(functional, network._weights, image)[0])
-        return int(np.asarray(nearest)) // views
+        return int(nearest) // views
 
     return look_up
 
