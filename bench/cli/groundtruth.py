@@ -24,6 +24,7 @@ def groundtruth(
 ) -> int:
     """Build COLMAP ground truth from photos, with a quality card that says how far to trust it."""
     from bench.cli.show import progress_bar
+    from bench.trials.groundtruth import behind_walls
     from data.groundtruth.build import build_groundtruth
 
     with progress_bar(console) as bar:
@@ -38,6 +39,7 @@ def groundtruth(
             dense=dense,
             mesh=mesh,
             progress=lambda what, share: bar.update(task, description=what, completed=round(100 * share)),
+            make=behind_walls,
         )
     output.print(f"{out}: {card.verdict}", markup=False)
     for sentence in (*card.reasons, *card.notes):

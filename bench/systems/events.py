@@ -114,8 +114,15 @@ def parse(line: bytes) -> Event:
 
 
 def read_events(pipe: int, process: subprocess.Popen[bytes]) -> Iterator[Event]:
-    """The events that come through the file descriptor `pipe` until it ends, or until `process` has ended and a moment
-    has passed: a child that outlives the worker may hold the pipe open for ever. ContractError ends it early."""
+    """The events that come through the file descriptor `pipe`, as `read_lines`."""
+    for line in read_lines(pipe, process):
+        yield parse(line)
+
+
+def read_lines(pipe: int, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """The lines that come through the file descriptor `pipe` until it ends, or until `process` has ended and a moment
+    has passed: a child that outlives it may hold the pipe open for ever. ContractError where they are too long or too
+    many."""
     buffer, total, ended = b"", 0, float("inf")
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
@@ -134,5 +141,4 @@ def read_events(pipe: int, process: subprocess.Popen[bytes]) -> Iterator[Event]:
                 raise ContractError(
                     f"the worker's messages: more than {LONGEST_LINE} bytes in a line or {MOST_BYTES} in all seen"
                 )
-            for line in lines:
-                yield parse(line)
+            yield from lines

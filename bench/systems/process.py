@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +38,7 @@ from bench.systems.events import (
     Ran,
     Warm,
     read_events,
+    read_lines,
 )
 from bench.systems.measure import Outcome, Policy, TreeUsage, TreeWatch, memory_limit_bytes
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
@@ -252,20 +255,7 @@ class _Worker:
         self._kill()
 
     def _kill(self) -> None:
-        """End the worker and every descendant: the walls do, when they are asked to end; if they do not, by force."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=KILL_SECONDS)
-            return
-        strays: list[psutil.Process] = []
-        with contextlib.suppress(psutil.Error):
-            strays = psutil.Process(self._process.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for stray in strays:
-            with contextlib.suppress(psutil.Error):
-                stray.kill()
+        end(self._process)
 
     def _outcome(self, events: list[Event], usage: TreeUsage) -> Outcome:
         cold = next((event.seconds for event in events if isinstance(event, Cold)), None)
@@ -315,6 +305,84 @@ def _pixels(views: Views, wanted: Pixels) -> memoryview:
     return np.ascontiguousarray(arrays[wanted.index]).view(np.uint8).reshape(-1).data
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End what runs behind the walls and every descendant: the walls do, when they are asked to; if not, by force."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=KILL_SECONDS)
+        return
+    strays: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        strays = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for stray in strays:
+        with contextlib.suppress(psutil.Error):
+            stray.kill()
+
+
+def run_tool(
+    what: str,
+    command: list[str],
+    folder: Path,
+    compiled: Path,
+    *,
+    read: Iterable[Path],
+    device: str,
+    deadline: float,
+    tell: Callable[[bytes], None],
+) -> None:
+    """Run `command` behind the walls to its end; each line of its standard output goes to `tell`.
+
+    It works in `folder / "work"` and keeps what it compiles in `compiled`; `read` is what else it may see. It gets
+    `deadline` seconds and the memory of a trial. InputError in the name of `what`, with its last words, where it fails.
+    Nothing of it outlives this call."""
+    process = subprocess.Popen(
+        walls.enclosed(command, folder, read=read, write=[compiled], device=device),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder / "work",
+        env=walls.environment(folder / "work", compiled),
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    log, limit = BoundedLog(process.stderr.fileno(), folder / "log.txt"), memory_limit_bytes(Policy())
+    watch = TreeWatch(process.pid, limit, functools.partial(end, process), walls.harness_generations())
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        end(process)
+
+    timer = threading.Timer(deadline, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        for line in read_lines(process.stdout.fileno(), process):
+            tell(line)
+        process.wait()
+    except ContractError as error:
+        raise InputError(f"{what}: {error}") from error
+    finally:
+        timer.cancel()
+        end(process)
+        usage = watch.stop()
+        log.close()
+        process.stdout.close()
+        process.stderr.close()
+    if usage.over_limit or (usage.starved and process.returncode == -signal.SIGKILL):
+        raise InputError(f"{what}: more than the limit of {limit / 2**20:.0f} MiB of memory wanted")
+    if late.is_set():
+        raise InputError(f"{what}: not finished after {deadline:.0f} s")
+    if process.returncode < 0:
+        raise InputError(f"{what}: the process was killed by {signal.Signals(-process.returncode).name}")
+    if process.returncode > 0:
+        last = log_tail(log.path).splitlines() or [f"ended with exit code {process.returncode}"]
+        raise InputError(f"{what}: {last[-1]}")
+
+
 class BoundedLog:
     """Copies a pipe to a file on a thread of its own: all of it, or its beginning and its end where it is long."""
 
@@ -360,8 +428,11 @@ def environment_folder(python: Path) -> Path:
 def weights_files(load: str) -> list[Path]:
     """What a worker must see to read the weights that it is told to load: the hub's cache keeps links to its files."""
     path = Path(load)
-    if not path.is_absolute() or not path.exists():
-        return []
+    return with_links(path) if path.is_absolute() and path.exists() else []
+
+
+def with_links(path: Path) -> list[Path]:
+    """A file or folder, and the files that links inside it lead to."""
     inside = path.rglob("*") if path.is_dir() else ()
     return [path, *(file.resolve() for file in inside if file.is_symlink())]
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -55,11 +55,12 @@ def enclosed(
 ) -> list[str]:
     """`command` behind the walls; it works in `folder / "work"`, which is writable and removed if this process dies.
 
-    `read` and `write` are folders and files that it may see and change beside its interpreter's. On systems other
+    `read` and `write` are folders and files that it may see and change beside its interpreter's; of our own packages it
+    sees what `read` names. On systems other
     than Linux the command itself is returned."""
     if sys.platform != "linux":
         return command
-    return _enclosed(command, folder, read, write, device, isolated())
+    return _enclosed(command, folder, list(read), write, device, isolated())
 
 
 @contextlib.contextmanager
@@ -140,7 +141,7 @@ def interpreter_folders(python: Path) -> tuple[Path, ...]:
 
 
 def _enclosed(
-    command: list[str], folder: Path, read: Iterable[Path], write: Iterable[Path], device: str, isolate: bool
+    command: list[str], folder: Path, read: Collection[Path], write: Iterable[Path], device: str, isolate: bool
 ) -> list[str]:
     for place in ("work", "root"):
         (folder / place).mkdir(exist_ok=True)
@@ -150,7 +151,7 @@ def _enclosed(
         ("isolate", "yes" if isolate else "no"),
         *(("read", path) for path in _visible([*_system(), *interpreter_folders(Path(command[0])), *read])),
         *(("write", path) for path in write),
-        *(("hide", HOUSE / room) for room in ROOMS),
+        *(("hide", HOUSE / room) for room in ROOMS if HOUSE / room not in read),
         *(("device", f"/dev/{name}") for name in DEVICES),
         *(("device", node) for node in (_gpu_nodes() if device.startswith("cuda") else [])),
     ]

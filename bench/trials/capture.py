@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from adapters.systems.vggt.attention import PROGRESS
 from bench.arrays import read_npz
 from bench.systems import environments, walls
 from bench.systems.cards import Adapter, Options
-from bench.systems.process import environment_folder, log_tail, stage, weights_files
+from bench.systems.process import environment_folder, run_tool, stage, weights_files
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 from bench.trials.plan import read_truth, view_order
 from data.scene import Scene
@@ -26,6 +24,7 @@ from reports.page.attention import HIDDEN, OUTSIDE, UNKNOWN, VISIBLE, AttentionP
 
 AGREE = 0.01  # of the depth: a surface this near to a point is the point's
 _STUB = "import sys; sys.path.insert(0, sys.argv[1]); from {} import attention; attention.main(sys.argv[2])"
+DEADLINE = 7200.0  # seconds
 Progress = Callable[[float, str], None]  # share done, what is being done
 
 
@@ -102,14 +101,16 @@ def capture(
         (work / "request.json").write_text(json.dumps(message), encoding="utf-8")
         staged, compiled = stage(adapter), walls.compiled_folder(f"{adapter.name}-{adapter.hash}")
         stub = _STUB.format(adapter.module.rpartition(".")[0])
-        command = walls.enclosed(
+        run_tool(
+            "attention",
             [str(python), "-I", "-B", "-c", stub, str(staged), str(work)],
             folder,
+            compiled,
             read=[staged, environment_folder(python), *weights_files(given.load)],
-            write=[compiled],
             device=request.device,
+            deadline=DEADLINE,
+            tell=functools.partial(_tell, progress),
         )
-        _run(command, walls.environment(work, compiled), folder / "log.txt", progress)
         try:
             file = work / "prediction.npz"
             prediction = Reconstruction.from_arrays(read_npz(file)) if file.is_file() else None
@@ -130,28 +131,12 @@ def capture(
             raise InputError(f"adapter {adapter.name}: its attention cannot be read ({error})") from error
 
 
-def _run(command: list[str], environment: dict[str, str], log: Path, progress: Progress) -> None:
-    """Run `command` to its end, telling of its progress; InputError with its last words where it fails."""
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-        ) as process,
-    ):
-        try:
-            for line in process.stdout or ():
-                text = line.decode(errors="replace")
-                if text.startswith(PROGRESS):
-                    share, _, what = text.removeprefix(PROGRESS).strip().partition(" ")
-                    with contextlib.suppress(ValueError):  # not a share of ours
-                        progress(float(share), what)
-        except BaseException:  # an interrupt most of all: nothing is left running
-            process.terminate()
-            raise
-    if (code := process.returncode) < 0:
-        raise InputError(f"attention: the process was killed by {signal.Signals(-code).name}")
-    if code > 0:
-        raise InputError(f"attention: {(log_tail(log).splitlines() or [f'ended with exit code {code}'])[-1]}")
+def _tell(progress: Progress, line: bytes) -> None:
+    text = line.decode(errors="replace")
+    if text.startswith(PROGRESS):
+        share, _, what = text.removeprefix(PROGRESS).strip().partition(" ")
+        with contextlib.suppress(ValueError):  # not a share of ours
+            progress(float(share), what)
 
 
 def correspondences(page: AttentionPage, maker: str, cameras: Cameras, buffers: Sequence[DepthBuffer]) -> Matches:

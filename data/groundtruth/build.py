@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +68,7 @@ def build_groundtruth(
     halves: bool = True,
     mesh: bool = False,
     progress: Progress | None = None,
+    make: Make | None = None,
 ) -> QualityCard:
     """Write the Scene directory `out` with a COLMAP ground truth of `source` and its card `quality.json`.
 
@@ -78,8 +81,10 @@ def build_groundtruth(
     trusted surface itself; that truth's diameter and crop are taken, and how far its ranking of graded predictions
     agrees is measured; elsewhere z is up and the crop is what many views see.
 
-    A refused reconstruction is written without its truth, so that nothing can be scored with it. Raises InputError for
+    A refused reconstruction is written without its truth, so that nothing can be scored with it. `make` does the work:
+    `make_truth`, or what runs it elsewhere. Raises InputError for
     input that cannot be used; then nothing is written."""
+    make = make or make_truth
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     if frames < 2:
@@ -95,10 +100,9 @@ def build_groundtruth(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         stage = Path(folder, "scene")
         stage.mkdir()
-        photos = ingest(source, stage, name, frames, in_place)
-        job = _Job(photos, stage, seed, timeout, progress or (lambda what, share: None))
-        card = _run(job, dense, halves, mesh)
-        card.write(stage / "quality.json")
+        wanted = Wanted(str(source.absolute()), name, seed, frames, timeout, dense, halves, mesh, in_place)
+        make(wanted, stage, progress or (lambda what, share: None))
+        card = QualityCard.read(stage / "quality.json")
         if in_place:
             shutil.rmtree(out / "truth" / "colmap", ignore_errors=True)
             (out / "truth" / MESH).unlink(missing_ok=True)
@@ -112,6 +116,45 @@ def build_groundtruth(
             stage.rename(out)
             out.chmod(0o755)
     return card
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `build_groundtruth` was asked for, in plain values."""
+
+    source: str
+    name: str | None
+    seed: int
+    frames: int
+    timeout: float
+    dense: bool
+    halves: bool
+    mesh: bool
+    in_place: bool
+
+
+Make = Callable[[Wanted, Path, Progress], None]
+
+
+def make_truth(wanted: Wanted, stage: Path, progress: Progress) -> None:
+    """Write what is wanted, with its card, into the empty folder `stage`: all the work, in this process."""
+    photos = ingest(Path(wanted.source), stage, wanted.name, wanted.frames, wanted.in_place)
+    job = _Job(photos, stage, wanted.seed, wanted.timeout, progress)
+    _run(job, wanted.dense, wanted.halves, wanted.mesh).write(stage / "quality.json")
+
+
+def main(job: str, stage: str) -> None:
+    """`make_truth` of a JSON file in a process of its own: a JSON line a step, or one that says why there is none."""
+
+    def say(**words: str | float) -> None:
+        sys.stdout.write(json.dumps(words) + "\n")
+        sys.stdout.flush()
+
+    try:
+        wanted = Wanted(**json.loads(Path(job).read_text()))
+        make_truth(wanted, Path(stage), lambda what, share: say(what=what, share=share))
+    except InputError as error:
+        say(refused=str(error))
 
 
 @dataclass
