@@ -189,13 +189,15 @@ def test_too_many_points_are_invalid_output_and_take_no_memory(tmp_path: Path) -
     make = """
 import zipfile
 header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (100000000, 3), }".ljust(117) + b"\\n"
-with zipfile.ZipFile('out.npz', 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as z:
+with zipfile.ZipFile('big.npz', 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as z:
     with z.open('points.npy', 'w', force_zip64=True) as f:
         f.write(b'\\x93NUMPY\\x01\\x00' + len(header).to_bytes(2, 'little') + header)
         for _ in range(100):
             f.write(bytes(12 * 10**6))""".strip()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    outcome, result = run_adapter(spy(tmp_path / "spy", faking(make)), VIEWS, policy=QUICK)
+    outcome, result = run_adapter(
+        spy(tmp_path / "spy", make + "\n" + faking("os.rename('big.npz', 'out.npz')")), VIEWS, policy=QUICK
+    )
     assert (outcome.status, result) == ("invalid_output", None), outcome
     assert "100000000 rows declared, 50000000 at most wanted" in outcome.message
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 * 1024
