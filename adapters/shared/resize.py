@@ -29,14 +29,20 @@ class Placement:
 
     def pixels(self) -> F64:
         """(h, w, 2) float64: where in the photo the centres of the network's pixels lie, x then y."""
-        width, height = self.network
-        v, u = np.mgrid[:height, :width] + 0.5
-        return np.stack([(u - self.offset[0]) / self.scale[0], (v - self.offset[1]) / self.scale[1]], axis=-1)
+        return np.stack(np.meshgrid(self._positions(0), self._positions(1)), axis=-1)
 
     def inside(self) -> Bools:
         """(h, w): network pixels that show the photo, not padding."""
-        pixels = self.pixels()
-        return np.asarray(((pixels >= 0) & (pixels <= np.array(self.photo))).all(axis=-1))
+        return self._showing(1)[:, None] & self._showing(0)
+
+    def _positions(self, axis: int) -> F64:
+        """(w,) or (h,): where in the photo the centres of the network's columns (axis 0) or rows lie."""
+        return np.asarray((np.arange(self.network[axis]) + 0.5 - self.offset[axis]) / self.scale[axis])
+
+    def _showing(self, axis: int) -> Bools:
+        """Which of these lie in the photo."""
+        at = self._positions(axis)
+        return np.asarray((at >= 0) & (at <= self.photo[axis]))
 
     def intrinsics(self, K: NDArray[np.floating]) -> F64:
         """(3, 3) float64 at the photo's resolution, from the network's K, which holds for integer pixel indices.
@@ -52,25 +58,26 @@ class Placement:
 
         0 where the crop left the photo out and where a neighbour is not finite or not positive."""
         known = np.where(np.isfinite(values) & (values > 0), values, np.nan).astype(np.float32)
-        above, below, down, rows_seen = self._neighbours(1)
-        left, right, along, columns_seen = self._neighbours(0)
+        above, below, down, rows_shown = self._neighbours(1)
+        left, right, along, columns_shown = self._neighbours(0)
         known = known[above] * (1 - down)[:, None] + known[below] * down[:, None]
         known = known[:, left] * (1 - along) + known[:, right] * along
-        return np.where(np.isfinite(known) & rows_seen[:, None] & columns_seen, known, np.float32(0))
+        return np.where(np.isfinite(known) & rows_shown[:, None] & columns_shown, known, np.float32(0))
 
     def _neighbours(self, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64], F32, Bools]:
         """For each of the photo's pixels along `axis`: the network's pixels before and after it, the share of the
         latter, and whether the network image reaches it."""
         centre = self.scale[axis] * (np.arange(self.photo[axis]) + 0.5) + self.offset[axis]
-        seen = (centre >= 0) & (centre <= self.network[axis])
+        shown = (centre >= 0) & (centre <= self.network[axis])
         # Only pixels that show the photo: beyond their centres the outermost one goes on.
-        first = max(int(np.ceil(self.offset[axis] - 0.5)), 0)
-        end = self.offset[axis] + self.scale[axis] * self.photo[axis]
-        last = min(int(np.floor(end - 0.5)), self.network[axis] - 1)
-        at = np.clip(centre - 0.5, first, max(last, first))
+        showing = np.flatnonzero(self._showing(axis))
+        # A photo so small that it lies between two centres is shown by the nearer one.
+        nearest = np.clip(np.round(centre[:1] - 0.5), 0, self.network[axis] - 1)
+        first, last = showing[[0, -1]] if len(showing) else nearest[[0, 0]]
+        at = np.clip(centre - 0.5, first, last)
         before = at.astype(np.int64)
         share = (at - before).astype(np.float32)
-        return before, before + (share > 0), share, seen
+        return before, before + (share > 0), share, shown
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.adapters.recorded import CASES
 from tests.adapters.runs import RUNS
 
@@ -127,7 +129,9 @@ def mutants(path: Path) -> Iterator[tuple[str, ast.Module]]:
     for function in functions:
         if id(function) in nested:
             continue
-        annotations = {id(part) for arg in ast.walk(function) if isinstance(arg, ast.arg) for part in ast.walk(arg)}
+        typed = [node for node in ast.walk(function) if isinstance(node, ast.arg)]
+        typed += [node.returns for node in ast.walk(function) if isinstance(node, ast.FunctionDef) and node.returns]
+        annotations = {id(part) for node in typed for part in ast.walk(node)}
         for node, what, change in places(function):
             if id(node) in annotations:
                 continue
@@ -162,7 +166,7 @@ def survives(system: str, tree: ast.Module) -> bool:
             exec(compile(tree, str(kept.__file__), "exec"), module.__dict__)
             for run in RUNS[system].values():
                 run(module)
-    except Exception:  # noqa: BLE001 - whatever it breaks, it is seen
+    except (Exception, pytest.fail.Exception):  # noqa: BLE001 - whatever it breaks, it is seen
         return False
     finally:
         sys.modules[name] = kept

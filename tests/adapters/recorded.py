@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,11 +148,16 @@ def prepared_as_upstream(case: Case, images: Any, wanted: list[NDArray[Any]]) ->
         assert np.abs(levels * 255 - theirs).max() <= 1.01, "prepared otherwise than by upstream's loader"
 
 
-def replayed(name: str, adapter: Any) -> tuple[PixelOracle, Any, Replay]:
-    """`prepare` and `infer` of `adapter` against the recording; the oracle has looked at the network's images."""
+def replayed(
+    name: str, adapter: Any, change: Callable[[Replay], None] = lambda replay: None
+) -> tuple[PixelOracle, Any, Replay]:
+    """`prepare` and `infer` of `adapter` against the recording; the oracle has looked at the network's images.
+
+    `change` may have upstream answer otherwise than it did."""
     case = CASES[name]
     oracle = case.oracle()
     replay, arrays = load(name)
+    change(replay)
     adapter.network = replay.network
     with case.small(), replay.playing():
         textured = adapter.prepare(noise(case))

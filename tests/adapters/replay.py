@@ -152,6 +152,8 @@ class Recorder:
             return [self.store(member) for member in value]
         if type(value).__name__ == "device":
             value = str(value)
+        if isinstance(value, np.generic):
+            value = value.item()
         # Anything else is of no use to an adapter, whose replay would end there.
         return {"value": value if isinstance(value, bool | int | float | str) else None}
 

@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.adapters.recorded import CASES, check_replayed, check_result, replayed
+from tests.adapters.recorded import CASES, check_replayed, check_result, load, replayed
+from tests.adapters.replay import Replay, describe
 
 Run = Callable[[Any], None]
+# Of Fast3R's stub, whose confidence in the common points is that much below its confidence in a view's own: PnP, which
+# takes those above 1, would take half of them above 2.
+LESS_SURE = 3.5
 
 
 def whole(case: str) -> Run:
@@ -56,6 +60,55 @@ def vggt_depth(module: Any) -> None:
     check_result(oracle, module.Adapter().finish(hidden, oracle.views))
 
 
+def fast3r_global(module: Any) -> None:
+    """The common points and their confidence."""
+    oracle, outputs, _ = replayed("fast3r-global", module.Adapter(points="global"))
+    oracle.least -= LESS_SURE
+    check_result(oracle, module.Adapter(points="global").finish(outputs, oracle.views))
+
+
+def fast3r_unregistered(module: Any) -> None:
+    """Where PnP finds no pose the view has the identity, and is said to have none."""
+
+    def change(replay: Replay) -> None:
+        last = [call for call in replay.calls if call["call"].endswith("fast_pnp")][-1]
+        last["result"] = [{"value": None}, {"value": None}]
+
+    _, outputs, _ = replayed("fast3r", module.Adapter(), change)
+    (lost,) = np.flatnonzero(~outputs.registered)
+    assert outputs.world_from_camera.shape == (2, 4, 4) and (outputs.world_from_camera[lost] == np.eye(4)).all()
+
+
+def fast3r_on_cuda(module: Any) -> None:
+    """There upstream is asked for bfloat16."""
+    adapter = module.Adapter()
+    adapter.device = "cuda:0"
+    with pytest.raises(AssertionError, match="inference"):
+        replayed("fast3r", adapter)
+    with pytest.raises(AssertionError, match="dtype: 'bfloat16', recorded '32'"):
+        replayed("fast3r", adapter, lambda replay: _of(replay, "inference")["args"].__setitem__(2, "cuda:0"))
+
+
+def _of(replay: Replay, name: str) -> dict[str, Any]:
+    """The first recorded call of a function."""
+    return next(call for call in replay.calls if call["call"].endswith(f".{name}"))
+
+
+def dust3r_unplaced(module: Any) -> None:
+    """A view that the spanning tree left at the identity is not registered, whichever it is; the reference is."""
+    start, _ = load("dust3r-aligned")
+    reference = _of(start, "minimum_spanning_tree")["result"][1][0][0]["value"]
+    for lost in {0, 1, 2} - {reference}:
+
+        def change(replay: Replay, lost: int = lost) -> None:
+            poses = replay.arrays[_of(replay, "minimum_spanning_tree")["result"][3]["tensor"]]
+            poses[lost] = np.eye(4)
+            _of(replay, "init_from_pts3d")["args"][3] = describe(poses, {})
+
+        _, outputs, _ = replayed("dust3r-aligned", module.Adapter(**CASES["dust3r-aligned"].options), change)
+        assert outputs.registered.tolist() == [view != lost for view in range(3)]
+
+
 def pi3_unregistered(module: Any) -> None:
     """A view whose points no camera before them explains has no camera, whichever axis is at fault."""
     for axis in (0, 1):
@@ -63,6 +116,13 @@ def pi3_unregistered(module: Any) -> None:
         outputs.local_points[1, ..., axis] *= -1  # seen in a mirror
         result = module.Adapter().finish(outputs, oracle.views)
         assert result.registered.tolist() == [True, False]
+
+
+def pi3_wide(module: Any) -> None:
+    """A view is registered however short its focal length is: here less than a pixel."""
+    oracle, outputs, _ = replayed("pi3", module.Adapter())
+    outputs.local_points[..., :2] *= 1e4
+    assert module.Adapter().finish(outputs, oracle.views).registered.all()
 
 
 def mapanything_on_cuda(module: Any) -> None:
@@ -81,10 +141,23 @@ RUNS: dict[str, dict[str, Run]] = {
         "cuda": on_cuda("vggt", "cuda bfloat16"),
         "pad": whole("vggt-pad"),
     },
-    "dust3r": {name: whole(name) for name in ("dust3r", "dust3r-one-view", "dust3r-aligned")},
+    "dust3r": {
+        **{name: whole(name) for name in ("dust3r", "dust3r-one-view", "dust3r-aligned")},
+        "unplaced": dust3r_unplaced,
+    },
     "mast3r": {name: whole(name) for name in ("mast3r", "mast3r-one-view")},
-    "fast3r": {name: whole(name) for name in ("fast3r", "fast3r-global")},
-    "pi3": {"whole": whole("pi3"), "cuda": on_cuda("pi3", "cuda bfloat16"), "unregistered": pi3_unregistered},
+    "fast3r": {
+        "whole": whole("fast3r"),
+        "global": fast3r_global,
+        "unregistered": fast3r_unregistered,
+        "cuda": fast3r_on_cuda,
+    },
+    "pi3": {
+        "whole": whole("pi3"),
+        "cuda": on_cuda("pi3", "cuda bfloat16"),
+        "unregistered": pi3_unregistered,
+        "wide": pi3_wide,
+    },
     "vggt-omega": {
         "whole": whole("vggt-omega"),
         "max_size": whole("vggt-omega-max-size"),

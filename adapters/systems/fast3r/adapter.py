@@ -147,5 +147,6 @@ def solve_cameras(predicted: Any) -> tuple[F32, F32, Bools]:
         poses_or_none = list(pool.map(solve, predicted))
     poses = np.stack([np.eye(4) if pose is None else pose.numpy() for pose in poses_or_none]).astype(np.float32)
     K = np.tile(np.diag([focal, focal, 1]), (len(predicted), 1, 1)).astype(np.float32)
-    K[:, :2, 2] = [(view["conf"].shape[1] / 2, view["conf"].shape[0] / 2) for view in predicted]
+    shapes = [view["conf"].shape for view in predicted]
+    K[:, :2, 2] = [(width / 2, height / 2) for height, width in shapes]
     return poses, K, np.array([pose is not None for pose in poses_or_none])

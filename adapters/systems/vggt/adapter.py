@@ -56,7 +56,7 @@ class Adapter(NetworkAdapter):
         images = self.batch(inputs)
         with self.inference():
             predicted = self.network(images)
-        poses, intrinsics = pose_encoding_to_extri_intri(predicted["pose_enc"].float(), images.shape[-2:])
+        poses, intrinsics = pose_encoding_to_extri_intri(predicted["pose_enc"].float(), images.shape[2:])
         return Outputs(
             to_numpy(poses[0]),
             to_numpy(intrinsics[0]),

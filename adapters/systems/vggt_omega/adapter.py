@@ -57,7 +57,7 @@ class Adapter(NetworkAdapter):
         images = self.batch(inputs)
         with torch.no_grad():
             predicted = self.network(images)
-            poses, intrinsics = encoding_to_camera(predicted["pose_enc"], images.shape[-2:])
+            poses, intrinsics = encoding_to_camera(predicted["pose_enc"], images.shape[2:])
         return PosedDepth(
             to_numpy(poses[0]),
             to_numpy(intrinsics[0]),
