@@ -101,7 +101,8 @@ def initialised(scene: Any) -> Bools:
         points, pairs, focals, poses = minimum_spanning_tree(
             *network_outputs, scene.im_conf, scene.min_conf_thr, scene.device, verbose=False
         )
-        initialised_views = np.asarray((poses.cpu().numpy() != np.eye(4)).any(axis=(1, 2)))
+        moved = poses.cpu().numpy() != np.eye(4)
+        initialised_views = np.asarray(moved.reshape(len(moved), -1).any(axis=1))
         initialised_views[pairs[0][0]] = True
         init_from_pts3d(scene, points, focals, poses)
     return initialised_views
