@@ -6,20 +6,38 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full test test-upstream record check soak soak-faults lint clean
+.PHONY: help setup bench bench-full train-small test test-upstream record check soak soak-faults lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.dev  ## make .venv with everything that tests and lint need
 
-bench: $(VENV)/.core  ## run the embedded benchmark within its time budget and write runs/report/leaderboard.html
+bench: $(VENV)/.core  ## run the embedded benchmark within its time budgets and write runs/report/ and runs/report-objects/
 	$(BIN)/reconbench run --suite embedded --store $(STORE)
 	$(BIN)/reconbench report --store $(STORE) --out $(REPORT)
+	$(BIN)/reconbench run --suite objects --store $(STORE)-objects
+	$(BIN)/reconbench report --store $(STORE)-objects --protocol objects-v1 --out $(REPORT)-objects
 
 bench-full: $(VENV)/.core  ## the same for the whole grid, repeated: hours
 	$(BIN)/reconbench run --suite embedded-full --store $(STORE)
 	$(BIN)/reconbench report --store $(STORE) --out $(REPORT)
+	$(BIN)/reconbench run --suite objects-full --store $(STORE)-objects
+	$(BIN)/reconbench report --store $(STORE)-objects --protocol objects-v1 --out $(REPORT)-objects
+
+# What ships was trained so: a fixed number of steps of a longer schedule, then the averaged weights.
+FAMILY ?= runs/family
+TRAIN := $(VENV)/training/bin/python -m bench.training
+train-small: $(VENV)/.training  ## train the shipped networks again: their data, then hours on one CPU core, resumable
+	$(TRAIN) data $(FAMILY) --objects 2048
+	$(TRAIN) train lmnet3d --data $(FAMILY) --run runs/training/lmnet3d \
+	  --steps 600 300 30000 --batch 16 --every 200 --until $(LMNET3D_STEPS) || test $$? = 3
+	$(TRAIN) ship runs/training/lmnet3d --out runs/training/lmnet3d/weights.safetensors
+	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d --image-from runs/training/lmnet3d/weights.safetensors \
+	  --steps 250 80 30000 --batch 16 --every 100 --until $(LAM3D_STEPS) || test $$? = 3
+	$(TRAIN) ship runs/training/lam3d --out runs/training/lam3d/weights.safetensors
+LMNET3D_STEPS := 2600
+LAM3D_STEPS := 1200
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations=10
@@ -60,6 +78,15 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Torch beside .venv, for training alone. Its CPU build by name, as for the kernels below.
+$(VENV)/.training: $(VENV)/.core
+	$(BIN)/python -m venv $(VENV)/training
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(VENV)/training/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
+	$(VENV)/training/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  torch==2.13.0+cpu tensorboard
 	touch $@
 
 # An environment of its own on top of .venv's, so that the other tests run as they do for users, without torch. The CPU

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -145,3 +146,17 @@ def test_lam3d_meshes_the_surface_that_its_network_describes(monkeypatch: pytest
     monkeypatch.setattr(lam3d, "distance", lambda _F, _w, _p, x: np.ones(x.shape[:2]))
     with pytest.raises(ValueError, match="no surface: the least signed distance is 1"):
         adapter.predict(Views((np.zeros((64, 64, 3), np.uint8),), ("a",)))
+
+
+@pytest.mark.parametrize("name", ["lmnet3d", "lam3d"])
+def test_what_ships_says_where_it_comes_from(name: str) -> None:
+    folder = Path(lam3d.__file__).parents[1] / name
+    record = json.loads((folder / "training.json").read_text())
+    body = (folder / "weights.safetensors").read_bytes()
+    assert record["sha256"] == hashlib.sha256(body).hexdigest()
+    assert len(record["commit"]) == 40 and record["settings"]["network"] == name and record["curve"]
+    model = lam3d if name == "lam3d" else lmnet3d
+    wanted = {f"{part}.{entry}": shape for part, entries in model.shapes().items() for entry, shape in entries.items()}
+    assert {key: value.shape for key, value in read_weights(folder / "weights.safetensors").items()} == wanted
+    total = sum(path.stat().st_size for path in folder.parent.glob("*/*.safetensors"))
+    assert total < 25e6
