@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import json
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+import PIL
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from adapters.contract import U8, Bools, InputError
 
@@ -56,6 +60,15 @@ def read_image(path: Path) -> U8:
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.asarray(upright.convert("RGB"), np.uint8).copy()
+
+
+@functools.cache
+def decoder() -> str:
+    """What the pixels of a file depend on beside its bytes: this module, Pillow and the libraries that it stands on."""
+    libraries = ("libjpeg_turbo", "jpg", "zlib", "zlib_ng", "webp", "libtiff")
+    versions = {name: features.version(name) for name in libraries if features.check(name)}
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return json.dumps({"Pillow": PIL.__version__, **versions, "code": code}, sort_keys=True)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -79,8 +79,12 @@ def say_gone(record: TrialRecord) -> None:
 
 
 def split(text: str) -> list[str]:
-    """The comma-separated parts of `text`."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """The comma-separated parts of `text`; one in double quotes may hold commas."""
+    if '"' not in text:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    from bench.systems.cards import list_values
+
+    return list_values(text)
 
 
 def integers(flag: str, text: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -224,6 +224,20 @@ def option_value(text: str) -> str | int | float | bool:
 def option_text(value: str | int | float | bool) -> str:
     """The shortest text that `option_value` reads as `value`."""
     return value if isinstance(value, str) and option_value(value) == value else json.dumps(value)
+
+
+def list_text(parts: Iterable[str]) -> str:
+    """`parts` joined by commas, as `list_values` reads them."""
+    plain = re.compile(r'[^\s",]([^",]*[^\s",])?')
+    return ",".join(part if plain.fullmatch(part) else '"{}"'.format(part.replace('"', '""')) for part in parts)
+
+
+def list_values(text: str) -> list[str]:
+    """The comma-separated parts of `text`, empty ones left out; one in double quotes may hold commas, spaces about it
+    and quotes, each written twice."""
+    parts = re.finditer(r'\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)', text)
+    read = (part[2].strip() if part[1] is None else part[1].replace('""', '"') for part in parts)
+    return [part for part in read if part]
 
 
 def content_digest(content: Mapping[str, bytes]) -> str:

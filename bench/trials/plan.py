@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from adapters.contract import F64, I32, Cameras, InputError, Surface, TruthKind, Unavailable, Views
 from bench.files import digest
 from bench.systems import environments, weights
-from bench.systems.cards import Adapter, find_adapters, get_adapter, option_text
+from bench.systems.cards import Adapter, find_adapters, get_adapter, list_text, option_text
 from bench.systems.measure import Policy, device_kind, hardware
 from bench.systems.walls import thread_settings
 from bench.trials.records import LeftOut, TrialRecord, system_label
 from bench.trials.scenes import EMBEDDED, get_scenes
 from bench.trials.suite import ALL_VIEWS, Contestant, Suite
+from data.images import decoder
 from data.scene import Scene
 from data.subsets import (
     Order,
@@ -139,8 +140,9 @@ class Trial:
         scene, wanted = self.scene.path, self.contestant.weights
         named = wanted in (weights.PRETRAINED, weights.RANDOM)
         photos, embedded = not (scene / "scene.json").is_file(), scene.parent == EMBEDDED
-        parts = ["reconbench", "run", "--adapters", self.adapter.argument]
-        parts += ["--images" if photos else "--scenes", self.scene.name if embedded else str(scene.resolve())]
+        parts = ["reconbench", "run", "--adapters", list_text([self.adapter.argument])]
+        place = self.scene.name if embedded else str(scene.resolve())
+        parts += ["--images", place] if photos else ["--scenes", list_text([place])]
         parts += ["--views", str(len(self.views)), "--seeds", str(self.seed), "--order", self.order]
         parts += ["--device", self.device, "--truth", self.truth]
         parts += ["--weights", wanted if named else str(Path(wanted).expanduser().absolute())]
@@ -167,8 +169,9 @@ class Trial:
 
     @functools.cached_property
     def inputs_hash(self) -> str:
-        """24 hex digits over all that the worker is given: bytes of images and masks, cameras, surface."""
-        parts = [digest(self.scene.image_path(view)) for view in self.views]
+        """24 hex digits over all that the worker is given: bytes of images and masks and what decodes them, cameras,
+        surface."""
+        parts = [decoder(), *(digest(self.scene.image_path(view)) for view in self.views)]
         if "masks" in self.given:
             parts += [digest(self.scene.mask_path(view)) for view in self.views]
         cameras, truth, targets, sizes = self._geometry

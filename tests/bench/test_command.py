@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from adapters.contract import InputError
 from bench.cli import app, main
+from bench.cli.common import split
 from bench.cli.flags import RunFlags, suite_of
-from bench.systems.cards import option_text, option_value
+from bench.systems.cards import list_text, option_text, option_value
 from bench.systems.measure import Policy
 from bench.trials.plan import Trial, plan, runnable
 from bench.trials.records import LeftOut
@@ -99,6 +101,22 @@ def test_a_row_s_command_is_the_row_s_trial(
     again = parsed(trial.command)
     assert again.key == trial.key
     assert again.command == trial.command
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8), max_size=3))
+def test_a_list_comes_back_as_what_it_was(parts: list[str]) -> None:
+    assert split(list_text(parts)) == parts
+    assert split(" a, b ,,c") == ["a", "b", "c"] and split('a,"b,c", d"e') == ["a", "b,c", 'd"e']
+
+
+def test_commas_and_spaces_in_paths_come_back(scene_path: Path, tmp_path: Path) -> None:
+    faulty = shutil.copytree(Path(__file__).parent.parent / "faulty", tmp_path / 'my, "own" system ')
+    copy = shutil.copytree(scene_path, tmp_path / " a scene, of mine ")
+    suite = Suite(name="t", adapters=[Contestant(name=str(faulty))], views=(2,), truth="exact")
+    for opened in (Scene.open(copy), scene_of_images(copy / "images")):
+        (trial,) = plan(suite, [opened])
+        again = parsed(trial.command)
+        assert (again.key, again.command, again.scene.path) == (trial.key, trial.command, trial.scene.path)
 
 
 def test_a_command_does_not_hang_on_the_folder_it_was_given_in(

@@ -167,13 +167,16 @@ def test_threads_and_the_kind_of_device_tell_predictions_apart(scene: Scene, mon
     assert len({plain, on_device, oracle(scene).identity}) == 3
 
 
-def test_images_are_known_by_their_bytes(scene_path: Path, tmp_path: Path) -> None:
+def test_images_are_known_by_their_bytes(scene_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     copy = tmp_path / "copy"
     shutil.copytree(scene_path, copy)
     before = oracle(Scene.open(copy))
     assert oracle(Scene.open(scene_path)).identity == before.identity, "the place of a scene changes nothing"
     path = Scene.open(copy).image_path(before.views[0])
+    monkeypatch.setattr(planning, "decoder", lambda: "another Pillow")
+    assert oracle(Scene.open(scene_path)).identity != before.identity, "which may decode them otherwise"
+    monkeypatch.undo()
     Image.new("RGB", (96, 96)).save(path)
     assert oracle(Scene.open(copy)).identity != before.identity
 
