@@ -500,7 +500,7 @@ class Reconstructor:
     def execution(self, inputs: Any) -> Execution:
         """How it ran on what `prepare` gave, by default views or a batch (N, C, h, w); asked for once, after the first
         call."""
-        if isinstance(inputs, np.ndarray) and inputs.ndim == 4:
+        if isinstance(inputs, np.ndarray) and inputs.ndim == 4 and inputs.shape[1] <= 4:
             return Execution(inputs.dtype.name, sizes_text([(inputs.shape[3], inputs.shape[2])]))
         shapes = shapes_of(inputs.images) if isinstance(inputs, Views) else []
         return Execution(resolution=sizes_text([(shape[1], shape[0]) for shape in shapes]))

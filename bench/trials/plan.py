@@ -213,8 +213,8 @@ def plan(
     left_out: Callable[[LeftOut], None] = lambda left: None,
     remark: Callable[[str], None] = lambda sentence: None,
 ) -> list[Trial]:
-    """Every trial of `suite`, in the order to run them: first every contestant's first view count on every scene, then
-    the second ones, so that a budget that ends early has measured what the suite lists first of everything.
+    """Every trial of `suite`, in the order to run them: every contestant's first view count scene by scene, then the
+    second ones, so that a budget that ends early has measured all contestants on the same scenes.
 
     A count above a scene's own is not run: `left_out` is told of it. Where cameras are given, views are drawn from
     those that have one: `remark` gets a sentence that names the others."""
@@ -224,10 +224,10 @@ def plan(
             raise InputError(f"adapter {adapter.name} does not accept {', '.join(extra)}")
     ordered: list[tuple[int, int, Trial]] = []
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
-        for seed in suite.seeds:
+        for repeat, seed in enumerate(suite.seeds):
             every = view_order(scene, seed, suite.order)
             posed = _with_camera(scene, suite.truth, every)
-            for place, (contestant, adapter) in enumerate(contestants):
+            for contestant, adapter in contestants:
                 order = posed if "cameras" in (*adapter.card.requires, *contestant.give) else every
                 if len(order) < len(every):
                     missing = ", ".join(sorted({*every} - {*order}))
@@ -245,7 +245,7 @@ def plan(
                         left_out(trial.left_out(f"{count} views asked for, {len(order)} seen", count))
                         continue
                     _check(trial)
-                    ordered.append((turn, place, trial))
+                    ordered.append((turn, repeat, trial))
     return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
 
 

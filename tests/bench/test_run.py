@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from adapters.contract import InputError
+from bench.engines import local
 from bench.engines.local import run_plan
 from bench.systems.measure import Policy
 from bench.trials.plan import estimate_seconds, plan, read_truth, view_order
@@ -26,7 +27,7 @@ from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from bench.trials.suite import ALL_VIEWS, Contestant, Suite
 from data.scene import Scene, write_scene
-from metrics.scoring.protocol import load_protocol
+from metrics.scoring.protocol import Protocol, load_protocol
 
 FAULTY = str(Path(__file__).parent.parent / "faulty")
 MARK = "NVIDIA_TEST_MARK"  # a variable that workers inherit
@@ -128,6 +129,25 @@ def test_a_record_says_in_which_order_views_were_taken(scene: Scene, tmp_path: P
     store = Store(tmp_path / "store")
     run_plan(plan(suite(views=(2,), order="overlap"), [scene])[:1], store, protocol="object-v1", truth="exact")
     assert [record.order for record in store.trials()] == ["overlap"]
+
+
+def test_what_is_compiled_once_is_not_counted_against_a_budget(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def compile_slowly(protocol: Protocol) -> None:
+        compiled.append(protocol.name)
+        time.sleep(3.0)
+
+    monkeypatch.setattr(local, "compile_kernels", compile_slowly)
+    store, chosen = Store(tmp_path / "store"), suite(adapters=[Contestant(name="oracle")], views=(2,))
+    (trial,) = plan(chosen, [scene])
+    assert estimate_seconds(trial, []) < 2.5
+    run(chosen, scene, store, budget_seconds=2.5)
+    assert [record.status for record in store.trials()] == ["ok"]
+    run(chosen, scene, store, budget_seconds=2.5)
+    assert compiled == ["object-v1"], "not where there is nothing to score"
 
 
 def test_a_second_run_repeats_nothing(undisturbed: Store, scene: Scene) -> None:
