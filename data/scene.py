@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Annotated, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -38,6 +40,8 @@ from metrics.scoring.truth import Box, Knowledge, Truth
 FORMAT = 1
 SURFACE_SAMPLES = 200_000  # points drawn from a mesh truth, area-uniform
 T = TypeVar("T")
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+FOUR = msgspec.Meta(min_length=4, max_length=4)
 
 
 class ViewFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +71,7 @@ class TruthFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     format: int = FORMAT
     kind: TruthKind
     made_by: list[str]  # e.g. ["colmap"]; [] where the surface is exact
-    diameter: float  # unit of length of every score
+    diameter: Positive  # unit of length of every score
     crop_low: tuple[float, float, float] | None = None
     crop_high: tuple[float, float, float] | None = None
     depth_unit: float = 1e-4
@@ -78,13 +82,13 @@ class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One pinhole camera of `cameras.json`, pixels at the image's full resolution, pixel centres at .5."""
 
     view: str
-    width: int
-    height: int
-    fx: float
-    fy: float
+    width: Annotated[int, msgspec.Meta(gt=0)]
+    height: Annotated[int, msgspec.Meta(gt=0)]
+    fx: Positive
+    fy: Positive
     cx: float
     cy: float
-    camera_from_world: list[list[float]]  # 4x4, OpenCV axes
+    camera_from_world: Annotated[list[Annotated[list[float], FOUR]], FOUR]  # 4x4, OpenCV axes
 
 
 @dataclass(frozen=True)
@@ -195,8 +199,11 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
         samples, index = trimesh.sample.sample_surface(mesh, SURFACE_SAMPLES, seed=0)
         points, normals = np.asarray(samples, np.float32), np.asarray(mesh.face_normals[index], np.float32)
     elif (folder / "points.npz").is_file():
-        with np.load(folder / "points.npz", allow_pickle=False) as arrays:
-            points, normals = arrays["points"].astype(np.float32), arrays["normals"].astype(np.float32)
+        try:
+            with np.load(folder / "points.npz", allow_pickle=False) as arrays:
+                points, normals = arrays["points"].astype(np.float32), arrays["normals"].astype(np.float32)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{folder / 'points.npz'}: not readable ({error}), points and normals wanted") from error
     else:
         raise InputError(f"{folder}: neither mesh.ply nor points.npz seen, one wanted")
     masks = [known[camera.view].mask for camera in cameras]

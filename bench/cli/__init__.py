@@ -27,7 +27,10 @@ for command in (*COMMANDS, adapters.app, data.app, protocol.app, store.app):
 
 
 # A full disk, a read-only or protected place: the user's to mend, not ours.
-NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+NOT_OURS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG),
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

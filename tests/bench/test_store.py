@@ -17,6 +17,7 @@ from bench.systems.measure import Policy
 from bench.trials.plan import plan
 from bench.trials.store import NewerFormatError, Store
 from bench.trials.suite import Contestant, Suite
+from tests.bench.spies import spy
 
 QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
 
@@ -181,3 +182,40 @@ def test_the_command(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(path) in capsys.readouterr().out
     assert call("--repair") == 0
     assert call() == 0
+
+
+@pytest.mark.parametrize("what", ["cache", "store"])
+def test_a_place_that_cannot_be_used_is_one_sentence(
+    what: str, scene_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The superuser reads and writes what is forbidden, so a file stands where the folder should."""
+    (tmp_path / "file").write_text("")
+    if what == "cache":
+        monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "file"))
+    store = tmp_path / ("file" if what == "store" else "s") / "store"
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                "run",
+                "--adapters",
+                "oracle",
+                "--scenes",
+                str(scene_path),
+                "--views",
+                "2",
+                "--truth",
+                "exact",
+                "--store",
+                str(store),
+            ]
+        )
+    assert ended.value.code == 2
+    assert "file" in capsys.readouterr().err
+
+
+def test_a_log_that_is_not_text_is_kept_and_shown(scene_path: Path, tmp_path: Path) -> None:
+    adapter = spy(tmp_path / "spy", "import os\nos.write(1, b'\\xff\\xfe not UTF-8 \\x1b]0;x\\x07\\n')")
+    suite = Suite(name="t", scenes=[str(scene_path)], adapters=[Contestant(name=str(adapter.folder))], policy=QUICK)
+    (record,) = run_plan(plan(suite), Store(tmp_path / "s"), protocol="object-v1", truth="exact").records
+    assert record.status == "ok" and "not UTF-8" in record.log_tail
+    assert Store(tmp_path / "s").trials() == [record]

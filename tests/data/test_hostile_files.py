@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,12 @@ import pytest
 import trimesh
 
 from adapters.contract import InputError
+from bench.systems.cards import read_card
+from bench.trials.suite import load_suite
 from data.exchange import read_cloud
 from data.images import read_image
+from data.scene import Scene
+from metrics.scoring.protocol import load_protocol
 from tests.data.fuzz import READERS, feed
 
 BOX = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
@@ -84,3 +91,50 @@ def test_a_damaged_colmap_model(tmp_path: Path) -> None:
         (model / name).write_bytes(struct.pack("<Q", 2**40) + b"\xff" * 50)
     with pytest.raises(InputError, match="sparse: not a readable COLMAP model"):
         read_cloud(tmp_path / "a.ply", model, posed=False)
+
+
+DEEP = b"a = " + b"[" * 100_000
+
+
+@pytest.mark.parametrize("read", ["adapter", "suite", "protocol"])
+def test_deep_toml(read: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{read}.toml"
+    path.write_bytes(DEEP)
+    readers: dict[str, Callable[[], object]] = {
+        "adapter": lambda: read_card(path),
+        "suite": lambda: load_suite(str(path)),
+        "protocol": lambda: load_protocol(str(path)),
+    }
+    with pytest.raises(InputError, match=f"{read}.toml"):
+        readers[read]()
+
+
+FORGED_TRUTHS: dict[str, tuple[str, str, str]] = {
+    "a diameter of zero": ("truth.json", r'"diameter": *[-0-9.e]+', '"diameter": 0.0'),
+    "a negative one": ("truth.json", r'"diameter": *[-0-9.e]+', '"diameter": -1.0'),
+    "an infinite one": ("truth.json", r'"diameter": *[-0-9.e]+', '"diameter": 1e999'),
+    "a ragged pose": ("cameras.json", r'"camera_from_world": *\[', '"camera_from_world": [[1.0], '),
+    "no focal length": ("cameras.json", r'"fx": *[-0-9.e]+', '"fx": 0.0'),
+}
+
+
+@pytest.mark.parametrize("what", FORGED_TRUTHS)
+def test_a_forged_truth_is_one_sentence(what: str, scene_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(scene_path, tmp_path / "scene")
+    name, old, new = FORGED_TRUTHS[what]
+    path = tmp_path / "scene" / "truth" / "exact" / name
+    text, count = re.subn(old, new, path.read_text(), count=1)
+    assert count == 1
+    path.write_text(text)
+    with pytest.raises(InputError, match=name):
+        Scene.open(tmp_path / "scene").truth("exact")
+
+
+def test_a_truth_whose_points_are_cut_off(scene_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(scene_path, tmp_path / "scene")
+    folder = tmp_path / "scene" / "truth" / "exact"
+    (folder / "mesh.ply").unlink()
+    np.savez(folder / "points.npz", points=np.zeros((9, 3), np.float32), normals=np.zeros((9, 3), np.float32))
+    (folder / "points.npz").write_bytes((folder / "points.npz").read_bytes()[:-60])
+    with pytest.raises(InputError, match=r"points\.npz: not readable"):
+        Scene.open(tmp_path / "scene").truth("exact")

@@ -636,10 +636,12 @@ def soak(count: int, seed: int, file: Path, console: Console, job: int = 0, jobs
     """Every try of the schedule that `file` does not hold yet, or one of `jobs` parts of them; results go there."""
     known = read_results(file, seed)
     done = {(result.fault, result.number) for result in known}
+    every = [pair for pair in schedule(count) if (pair[0].name, pair[1]) not in done][job::jobs]
+    if not every:
+        return known
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     # No thread of its own draws it: hosts are forks of this process.
     with prepared() as (shared, typical), Progress(*columns, console=console, auto_refresh=False) as bar:
-        every = [pair for pair in schedule(count) if (pair[0].name, pair[1]) not in done][job::jobs]
         task = bar.add_task("", total=len(every))
         for fault, number in every:
             bar.update(task, description=fault.name[:60], refresh=True)
@@ -684,7 +686,7 @@ def main() -> int:
         day = datetime.datetime.now(datetime.UTC).date().isoformat()
         command = f"python -m tests.soak.faults --count {arguments.count} --seed {arguments.seed}"
         seconds = sum(result.seconds for result in results)
-        head = f"`{command}` on {day}: {hardware()}, {seconds / 60:.0f} minutes.\n\n"
+        head = f"`{command}` on {day}: {hardware()}, {seconds / 60:.0f} minutes of tries.\n\n"
         arguments.write.write_text(f"{before}<!-- faults -->\n{head}{made}\n<!-- /faults -->{after}")
     return 0 if all(result.well for result in results) and len(results) >= len(schedule(arguments.count)) else 1
 
