@@ -102,7 +102,7 @@ def initialised(scene: Any) -> Bools:
             *network_outputs, scene.im_conf, scene.min_conf_thr, scene.device, verbose=False
         )
         moved = poses.cpu().numpy() != np.eye(4)
-        initialised_views = np.asarray(moved.reshape(len(moved), -1).any(axis=1))
+        initialised_views = np.asarray(moved.any(axis=2).any(axis=1))
         initialised_views[pairs[0][0]] = True
         init_from_pts3d(scene, points, focals, poses)
     return initialised_views

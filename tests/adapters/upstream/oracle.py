@@ -284,6 +284,12 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 }
 
 
+def answer(adapter: Any, network: Any, oracle: PixelOracle) -> Any:
+    """The adapter's result with `network` in the place of upstream's, on the oracle's photos."""
+    adapter.network = network
+    return adapter.predict(oracle.views)
+
+
 def photo_sets(photos: Sequence[tuple[int, int]]) -> pytest.MarkDecorator:
     """`sizes`: photos of each kind alone, and a mixture."""
     landscape, portrait, square, odd = photos

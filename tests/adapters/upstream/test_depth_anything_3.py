@@ -9,7 +9,7 @@ import pytest
 
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
 from adapters.systems.depth_anything_3.adapter import Adapter
-from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, ThroughThePixels, photo_sets
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("depth_anything_3.model.da3", reason="Depth Anything 3's code is not importable")
@@ -54,9 +54,7 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
 
 def run(oracle: PixelOracle) -> Any:
-    adapter = Adapter()
-    adapter.network = Stub(oracle)
-    return adapter.predict(oracle.views)
+    return answer(Adapter(), Stub(oracle), oracle)
 
 
 @photo_sets(LARGE_PHOTOS)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from adapters.shared import pairs
 from adapters.systems.dust3r.adapter import Adapter
-from tests.adapters.upstream.oracle import DIAMETER, PHOTOS, PixelOracle, ThroughThePixels
+from tests.adapters.upstream.oracle import DIAMETER, PHOTOS, PixelOracle, ThroughThePixels, answer
 
 torch = pytest.importorskip("torch")
 load_images = pytest.importorskip("dust3r.utils.image", reason="DUSt3R's code is not importable").load_images
@@ -38,10 +38,8 @@ def Stub(oracle: PixelOracle, jitter: bool = False) -> Any:  # noqa: N802 - made
 
 
 def run(oracle: PixelOracle, jitter: bool = False, **options: Any) -> Any:
-    adapter = Adapter(**options)
-    adapter.network = Stub(oracle, jitter)
     torch.manual_seed(0)
-    return adapter.predict(oracle.views)
+    return answer(Adapter(**options), Stub(oracle, jitter), oracle)
 
 
 @pytest.mark.parametrize("square_ok", [False, True])

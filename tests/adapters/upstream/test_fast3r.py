@@ -12,7 +12,7 @@ from PIL import Image
 from adapters.systems.fast3r import adapter as module
 from adapters.systems.fast3r.adapter import Adapter, aligned, solve_cameras
 from tests.adapters.runs import LESS_SURE
-from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("fast3r.models.fast3r", reason="Fast3R's code is not importable")
@@ -45,9 +45,7 @@ class Stub(torch.nn.Module):
 
 
 def run(oracle: PixelOracle, spoil: Any = lambda said: None, **options: str) -> Any:
-    adapter = Adapter(**options)
-    adapter.network = Stub(oracle, spoil)
-    return adapter.predict(oracle.views)
+    return answer(Adapter(**options), Stub(oracle, spoil), oracle)
 
 
 @pytest.mark.parametrize("points", ["local", "global"])

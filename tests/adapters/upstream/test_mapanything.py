@@ -18,7 +18,7 @@ from PIL import Image
 from adapters.contract import Unavailable
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
 from adapters.systems.mapanything.adapter import Adapter, backbone, network_size
-from tests.adapters.upstream.oracle import (
+from tests.adapters.upstream.oracle import (, answer
     LARGE_PHOTOS,
     PixelOracle,
     WithAnyPrincipalPoint,
@@ -111,9 +111,7 @@ def Stub(  # noqa: N802 - made as the other systems' stubs are
 
 
 def run(oracle: PixelOracle, spoil: Callable[[NDArray[np.float64]], None] = lambda dense: None) -> Any:
-    adapter = Adapter()
-    adapter.network = Stub(oracle, spoil)
-    return adapter.predict(oracle.views)
+    return answer(Adapter(), Stub(oracle, spoil), oracle)
 
 
 class TestMapanything(WithAnyPrincipalPoint):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adapters.shared import pairs
 from adapters.systems.mast3r.adapter import Adapter
-from tests.adapters.upstream.oracle import AXES, MIDDLE, PixelOracle, Seen, ThroughThePixels
+from tests.adapters.upstream.oracle import AXES, MIDDLE, PixelOracle, Seen, ThroughThePixels, answer
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("mast3r.utils.path_to_dust3r", reason="MASt3R's code is not importable")
@@ -87,10 +87,8 @@ class Stub:
 
 
 def run(oracle: PixelOracle, jitter: bool = False, **options: Any) -> Any:
-    adapter = Adapter(**options)
-    adapter.network = Stub(oracle, jitter)
     torch.manual_seed(0)
-    return adapter.predict(oracle.views)
+    return answer(Adapter(**options), Stub(oracle, jitter), oracle)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from adapters.systems.pi3.adapter import Adapter
-from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, WithAnyPrincipalPoint
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, WithAnyPrincipalPoint, answer
 
 torch = pytest.importorskip("torch")
 pi3 = pytest.importorskip("pi3.models.pi3", reason="Pi3's code is not importable")
@@ -60,9 +60,7 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
 
 def run(oracle: PixelOracle) -> Any:
-    adapter = Adapter()
-    adapter.network = Stub(oracle)
-    return adapter.predict(oracle.views)
+    return answer(Adapter(), Stub(oracle), oracle)
 
 
 class TestPi3(WithAnyPrincipalPoint):

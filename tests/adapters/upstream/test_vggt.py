@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from adapters.systems.vggt.adapter import Adapter
-from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, photo_sets
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets
 
 torch = pytest.importorskip("torch")
 vggt = pytest.importorskip("vggt.models.vggt", reason="VGGT's package is not importable")
@@ -60,9 +60,7 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
 
 def run(oracle: PixelOracle, **options: str) -> Any:
-    adapter = Adapter(**options)
-    adapter.network = Stub(oracle)
-    return adapter.predict(oracle.views)
+    return answer(Adapter(**options), Stub(oracle), oracle)
 
 
 @pytest.mark.parametrize("options", [{}, {"points": "head"}, {"fit": "pad"}], ids=["depth", "head", "pad"])
