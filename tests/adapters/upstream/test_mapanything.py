@@ -18,10 +18,11 @@ from PIL import Image
 from adapters.contract import Unavailable
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
 from adapters.systems.mapanything.adapter import Adapter, backbone, network_size
-from tests.adapters.upstream.oracle import (, answer
+from tests.adapters.upstream.oracle import (
     LARGE_PHOTOS,
     PixelOracle,
     WithAnyPrincipalPoint,
+    answer,
     by_exif,
 )
 
