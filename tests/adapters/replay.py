@@ -221,6 +221,9 @@ class Stand:
     def __getitem__(self, name: str) -> Stand:
         return Stand(f"{self._path}[{name}]", self._replay)
 
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError(f"{self._path} is gone through, which was not recorded")
+
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._replay.call(self._path, args, options)
 
