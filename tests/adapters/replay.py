@@ -69,7 +69,7 @@ def describe(value: Any, names: dict[int, str]) -> Any:
     if isinstance(value, Stand | Recorded):
         return str(value) if isinstance(value, Stand) and value._shown else {"object": value._path}
     if isinstance(value, str) and Path(value).is_dir():
-        return "a folder"
+        return "a folder in the working one" if Path(value).resolve().parent == Path.cwd() else "a folder"
     if isinstance(value, dict):
         return {str(key): describe(member, names) for key, member in value.items()}
     if hasattr(value, "detach"):

@@ -109,6 +109,55 @@ def dust3r_unplaced(module: Any) -> None:
         assert outputs.registered.tolist() == [view != lost for view in range(3)]
 
 
+def dust3r_reference_alone(module: Any) -> None:
+    """Where PnP finds no pose of a pair's other view, the reference, whose depth is as the network has it, is alone."""
+    read = "dust3r.cloud_opt.global_aligner."
+    for reference in (0, 1):
+
+        def change(replay: Replay, reference: int = reference) -> None:
+            names = [call["call"] for call in replay.calls]
+            posed = replay.calls[names.index(f"{read}get_im_poses")]
+            replay.arrays[posed["result"]["tensor"]][:] = np.eye(4)
+            replay.arrays["depth"] = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+            replay.arrays["other"] = replay.arrays["depth"] + 1
+            of_first = np.stack([replay.arrays["depth"] + 10, replay.arrays["depth"] + 20, replay.arrays["depth"]], -1)
+            replay.arrays["predicted"] = of_first if reference == 0 else of_first[..., ::-1].copy()
+            depths = {"call": f"{read}get_depthmaps", "args": [], "options": {}, "grad": True}
+            at = names.index(f"{read}get_im_poses") + 1
+            replay.calls[at:at] = [
+                {**depths, "result": [{"tensor": "depth"}, {"tensor": "other"}]},
+                {"call": f"{read}pred_i", "result": {"dict": {"0_1": {"tensor": "predicted"}}}},
+            ]
+
+        adapter = module.Adapter()
+        oracle, outputs, _ = replayed("dust3r", adapter, change)
+        assert outputs.registered.tolist() == [reference == 0, reference == 1]
+        with CASES["dust3r"].small():
+            result = adapter.finish(outputs, oracle.views)
+        assert set(result.view_index) == {reference}
+
+
+def mast3r_refined(module: Any) -> None:
+    """More than one view is refined as often as was asked for; one view is not."""
+
+    def change(replay: Replay) -> None:
+        _of(replay, "sparse_global_alignment")["options"]["niter2"] = 7
+
+    replayed("mast3r", module.Adapter(refinements=7), change)
+    replayed("mast3r-one-view", module.Adapter(refinements=7))
+
+
+def mast3r_turned(module: Any) -> None:
+    """A camera that is turned about its axis is one."""
+
+    def change(replay: Replay) -> None:
+        poses = replay.arrays[_of(replay, "get_im_poses")["result"]["tensor"]]
+        poses[1, :3, :2] *= -1
+
+    _, outputs, _ = replayed("mast3r", module.Adapter(refinements=0), change)
+    assert outputs.registered.all()
+
+
 def pi3_unregistered(module: Any) -> None:
     """A view whose points no camera before them explains has no camera, whichever axis is at fault."""
     for axis in (0, 1):
@@ -144,8 +193,13 @@ RUNS: dict[str, dict[str, Run]] = {
     "dust3r": {
         **{name: whole(name) for name in ("dust3r", "dust3r-one-view", "dust3r-aligned")},
         "unplaced": dust3r_unplaced,
+        "reference": dust3r_reference_alone,
     },
-    "mast3r": {name: whole(name) for name in ("mast3r", "mast3r-one-view")},
+    "mast3r": {
+        **{name: whole(name) for name in ("mast3r", "mast3r-one-view")},
+        "refined": mast3r_refined,
+        "turned": mast3r_turned,
+    },
     "fast3r": {
         "whole": whole("fast3r"),
         "global": fast3r_global,

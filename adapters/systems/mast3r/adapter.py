@@ -51,7 +51,7 @@ class Adapter(PairAdapter):
         pairs = make_pairs(images, scene_graph=self.scene_graph, prefilter=None, symmetrize=True)
         # Upstream keeps every pair in files and asks no network about one that it finds there: each call has its own.
         # A worker's working folder goes with it, also where it is killed.
-        with tempfile.TemporaryDirectory(prefix="mast3r-", dir=".") as cache:
+        with tempfile.TemporaryDirectory(dir=".") as cache:
             scene = sparse_global_alignment(
                 [image["instance"] for image in images],
                 pairs,
