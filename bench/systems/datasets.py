@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+OWN_FAMILY = "Reconbench shapes"  # the procedural objects of data/synthetic/shapes.py
 UNPUBLISHED = "not published"  # what a system saw beyond the sets that its authors name
 _ONE_NAME = re.split(
     r";\s+|\n",

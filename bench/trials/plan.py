@@ -19,6 +19,7 @@ from adapters.contract import F64, I32, Cameras, InputError, Surface, TruthKind,
 from bench.files import digest
 from bench.systems import environments, weights
 from bench.systems.cards import Adapter, find_adapters, get_adapter, list_text, option_text
+from bench.systems.datasets import OWN_FAMILY
 from bench.systems.measure import Policy, device_kind, hardware
 from bench.systems.walls import thread_settings
 from bench.trials.records import LeftOut, TrialRecord, system_label
@@ -250,13 +251,15 @@ def plan(
 
 
 def runnable(scene: Scene) -> list[str]:
-    """The systems that can be run here on a folder of photos; InputError where there is none."""
+    """The systems that can be run here on a folder of photos; InputError where there is none.
+
+    Those that know our procedural objects alone have nothing to say about photos."""
     given = {"masks"} if scene.has_masks else set[str]()
     names = []
     for name, adapter in find_adapters().items():
         card, count = adapter.card, len(scene.view_names)
         fits = card.min_views <= count <= (card.max_views or count) and given.issuperset(card.requires)
-        if fits and not card.reference:
+        if fits and not card.reference and card.training != [OWN_FAMILY]:
             trial = Trial(adapter, Contestant(name=name), scene, scene.view_names, 0, "cpu", Policy(), "colmap")
             names += [name] if trial.available else []
     if not names:

@@ -174,6 +174,7 @@ def test_a_run_in_which_nothing_succeeded_says_so(
 def test_photos_alone_run_what_can_run(scene_path: Path, tmp_path: Path) -> None:
     names = runnable(scene_of_images(scene_path / "images"))
     assert {"colmap", "colmap-mvs"} <= {*names} and not {"oracle", "null", "visual-hull", "patchmatch"} & {*names}
+    assert not {"lmnet3d", "lam3d", "retrieval", "medoid"} & {*names}
     images = tmp_path / "one"
     images.mkdir()
     (images / "0.png").write_bytes((scene_path / "images" / "000.png").read_bytes())
