@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from adapters.contract import F32, F64, I32, U8, Bools, Cameras
 from data.groundtruth.dense import Dense, shrink_mask
+from metrics.scoring.knowledge import OUTLINE, astray
 from metrics.scoring.truth import Box, Knowledge
 
 I64 = NDArray[np.int64]
@@ -25,7 +26,6 @@ ROUGH = 0.0025  # RMS distance of the neighbourhood from the point's tangent pla
 MOST_NEIGHBOURS = 200_000  # of a denser cloud an even part is looked at
 VOXEL = 0.005  # edge of the grid of free space
 MARGIN = 0.0075  # free space ends so far before a measured depth, the bound on the error of trusted depth
-OUTLINE = 3.0  # pixels by which the background of a mask is narrowed
 VIEWS = 2  # must carve a voxel: one view's depth alone is wrong too often
 
 
@@ -109,13 +109,17 @@ def free_space(
     """The grid over `box` of space known to hold no surface: its corner (3,), the edge of a voxel, and (X, Y, Z) bool.
 
     Two views at least must carve a voxel: by their own filtered `depth` (V of (h, w), 0 = none; `cameras` have that
-    size), where what a pixel measured lies at trusted `surface` (K, 3); or by their `masks` (V of (h, w))."""
+    size), where what a pixel measured lies at trusted `surface` (K, 3); or by their `masks` (V of (h, w)). A view whose
+    mask that surface misses has a wrong camera and carves nothing."""
     edge = VOXEL * diameter
     low = np.array(box.low)
     shape = np.ceil((np.array(box.high) - low) / edge).astype(np.int64)
     carved = np.zeros(shape, np.uint8)
     tree = cKDTree(surface)
+    wrong = astray(cameras, masks, surface) if masks is not None else np.zeros(len(depth), np.bool_)
     for view, found in enumerate(depth):
+        if wrong[view]:
+            continue
         K, pose = cameras.intrinsics[view], cameras.camera_from_world[view]
         clear = _clear_depth(found, K, pose, tree, MARGIN * diameter)
         if masks is not None:

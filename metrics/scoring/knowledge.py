@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
-from adapters.contract import F32, F64, Bools
+from adapters.contract import F32, F64, Bools, Cameras
 from metrics.nearest import nearest
 from metrics.scoring.truth import Knowledge, Truth
 
@@ -36,6 +36,7 @@ BESIDE = 2.0  # thresholds: so far over trusted surface, or from it, a point is 
 CROSSINGS = 2  # surfaces that a ray through the object meets
 MISJUDGED = 0.1  # share of what is judged that the bounds allow to be judged wrongly: trusted points err too
 DECIDED_AT = 0.01  # the threshold at which points are told apart where a metric has none
+ASTRAY, OUTLINE = 0.05, 3.0  # share of the trusted surface that falls so many pixels off a mask: its camera is wrong
 CELL = 0.01  # edge of the cells in which the images are compared with what a cloud covers
 COVERING = 40_000  # points whose coverage is looked at
 
@@ -229,8 +230,11 @@ def _harmonic(precision: float, recall: float) -> float:
 def _outlines(truth: Truth, surface: F32, normals: F32) -> tuple[_Outline, ...]:
     """The object in each of the truth's views, on cells about CELL wide where the object stands."""
     masks: Sequence[Bools] = truth.masks or ()
+    wrong = astray(truth.cameras, masks, surface)
     outlines = []
     for view, mask in enumerate(masks):
+        if wrong[view]:
+            continue
         facing = ((truth.cameras.centres[view] - surface) * normals).sum(axis=1) > 0
         depths = truth.cameras.project(view, surface)[1]
         depth = float(np.median(depths[depths > 0])) if (depths > 0).any() else 1.0
@@ -241,6 +245,20 @@ def _outlines(truth: Truth, surface: F32, normals: F32) -> tuple[_Outline, ...]:
         whole = np.asarray(blocks.all(axis=(1, 3)), np.bool_)
         outlines.append(_Outline(view, cell, whole, whole & _cells(truth, view, surface[facing], cell)))
     return tuple(outlines)
+
+
+def astray(cameras: Cameras, masks: Sequence[Bools], surface: F32) -> Bools:
+    """(V,) bool: which `cameras` see so much of the trusted `surface` (K, 3) off their masks, V of (H, W), that they
+    must be wrong: good ones see less than half a percent of it there."""
+    some = surface[:: max(len(surface) // COVERING, 1)]
+    wrong = np.zeros(len(masks), np.bool_)
+    for view, mask in enumerate(masks):
+        pixel, depth = cameras.project(view, some)
+        column, row = np.floor(pixel).astype(np.int64).T
+        there = (depth > 0) & (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
+        away = distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
+        wrong[view] = (away[row[there], column[there]] <= OUTLINE).sum() < (1 - ASTRAY) * len(some)
+    return wrong
 
 
 def _cells(truth: Truth, view: int, points: NDArray[np.floating], cell: int) -> Bools:

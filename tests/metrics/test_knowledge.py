@@ -10,9 +10,9 @@ import point_cloud_utils as pcu
 import pytest
 from numpy.typing import NDArray
 
-from adapters.contract import Reconstruction
+from adapters.contract import Cameras, Reconstruction
 from data.scene import Scene
-from metrics.scoring.knowledge import Evidence, Judge
+from metrics.scoring.knowledge import Evidence, Judge, astray
 from metrics.scoring.prepared import PreparedTruth
 from metrics.scoring.protocol import load_protocol
 from metrics.scoring.score import Score, Value, score
@@ -231,3 +231,13 @@ def test_unknown_points_are_right_as_often_as_those_over_trusted_surface() -> No
     free = lower > 0
     evidence = Evidence(lower, upper, upper, free, np.zeros(4), (1.0, 1.0), error=0.0, known=None)
     assert evidence.shares(0.01).precision == pytest.approx((6 - 1) / 6 * 2 / 3)
+
+
+def test_a_wrong_camera_is_told_by_the_surface_that_its_mask_misses(measured: Truth) -> None:
+    assert measured.masks is not None and measured.knowledge is not None
+    surface = measured.points[measured.knowledge.trusted]
+    poses = measured.cameras.camera_from_world.copy()
+    poses[2, 0, 3] += 0.3 * measured.diameter  # to the side
+    assert not astray(measured.cameras, measured.masks, surface).any()
+    moved = astray(Cameras(measured.cameras.intrinsics, poses), measured.masks, surface)
+    assert np.flatnonzero(moved).tolist() == [2]
