@@ -43,6 +43,7 @@ from data.scene import CameraFile, TruthFile, read_truth, write_truth
 from metrics.cameras import align_cameras
 from metrics.register import icp
 from metrics.scoring.equalise import bounded_subset, voxel_subset
+from metrics.scoring.knowledge import astray
 from metrics.scoring.truth import Box, Knowledge, Truth, diameter
 from metrics.similarity import AlignmentError, apply, rotation_of, scale_of
 
@@ -392,6 +393,10 @@ def _measure(
             foreseen = predicted_error(camera_error, agreement.apart_percent, _rounded(surface.coverage))
             expected = math.sqrt(foreseen.low_percent * foreseen.high_percent) / 100
         knowledge = knowledge_of(points, trusted, surface, masks, crop, unit, expected)
+        wrong = astray(solved.cameras, masks, points[trusted]) if masks is not None else np.zeros(0, np.bool_)
+        if wrong.any():
+            lost = ", ".join(names[view] for view in np.flatnonzero(wrong))
+            job.notes.append(f"cameras that their masks contradict, left out of what is known: {lost}")
     folder = _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap", knowledge)
     if exact is not None and knowledge is not None:
         job.progress("ranking graded predictions", 0.98)
