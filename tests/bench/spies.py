@@ -1,7 +1,9 @@
-"""Adapters whose `infer` runs what a test says."""
+"""Adapters whose `infer` runs what a test says, and waiting for what comes of them."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.systems.cards import Adapter, get_adapter
@@ -19,3 +21,13 @@ def spy(folder: Path, body: str) -> Adapter:
         + "        return Reconstruction(np.zeros((1, 3), np.float32), 'object', 'arbitrary')\n"
     )
     return get_adapter(str(folder))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> bool:
+    """Whether `condition` came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

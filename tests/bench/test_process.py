@@ -103,11 +103,11 @@ LIES = {
         "the end of step infer seen, finish wanted",
     ),
     "stops the clock": (
-        "import time\nnow = time.perf_counter()\ntime.perf_counter = lambda: now\ntime.sleep(0.8)",
+        "import time\nnow = time.perf_counter()\ntime.perf_counter = lambda: now\ntime.sleep(5)",
         "the worker's clock: 0.0[0-9]* s for infer, which took",
     ),
     "speeds the clock up": (
-        "import time\nreal = time.perf_counter\ntime.perf_counter = lambda: 1000 * real()",
+        "import time\nreal = time.perf_counter\ntime.perf_counter = lambda: 1000 * real()\ntime.sleep(0.1)",
         "the worker's clock: [0-9.]+ s for infer, which took",
     ),
 }

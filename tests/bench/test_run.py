@@ -28,6 +28,7 @@ from bench.trials.store import Store
 from bench.trials.suite import ALL_VIEWS, Contestant, Suite
 from data.scene import Scene, write_scene
 from metrics.scoring.protocol import Protocol, load_protocol
+from tests.bench.spies import wait_for
 
 FAULTY = str(Path(__file__).parent.parent / "faulty")
 MARK = "NVIDIA_TEST_MARK"  # a variable that workers inherit
@@ -166,16 +167,6 @@ def workers(mark: str) -> list[int]:
             if f"{MARK}={mark}".encode() in environment and "bench.cli" not in " ".join(process.cmdline()):
                 pids.append(process.pid)
     return pids
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> bool:
-    """Whether `condition` came true in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_killed_at_any_moment_and_run_again_the_scores_are_those_of_an_undisturbed_run(

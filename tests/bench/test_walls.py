@@ -74,29 +74,30 @@ REACHES = {
                 os.chmod(target, 0o666)
             except OSError:
                 pass
-            try:
-                open(target, 'a').write('# spoilt')
-            except OSError:
-                continue
-            raise AssertionError(target)""",
+            unwritable(target)""",
     "the kernel's switches": """
         for name in ('/proc/sys/kernel/core_pattern', '/proc/sysrq-trigger', '/proc/sys/vm/drop_caches'):
-            try:
-                open(name, 'w').write('x')
-            except OSError:
-                continue
-            raise AssertionError(name)""",
+            unwritable(name)""",
     "the secrets of the environment": """
         everything = repr(dict(os.environ)) + open('/proc/self/environ').read()
         assert 'hunter2' not in everything""",
     "the interpreter's packages": """
-        try:
-            open(os.path.join(os.path.dirname(np.__file__), 'spoilt'), 'w')
-        except OSError:
-            pass
-        else:
-            raise AssertionError(np.__file__)""",
+        unwritable(os.path.join(os.path.dirname(np.__file__), 'spoilt'))""",
 }
+
+
+def reach(body: str) -> str:
+    """What an adapter runs to try `body`, one of `REACHES`."""
+    tries = """
+        import glob, os
+        def unwritable(path):
+            try:
+                open(path, 'a').write('# spoilt')
+            except OSError:
+                return
+            raise AssertionError(path)
+        """
+    return "\n".join(textwrap.dedent(part).strip() for part in (tries, body))
 
 
 @enclosed_only
@@ -106,7 +107,7 @@ def test_out_of_reach(what: str, tmp_path: Path, scene: Scene, monkeypatch: pyte
     truth = str(scene.path.resolve())
     with socket.create_server(("127.0.0.1", 0)) as server:
         names = {"truth": truth, "root": str(ROOT), "host": os.getpid(), "port": server.getsockname()[1]}
-        body = "import glob, os\n" + textwrap.dedent(REACHES[what].format(**names)).strip()
+        body = reach(REACHES[what].format(**names))
         outcome, _ = run_adapter(spy(tmp_path / "spy", body), VIEWS, policy=QUICK)
     assert (outcome.status, outcome.isolated) == ("ok", True), outcome
 

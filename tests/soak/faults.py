@@ -23,7 +23,6 @@ import signal
 import socket
 import sys
 import tempfile
-import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -46,9 +45,9 @@ from bench.trials.plan import plan
 from bench.trials.store import NewerFormatError, Store
 from bench.trials.suite import Contestant, Suite
 from data.scene import Scene
-from tests.bench.spies import spy
+from tests.bench.spies import spy, wait_for
 from tests.bench.test_store import DAMAGE, edited
-from tests.bench.test_walls import FAKES, LEFT_BEHIND, LIES, PIPE, REACHES, ROOT, faking
+from tests.bench.test_walls import FAKES, LEFT_BEHIND, LIES, PIPE, REACHES, ROOT, faking, reach
 from tests.conftest import make_scene
 from tests.data.fuzz import READERS, feed
 
@@ -143,10 +142,6 @@ def _worker_fault(
         assert record.isolated and len(record.message) <= 2000
 
     return Fault(name, wanted or f"`{'` or `'.join(status)}`, the next trial runs", share, host, judge, adapters=0)
-
-
-def _reach(body: str) -> str:
-    return "import glob, os\n" + textwrap.dedent(body).strip()
 
 
 def _lie(line: bytes) -> str:
@@ -338,7 +333,7 @@ def _spoilt_code(one: Try) -> None:
     one.run([*adapters, one.adapter(GOOD)])
 
 
-REACHED = [_reach(body) for body in REACHES.values()]
+REACHED = [reach(body) for body in REACHES.values()]
 FAULTS = (
     _worker_fault(
         "reaches for truth, store, network, processes, capabilities, secrets",
@@ -517,15 +512,6 @@ def _living(mark: str) -> list[str]:
     return out
 
 
-def _until(condition: Callable[[], object]) -> bool:
-    until = time.monotonic() + SETTLE
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def attempt(fault: Fault, number: int, seed: int, shared: Path, typical: float) -> Result:
     """Try `fault` once, and judge what it left."""
     rng = np.random.default_rng([seed, number, sum(fault.name.encode())])
@@ -546,14 +532,14 @@ def attempt(fault: Fault, number: int, seed: int, shared: Path, typical: float) 
         failure = one.folder / "failure.txt"
         if fault.disturb is None and status not in (0, None):
             result.otherwise.append(failure.read_text()[-1500:] if failure.exists() else f"host ended with {status}")
-        if not _until(lambda: not _living(name)):
+        if not wait_for(lambda: not _living(name), SETTLE):
             result.orphans = _living(name)
         with contextlib.suppress(AssertionError):
             # A folder made in the instant before its watcher stands is removed by the next command.
             tempfile.tempdir = str(temporary)
             walls.sweep()
         tempfile.tempdir = None
-        if not _until(lambda: not list(temporary.iterdir())):
+        if not wait_for(lambda: not list(temporary.iterdir()), SETTLE):
             result.leaks += [str(path) for path in temporary.rglob("*")][:5]
         try:
             fault.judge(one)
@@ -563,7 +549,7 @@ def attempt(fault: Fault, number: int, seed: int, shared: Path, typical: float) 
         one.store.repair()
         strays = [path for path in one.store.path.rglob(".*") if "quarantine" not in path.parts]
         result.leaks += [*map(str, strays), *(problem.sentence for problem in one.store.problems())]
-        if not result.orphans and not _until(lambda: not _living(name)):
+        if not result.orphans and not wait_for(lambda: not _living(name), SETTLE):
             result.orphans = _living(name)
     result.seconds = round(time.monotonic() - began, 2)
     return result

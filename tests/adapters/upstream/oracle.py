@@ -303,6 +303,14 @@ def photo_sets(photos: Sequence[tuple[int, int]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("sizes", sets.values(), ids=sets.keys())
 
 
+_LANDSCAPE, _PORTRAIT, _SQUARE, _ODD = PHOTOS
+one_view_and_pairs = pytest.mark.parametrize(
+    "sizes",
+    [[_LANDSCAPE], [_LANDSCAPE] * 2, [_PORTRAIT] * 2, [_SQUARE] * 2, [_ODD] * 2, [_LANDSCAPE, _PORTRAIT]],
+    ids=["one view", "landscape", "portrait", "square", "odd", "mixed"],
+)
+
+
 class ThroughThePixels:
     """What the adapter of any network must pass; a subclass says how its stub is run, on which photos."""
 

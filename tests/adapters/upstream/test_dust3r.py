@@ -11,7 +11,7 @@ from PIL import Image
 
 from adapters.shared import pairs
 from adapters.systems.dust3r.adapter import Adapter
-from tests.adapters.upstream.oracle import DIAMETER, PHOTOS, PixelOracle, ThroughThePixels, answer
+from tests.adapters.upstream.oracle import DIAMETER, PHOTOS, PixelOracle, ThroughThePixels, answer, one_view_and_pairs
 
 torch = pytest.importorskip("torch")
 load_images = pytest.importorskip("dust3r.utils.image", reason="DUSt3R's code is not importable").load_images
@@ -43,11 +43,7 @@ def run(oracle: PixelOracle, jitter: bool = False, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("square_ok", [False, True])
-@pytest.mark.parametrize(
-    "sizes",
-    [[LANDSCAPE], [LANDSCAPE] * 2, [PORTRAIT] * 2, [SQUARE] * 2, [ODD] * 2, [LANDSCAPE, PORTRAIT]],
-    ids=["one view", "landscape", "portrait", "square", "odd", "mixed"],
-)
+@one_view_and_pairs
 def test_known_geometry_of_a_pair_comes_back_through_the_pixels(sizes: list[tuple[int, int]], square_ok: bool) -> None:
     oracle = PixelOracle(*sizes)
     oracle.check(run(oracle, square_ok=square_ok), cleaned=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from adapters.systems.fast3r import adapter as module
 from adapters.systems.fast3r.adapter import Adapter, aligned, solve_cameras
 from tests.adapters.runs import LESS_SURE
-from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, one_view_and_pairs
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("fast3r.models.fast3r", reason="Fast3R's code is not importable")
@@ -49,11 +49,7 @@ def run(oracle: PixelOracle, spoil: Any = lambda said: None, **options: str) -> 
 
 
 @pytest.mark.parametrize("points", ["local", "global"])
-@pytest.mark.parametrize(
-    "sizes",
-    [[LANDSCAPE], [LANDSCAPE] * 3, [PORTRAIT] * 2, [SQUARE] * 2, [ODD] * 2, [LANDSCAPE, PORTRAIT]],
-    ids=["one view", "landscape", "portrait", "square", "odd", "mixed"],
-)
+@one_view_and_pairs
 def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int]], points: str) -> None:
     oracle = PixelOracle(*sizes)
     result = run(oracle, points=points)
