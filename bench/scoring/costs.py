@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from reports.scaling import Series
 
 STEPS = ("prepare", "infer", "finish")
 MEBIBYTE = 2**20
-NOTHING = 1e-3  # seconds: a step that never takes longer does nothing, and its times are the clock's own
+NOTHING = 1e-2  # seconds, the median: a step that takes less does nothing, its time is that of the host's messages
 
 
 @dataclass(frozen=True, order=True)
@@ -54,7 +55,7 @@ def _of_place(place: _Place, trials: list[TrialRecord], limit_bytes: float | Non
         if len({n for n, _ in pairs}) < LEAST:
             continue
         timed = quantity.endswith("seconds")
-        if timed and max(value for _, value in pairs) < NOTHING:
+        if timed and median(value for _, value in pairs) < NOTHING:
             continue
         used = [trial for trial, values in repeats if values]
         busy = sum(trial.others_share > BUSY_SHARE for trial in used)
