@@ -158,8 +158,10 @@ def intervals(values: F64, measured: Bools) -> F64:
     n = np.maximum(count, 3)[:, None].astype(float)
     mean = np.sum(values * measured, axis=1, keepdims=True) / n
     away = np.where(measured, values - mean, 0.0)
+    unit = np.ldexp(1.0, np.frexp(np.abs(away).max(axis=1, keepdims=True))[1])  # so that no power under- or overflows
+    away /= unit
     variance = np.sum(away**2, axis=1, keepdims=True) / n
-    scale = np.sqrt(variance / (n - 1))
+    scale = unit * np.sqrt(variance / (n - 1))
     third = np.sum(away**3, axis=1, keepdims=True) / n
     with np.errstate(divide="ignore", invalid="ignore"):
         skewness = np.where(variance > 0, third / variance**1.5, 0.0) * np.sqrt(n * (n - 1)) / (n - 2)

@@ -19,7 +19,7 @@ STEPS = ("prepare", "infer", "finish")
 
 
 class HostClock:
-    """Stopped by each mark of the worker, started again when that is answered: so a step is never timed too short.
+    """Stopped by each mark of the worker, started again before that is answered: so a step is never timed too short.
 
     While the host hands over pixels it stands still."""
 

@@ -220,8 +220,8 @@ class _Worker:
                 for event in read_events(self._event_read, self._process):
                     if isinstance(event, Mark):
                         clock.stop(event.step)
+                        clock.start()  # before the answer: the worker may run on while this process waits for its turn
                         self._reply(b"\0")
-                        clock.start()
                     elif isinstance(event, Pixels):
                         with clock.paused():
                             self._reply(_pixels(views, event))

@@ -125,6 +125,15 @@ class _Page:
         truth = self.run.rank_truth
         return max(self.board.boards, key=lambda place: self.board.ranked(place, truth), default=None)
 
+    def opening_group(self, board: Board) -> Group:
+        """The number of views that a board opens on: where it ranks most systems, of several the largest."""
+        truth = self.run.rank_truth
+
+        def ranked(group: Group) -> int:
+            return len(group.comparisons[truth].systems) if truth in group.comparisons else 0
+
+        return max(self.groups(board), key=lambda group: (ranked(group), group.views))
+
     @property
     def why(self) -> str:
         """Why the page opens on the truth that it opens on, where there is another."""
