@@ -31,13 +31,11 @@ TRAIN := $(VENV)/training/bin/python -m bench.training
 train-small: $(VENV)/.training  ## train the shipped networks again: their data, then hours on one CPU core, resumable
 	$(TRAIN) data $(FAMILY) --objects 2048
 	$(TRAIN) train lmnet3d --data $(FAMILY) --run runs/training/lmnet3d \
-	  --steps 600 300 30000 --batch 16 --every 200 --until $(LMNET3D_STEPS) || test $$? = 3
+	  --steps 600 300 30000 --batch 16 --every 200 --until 12000 --cool 4000
 	$(TRAIN) ship runs/training/lmnet3d --out runs/training/lmnet3d/weights.safetensors
 	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d --image-from runs/training/lmnet3d/weights.safetensors \
-	  --steps 250 80 30000 --batch 16 --every 100 --until $(LAM3D_STEPS) || test $$? = 3
+	  --steps 250 80 30000 --batch 16 --every 100 --until 11000 --cool 3000
 	$(TRAIN) ship runs/training/lam3d --out runs/training/lam3d/weights.safetensors
-LMNET3D_STEPS := 2600
-LAM3D_STEPS := 1200
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations=10

@@ -323,9 +323,7 @@ class Reconstruction:
     pixel: Optional[F32] = None  # (M, 2), where in that view, x then y, original resolution
     cameras: Optional[Cameras] = None  # N cameras, in the prediction's frame, original resolution
     registered: Optional[Bools] = None  # (N,), views whose camera was found; required with cameras
-    depth: Optional[Sequence[F32]] = (
-        None  # perhaps `OnDemand`: N maps (H, W) of z-depth at original resolution, 0 = none
-    )
+    depth: Optional[Sequence[F32]] = None  # N maps (H, W) of z-depth at original resolution, 0 = none; or `OnDemand`
     mesh: Optional[Mesh] = None
     renderings: Optional[Tuple[U8, ...]] = None  # K images (H, W, 3) sRGB as the views' target cameras would see it
 

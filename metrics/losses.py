@@ -1,6 +1,6 @@
 """Chamfer and Earth Mover's Distance as losses: batches of torch tensors in, gradients out.
 
-The matching is result as the metrics find it, and the gradient goes through the matched pairs: wherever the matching
+The matching is that of the metrics, and the gradient goes through the matched pairs: wherever the matching
 does not change, that is the exact derivative. On a CUDA device or on the CPU, as the tensors lie.
 """
 

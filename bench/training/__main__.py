@@ -44,7 +44,8 @@ def main() -> int:
     train.add_argument("--image-from", type=Path, help="a weights file whose image encoder to begin with")
     train.add_argument("--device", default="cpu", help="cpu, or cuda: then in bfloat16")
     train.add_argument("--threads", type=int, default=1)
-    train.add_argument("--until", type=int, help="stop, with a checkpoint, at this step of the last stage")
+    train.add_argument("--until", type=int, default=0, help="end at this step of the last stage")
+    train.add_argument("--cool", type=int, default=0, help="let the rate fall to zero over so many steps before that")
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
 
     ship = commands.add_parser("ship", help="write a run's averaged weights into its adapter's folder")
@@ -116,12 +117,14 @@ def _run(options: argparse.Namespace) -> int:
         objects=options.objects,
         seed=options.seed,
         every=options.every,
+        until=options.until,
+        cool=options.cool,
         image_from=hashlib.sha256(options.image_from.read_bytes()).hexdigest() if options.image_from else "",
     )
     note_commit(options.run)
     stop_at = time.time() + 60 * options.minutes
     network, image = NETWORKS[options.network], options.image_from
-    done = train(network, settings, options.data, options.run, options.device, image, stop_at, options.until, _report)
+    done = train(network, settings, options.data, options.run, options.device, image, stop_at, _report)
     return 0 if done else 3
 
 

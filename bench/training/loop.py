@@ -6,11 +6,11 @@ to be saved, and the curve does not depend on where a training was interrupted.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     objects: int = 2048  # of the training split
     seed: int = 0
     every: int = 250  # steps between validations and checkpoints
+    until: int = 0  # the step of the last stage at which training ends; 0: the last
+    cool: int = 0  # steps before it over which the rate falls to zero
     image_from: str = ""  # sha256 of the weights file whose image encoder this training begins with
 
 
@@ -87,14 +89,14 @@ def train(
     device: str = "cpu",
     image: Path | None = None,
     stop_at: float = math.inf,
-    until: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> bool:
     """Train, or go on training, in the folder `run`; True where the last step was done.
 
-    Stops with a checkpoint when the clock (time.time) passes `stop_at`, or at step `until` of the last stage. Raises
-    InputError where `run` holds a training with other settings. The rate falls along a cosine over a stage's steps; the
-    averaged weights are fit to be used at any moment. `image` is the file that `settings.image_from` names."""
+    Stops with a checkpoint when the clock (time.time) passes `stop_at`. Raises InputError where `run` holds a training
+    with other settings. The rate falls along a cosine over a stage's steps, and linearly over the last
+    `settings.cool` before `settings.until`; the averaged weights are fit to be used at any moment. `image` is the file
+    that `settings.image_from` names."""
     if len(settings.steps) != len(network.stages):
         raise InputError(
             f"steps: {len(settings.steps)} numbers seen, one for each of {len(network.stages)} stages wanted"
@@ -108,16 +110,18 @@ def train(
     family = Family.open(data, "train", settings.objects)
     validation = Family.open(data, "val", 128)
     state = _load(network, settings, run, image, device)
-    writer = _writer(run, state)
+    writer = _Writer(run, settings, network, len(state.curve))
     while state.stage < len(network.stages):
         stage = network.stages[state.stage]
         steps = settings.steps[state.stage]
         begun = time.perf_counter() - state.seconds
         trained = [state.weights[name] for name in state.weights if name.split(".")[0] in stage.parts]
         fixed = _batches(validation, stage, device)
-        last = min(steps, until) if until is not None and stage is network.stages[-1] else steps
+        final = stage is network.stages[-1]
+        last = min(steps, settings.until) if settings.until and final else steps
         while state.step < last:
-            _step(stage, steps, settings, family, state, trained, device)
+            cooling = min(1.0, (last - state.step) / settings.cool) if settings.cool and final else 1.0
+            _step(stage, steps, cooling, settings, family, state, trained, device)
             if state.step % settings.every and state.step < last and time.time() < stop_at:
                 continue
             state.seconds = time.perf_counter() - begun
@@ -128,14 +132,10 @@ def train(
                 state.curve.append(row)
                 state.losses = []
                 progress(f"{settings.network} {stage.name} {row.step}/{steps}: {row.train:.4f}, val {score:.4f}")
-                _log(writer, network, settings, row)
-            if state.step < steps:
-                _save(state, run)
-            if time.time() >= stop_at:
-                _save(state, run)
+                writer.add(row)
+            _save(state, run)
+            if time.time() >= stop_at and state.step < last:
                 return False
-        if last < steps:
-            return False
         # The next stage goes on from the averaged weights.
         state.weights = {name: value.clone().requires_grad_() for name, value in state.average.items()}
         state.stage, state.step, state.seconds = state.stage + 1, 0, 0.0
@@ -148,6 +148,7 @@ def train(
 def _step(
     stage: Stage,
     steps: int,
+    cooling: float,
     settings: Settings,
     family: Family,
     state: _State,
@@ -158,7 +159,7 @@ def _step(
     rng = np.random.default_rng([settings.seed, state.stage, number])
     batch = _to(draw(family, settings.batch, stage.needs, rng), device)
     for group in state.optimiser.param_groups:
-        group["lr"] = stage.rate * min(number / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * number / steps))
+        group["lr"] = stage.rate * cooling * min(number / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * number / steps))
     with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
         loss = stage.loss(state.weights, batch)
     state.optimiser.zero_grad(set_to_none=True)
@@ -250,9 +251,11 @@ def averaged(run: Path) -> tuple[dict[str, np.ndarray], Settings, list[Row]]:
 
 
 class _Writer:
-    """TensorBoard's log, where it is installed."""
+    """TensorBoard's log, where it is installed; `first` rows are there already."""
 
-    def __init__(self, run: Path, first: int) -> None:
+    def __init__(self, run: Path, settings: Settings, network: Network, first: int) -> None:
+        names = [stage.name for stage in network.stages]
+        self._start = dict(zip(names, accumulate(settings.steps, initial=0), strict=False))
         try:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -260,35 +263,9 @@ class _Writer:
         except ImportError:
             self._inner = None
 
-    def add(self, row: Row, step: int) -> None:
+    def add(self, row: Row) -> None:
         if self._inner is not None:
+            step = self._start[row.stage] + row.step
             self._inner.add_scalar(f"{row.stage}/train", row.train, step)
             self._inner.add_scalar(f"{row.stage}/validation", row.validation, step)
             self._inner.flush()
-
-
-def _writer(run: Path, state: _State) -> _Writer:
-    return _Writer(run, len(state.curve))
-
-
-def _log(writer: _Writer, network: Network, settings: Settings, row: Row) -> None:
-    names = [stage.name for stage in network.stages]
-    writer.add(row, sum(settings.steps[: names.index(row.stage)]) + row.step)
-
-
-def save_weights(path: Path, weights: dict[str, np.ndarray], note: dict[str, str]) -> None:
-    """A safetensors file of `weights` in half precision, `note` in its header."""
-    header: dict[str, object] = {"__metadata__": note}
-    bodies, offset = [], 0
-    for name in sorted(weights):
-        body = weights[name].astype(np.float16).tobytes()
-        header[name] = {
-            "dtype": "F16",
-            "shape": list(weights[name].shape),
-            "data_offsets": [offset, offset + len(body)],
-        }
-        bodies.append(body)
-        offset += len(body)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(bodies))

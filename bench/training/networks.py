@@ -12,9 +12,10 @@ import torch.nn.functional as functional
 from adapters.shared.latent import POINTS, Shapes
 from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lmnet3d import model as lmnet3d
-from bench.training.losses import chamfer, clamped, occupancy, slope
+from bench.training.losses import clamped, occupancy, slope
 from data.synthetic.family import Family
 from data.synthetic.views import shade
+from metrics.losses import chamfer_loss
 
 Tensors = dict[str, torch.Tensor]
 STEP = 0.01  # diameters between the queries of a finite difference
@@ -87,7 +88,7 @@ def draw(family: Family, size: int, needs: Needs, rng: np.random.Generator) -> B
 def _point_stages() -> tuple[Stage, ...]:
     def rebuilt(w: Tensors, b: Batch) -> torch.Tensor:
         latent = lmnet3d.encode_cloud(functional, w, b.cloud[:, :512])
-        return chamfer(lmnet3d.decode(functional, w, latent), b.cloud).mean()
+        return _to_cloud(w, latent, b)
 
     def matched(w: Tensors, b: Batch) -> torch.Tensor:
         with torch.no_grad():
@@ -105,7 +106,13 @@ def _point_stages() -> tuple[Stage, ...]:
 def _from_image(w: Tensors, b: Batch) -> torch.Tensor:
     """Chamfer distance of the points predicted from the image."""
     latent = lmnet3d.encode_image(functional, w, b.image)
-    return chamfer(lmnet3d.decode(functional, w, latent), b.cloud).mean()
+    return _to_cloud(w, latent, b)
+
+
+def _to_cloud(w: Tensors, latent: torch.Tensor, b: Batch) -> torch.Tensor:
+    """Mean Chamfer distance of the points decoded; in single precision, whatever automatic casting does."""
+    loss: torch.Tensor = chamfer_loss(lmnet3d.decode(functional, w, latent).float(), b.cloud).mean()
+    return loss
 
 
 def _field_loss(w: Tensors, latent: torch.Tensor, b: Batch) -> torch.Tensor:

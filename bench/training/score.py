@@ -31,10 +31,10 @@ from metrics.fscore import fscore_of
 from metrics.nearest import distances
 from metrics.normals import estimated_normals, normal_consistency
 from metrics.scoring.truth import sample_mesh
+from reports.ranking import interval
 
 GRID = 48  # cells along the unit cube on which volumes are compared
 EMD_POINTS = 512
-RESAMPLES = 4_000  # of the bootstrap over objects
 COLUMNS = ("F@2%", "F@5%", "Chamfer-L1 %", "EMD %", "IoU %", "normals")
 LOWER = ("Chamfer-L1 %", "EMD %")  # is better
 NETWORKS = ("lmnet3d", "lam3d")
@@ -228,7 +228,6 @@ def tables(values: dict[str, F64], tested: list[Case]) -> str:
     for name, table in values.items():
         cells = ["" if np.isnan(v) else f"{v:.2f}" for v in table.mean(axis=0)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    drawn = np.random.default_rng(0).integers(0, len(tested), (RESAMPLES, len(tested)))
     lines += ["", "| paired difference | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for network in NETWORKS:
         for base in values:
@@ -236,7 +235,7 @@ def tables(values: dict[str, F64], tested: list[Case]) -> str:
                 continue
             cells = []
             for difference in (values[network] - values[base]).T:
-                low, high = np.percentile(difference[drawn].mean(axis=1), [2.5, 97.5])
+                low, high = interval(difference)
                 cells.append("" if np.isnan(low) else f"{difference.mean():+.2f} [{low:+.2f}, {high:+.2f}]")
             lines.append(f"| {network} - {base} | " + " | ".join(cells) + " |")
     held_out = np.array([case.shape.held_out for case in tested])

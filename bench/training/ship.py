@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from safetensors.numpy import save_file
 
 import adapters
-from bench.training.loop import averaged, save_weights
+from bench.training.loop import averaged
 from bench.training.networks import NETWORKS
 
 FILE = "weights.safetensors"
@@ -32,7 +34,7 @@ def ship(run: Path, out: Path | None = None) -> str:
     network = NETWORKS[settings.network]
     path = out or Path(adapters.__file__).parent / "systems" / network.folder / FILE
     note = {"network": settings.network, "settings": msgspec.json.encode(settings).decode()}
-    save_weights(path, weights, note)
+    save_file({name: value.astype(np.float16) for name, value in weights.items()}, path, note)
     last = {row.stage: row.seconds for row in curve}
     record = Record(
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),

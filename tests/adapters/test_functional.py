@@ -120,8 +120,11 @@ def test_weights_are_read_as_safetensors_lays_them_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_weights(path)["x"], values)
     header["x"] = {"dtype": "I8", "shape": [2, 3], "data_offsets": [0, 6]}
     text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(12))
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(6))
     with pytest.raises(ValueError, match="x: dtype I8 seen, F16 or F32 wanted"):
+        read_weights(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="not a safetensors file"):
         read_weights(path)
 
 

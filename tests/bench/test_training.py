@@ -42,7 +42,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _command(network: str, data: Path, run: Path) -> list[str]:
-    options = ["--steps", "4", "2", "4", "--objects", "128", "--batch", "2", "--every", "2"]
+    options = [
+        "--steps",
+        "4",
+        "2",
+        "9",
+        "--until",
+        "4",
+        "--cool",
+        "3",
+        "--objects",
+        "128",
+        "--batch",
+        "2",
+        "--every",
+        "2",
+    ]
     return [sys.executable, "-m", "bench.training", "train", network, "--data", str(data), "--run", str(run), *options]
 
 
