@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -19,11 +20,10 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-import psutil
-
 import adapters
 from bench.files import cache_dir
 
+WORK = "reconbench-work-"  # what the name of a temporary folder of ours begins with
 HOUSE = Path(adapters.__file__).resolve().parent.parent  # the folder of our packages
 ROOMS = ("adapters", "baselines", "bench", "data", "metrics", "reports", "tests", ".git")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/sys")
@@ -65,24 +65,54 @@ def enclosed(
 
 @contextlib.contextmanager
 def work_folder() -> Iterator[Path]:
-    """A temporary folder, named after this process, for one enclosed command."""
+    """A temporary folder for one enclosed command. It is locked while this process lives, whatever container or
+    namespace others look from: `sweep` removes what nobody holds."""
     sweep()
-    folder = Path(tempfile.mkdtemp(prefix=f"reconbench-{os.getpid()}-"))
-    remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(remove)  # where an interrupt cuts the removal below short
-    try:
-        yield folder
-    finally:
-        remove()
-        atexit.unregister(remove)
+    with contextlib.ExitStack() as stack:
+        folder = _held_folder(stack)
+        remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+        atexit.register(remove)  # where an interrupt cuts the removal below short
+        try:
+            yield folder
+        finally:
+            remove()
+            atexit.unregister(remove)
+
+
+def _held_folder(stack: contextlib.ExitStack) -> Path:
+    """A new temporary folder whose lock `stack` holds."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=WORK))
+        number = _opened(folder)
+        if number is not None:
+            stack.callback(os.close, number)
+            with contextlib.suppress(OSError):  # a file system without locks: nobody else gets one either
+                fcntl.flock(number, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):  # swept before it was locked
+            state = folder.stat()
+            if number is None or os.path.samestat(os.fstat(number), state):
+                return folder
+
+
+def _opened(folder: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    return None
 
 
 def sweep() -> None:
     """Remove the temporary folders of processes that died before their walls stood, which remove them otherwise."""
-    for folder in Path(tempfile.gettempdir()).glob("reconbench-*-*"):
-        process = folder.name.split("-")[1]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
+    for folder in Path(tempfile.gettempdir()).glob(f"{WORK}*"):
+        number = _opened(folder)
+        if number is None:  # gone, or somebody else's
+            continue
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # held
+            pass
+        finally:
+            os.close(number)
 
 
 def harness_generations() -> int:

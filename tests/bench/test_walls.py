@@ -298,15 +298,49 @@ def test_a_host_that_dies_leaves_nothing(number: signal.Signals, delay: float, t
     _wait(lambda: not _processes_of(adapter) and not list(temporary.iterdir()))
 
 
+HOLDS = """
+import sys, time
+from bench.systems import walls
+with walls.work_folder() as folder:
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
 def test_the_folder_of_a_host_that_died_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by a lock, not by process ids: another container on the same folder counts its processes for itself."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait()
-    left, ours = tmp_path / f"reconbench-{gone.pid}-abc", tmp_path / f"reconbench-{os.getpid()}-abc"
-    for folder in (left, ours, tmp_path / "reconbench-notes"):
-        (folder / "work").mkdir(parents=True)
-    walls.sweep()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [ours.name, "reconbench-notes"]
+    (tmp_path / "reconbench-notes").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    # Where namespaces are permitted, a host that no process here can see by the id it knows itself by.
+    apart = ["unshare", "--user", "--pid", "--fork", "--kill-child"] if walls.isolated() else []
+    with subprocess.Popen([*apart, sys.executable, "-c", HOLDS], env=environment, stdout=subprocess.PIPE) as host:
+        assert host.stdout is not None
+        theirs = Path(host.stdout.readline().decode().strip())
+        with walls.work_folder() as ours:
+            walls.sweep()
+            assert {path.name for path in tmp_path.iterdir()} == {ours.name, theirs.name, "reconbench-notes"}
+        for process in [*psutil.Process(host.pid).children(recursive=True), host]:
+            process.kill()
+    _wait(lambda: (walls.sweep(), [path.name for path in tmp_path.iterdir()])[1] == ["reconbench-notes"])
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    real, made = tempfile.mkdtemp, list[str]()
+
+    def swept_at_once(**named: str) -> str:
+        made.append(real(**named))
+        if len(made) == 1:
+            walls.sweep()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", swept_at_once)
+    with walls.work_folder() as folder:
+        assert folder.is_dir() and str(folder) == made[1] and not Path(made[0]).exists()
+    assert not list(tmp_path.iterdir())
 
 
 def _wait(condition: Callable[[], object]) -> None:
