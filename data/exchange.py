@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,11 +12,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from adapters.contract import Cameras, ContractError, InputError, Mesh, Reconstruction, Views, shapes_of
-from data.groundtruth.colmap import run_module
 from data.scene import CameraFile
 
 GEOMETRY = ("ply", "obj", "glb", "stl", "off")
-COLMAP_TIMEOUT = 600.0  # seconds
 
 
 def write_files(prediction: Reconstruction, views: Views, names: tuple[str, ...], out: Path) -> list[Path]:
@@ -80,10 +77,8 @@ def _write_colmap(
     return paths
 
 
-def read_cloud(path: Path, cameras: Path | None, posed: bool) -> tuple[Reconstruction, list[str]]:
-    """A cloud or mesh made elsewhere (PLY, OBJ, GLB ...) and, with `cameras`, the names of its views, in order.
-
-    `cameras` is a `cameras.json` as `predict` writes it, or the folder of a COLMAP model."""
+def read_cloud(path: Path, cameras: Sequence[CameraFile], posed: bool) -> Reconstruction:
+    """A cloud or mesh made elsewhere (PLY, OBJ, GLB ...), with `cameras` of all its views, in order, or none."""
     loaded = _load_geometry(path)
     vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float32)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) == 0:
@@ -99,26 +94,14 @@ def read_cloud(path: Path, cameras: Path | None, posed: bool) -> tuple[Reconstru
         mesh = Mesh(vertices, faces.astype(np.int32))
     colors = getattr(loaded, "colors", None)
     usable = mesh is None and colors is not None and np.shape(colors) == (len(vertices), 4)
-    files = _read_cameras(cameras) if cameras is not None else []
-    poses = None
-    if files:
-        K = [[[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]] for c in files]
-        try:
-            poses = Cameras(np.array(K, np.float64), np.array([c.camera_from_world for c in files], np.float64))
-            poses.validate("cameras", len(files))
-        except (ContractError, ValueError) as error:
-            raise InputError(f"{cameras}: {error}") from error
-    return (
-        Reconstruction(
-            points=vertices if mesh is None else np.zeros((0, 3), np.float32),
-            frame="world" if posed else "object",
-            scale="arbitrary",
-            colors=np.ascontiguousarray(np.asarray(colors)[:, :3], np.uint8) if usable else None,
-            mesh=mesh,
-            cameras=poses,
-            registered=np.ones(len(files), np.bool_) if poses is not None else None,
-        ),
-        [camera.view for camera in files],
+    return Reconstruction(
+        points=vertices if mesh is None else np.zeros((0, 3), np.float32),
+        frame="world" if posed else "object",
+        scale="arbitrary",
+        colors=np.ascontiguousarray(np.asarray(colors)[:, :3], np.uint8) if usable else None,
+        mesh=mesh,
+        cameras=_matrices(cameras) if cameras else None,
+        registered=np.ones(len(cameras), np.bool_) if cameras else None,
     )
 
 
@@ -136,26 +119,28 @@ def _load_geometry(path: Path) -> object:
         raise InputError(f"{path}: not a readable cloud or mesh ({type(error).__name__}: {sentence})") from error
 
 
-def _read_cameras(path: Path) -> list[CameraFile]:
-    if path.is_dir():
-        if not any((path / f"images.{suffix}").is_file() for suffix in ("bin", "txt")):
-            raise InputError(f"{path}: no images.bin or images.txt seen, a COLMAP model wanted")
-        with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
-            file = Path(folder) / "cameras.json"
-            # COLMAP ends the whole process over a damaged model.
-            try:
-                run_module("data.exchange", [str(path), str(file)], COLMAP_TIMEOUT)
-            except InputError as error:
-                raise InputError(f"{path}: not a readable COLMAP model ({error})") from error
-            return msgspec.json.decode(file.read_bytes(), type=list[CameraFile])
+def read_cameras(path: Path) -> list[CameraFile]:
+    """The cameras of a `cameras.json`, as `predict` writes it; InputError where one of them is none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[CameraFile])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        files = msgspec.json.decode(path.read_bytes(), type=list[CameraFile])
+        _matrices(files).validate("cameras", len(files))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, ContractError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
+    return files
 
 
-def _convert_colmap(folder: str, target: str) -> None:
-    """Write the posed images of a COLMAP model as `cameras.json`."""
+def _matrices(files: Sequence[CameraFile]) -> Cameras:
+    K = [[[c.fx, 0, c.cx], [0, c.fy, c.cy], [0, 0, 1]] for c in files]
+    poses = [c.camera_from_world for c in files]
+    return Cameras(
+        np.array(K, np.float64).reshape(len(files), 3, 3), np.array(poses, np.float64).reshape(len(files), 4, 4)
+    )
+
+
+def convert_model(folder: str, target: str) -> None:
+    """Write the posed images of the COLMAP model in `folder` as the `cameras.json` called `target`.
+
+    For a process of its own: COLMAP ends the whole process over a damaged model."""
     import pycolmap
 
     model = pycolmap.Reconstruction(folder)
@@ -168,7 +153,3 @@ def _convert_colmap(folder: str, target: str) -> None:
             pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
             files.append(CameraFile(Path(image.name).stem, camera.width, camera.height, *pinhole, pose))
     Path(target).write_bytes(msgspec.json.encode(files))
-
-
-if __name__ == "__main__":
-    _convert_colmap(*sys.argv[1:])

@@ -9,8 +9,10 @@ and its distribution-free interval (that of the sign test: order statistics with
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,17 +20,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
+import msgspec
 import numpy as np
 from scipy.stats import binom
 
-from adapters.contract import InputError
+from adapters.contract import ContractError, InputError
 from bench.gate import workloads
 from bench.gate.verdict import Finding, Verdict
-from bench.systems.measure import BUSY_SHARE, TreeWatch
+from bench.systems import walls
+from bench.systems.events import read_lines
+from bench.systems.measure import BUSY_SHARE, Policy, TreeWatch, memory_limit_bytes
+from bench.systems.process import end, tool
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = walls.HOUSE
+ROOMS = ("adapters", "bench", "data", "metrics", "reports")  # of a tree, what its workloads may import
+DEADLINE = 1800.0  # seconds for one process's rounds
 LIMIT = 1.05  # a slowdown below this is none
 CONFIDENCE = 0.99
 ROUNDS = 8  # of one generation of processes
@@ -98,6 +107,14 @@ def judge(rounds: Rounds) -> tuple[Verdict, str]:
     return next(verdict for verdict in worst if verdict in verdicts.values()), detail
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """A tree of Reconbench, and where its kernels are kept once compiled."""
+
+    path: Path
+    compiled: Path
+
+
 def check_time(against: str, names: tuple[str, ...]) -> Iterator[Finding]:
     """Every workload of `names`, this tree against `against`: a commit of this repository, or a folder."""
     with _tree(against) as other:
@@ -107,20 +124,26 @@ def check_time(against: str, names: tuple[str, ...]) -> Iterator[Finding]:
                 verdict, detail = _measure(other, name)
             except _Absent as absent:
                 verdict, detail = "unmeasured", str(absent)
-            except _Failed as failed:
+            except InputError as failed:
                 verdict, detail = "broken", str(failed)
             yield Finding("time", name, verdict, detail, seconds=time.perf_counter() - started)
 
 
-def _measure(other: Path, name: str) -> tuple[Verdict, str]:
+def _measure(other: _Tree, name: str) -> tuple[Verdict, str]:
     """Generation after generation until the verdict is certain, or there were `MOST`."""
     rounds = Rounds()
     verdict: Verdict = "unmeasured"
     detail = ""
+    limit = memory_limit_bytes(Policy())
     for generation in range(MOST):
-        watch = TreeWatch(os.getpid(), 2**62, lambda: None)
+        living: list[_Process] = []
+        watch = TreeWatch(os.getpid(), limit, functools.partial(_end_all, living))
         try:
-            _generation(rounds, other, name, generation)
+            _generation(rounds, other, name, generation, living)
+        except InputError as error:
+            if watch.usage.over_limit:
+                raise InputError(f"{name}: more than {limit / 2**20:.0f} MiB of memory wanted") from error
+            raise
         finally:
             rounds.others_share = max(rounds.others_share, watch.stop().others_share)
         if generation + 1 >= LEAST:
@@ -130,15 +153,21 @@ def _measure(other: Path, name: str) -> tuple[Verdict, str]:
     return verdict, detail
 
 
-def _generation(rounds: Rounds, other: Path, name: str, number: int) -> None:
-    """`ROUNDS` rounds in three fresh processes, in an order that turns from round to round."""
+def _end_all(living: list[_Process]) -> None:
+    for process in living:
+        process.end()
+
+
+def _generation(rounds: Rounds, other: _Tree, name: str, number: int, living: list[_Process]) -> None:
+    """`ROUNDS` rounds in three fresh processes, in an order that turns from round to round; `living` gets them."""
     with contextlib.ExitStack() as stack:
-        roles = [stack.enter_context(_Process(tree, name)) for tree in (other, ROOT, other)]
+        for tree in (other, _kept(ROOT), other):
+            living.append(stack.enter_context(_Process(tree, name)))
         for turn in range(ROUNDS):
             order = np.roll([0, 1, 2], turn + number)
-            times: dict[int, dict[str, float]] = {}
+            times: dict[int, dict[Clock, float]] = {}
             for role in order if turn % 2 else order[::-1]:
-                times[int(role)] = roles[role].once()
+                times[int(role)] = living[role].once()
             for clock in CLOCKS:
                 a, b, control = (max(times[role][clock], 1e-6) for role in range(3))
                 rounds.seconds[clock].append((a, b, control))
@@ -148,66 +177,80 @@ class _Absent(Exception):
     """A workload that one of the trees cannot do."""
 
 
-class _Failed(Exception):
-    """A workload that fell over."""
+class _Answer(msgspec.Struct, frozen=True):
+    """A line of `workloads.py`."""
+
+    absent: str = ""
+    cpu: float = 0.0
+    wall: float = 0.0
 
 
 class _Process:
-    """One process that does one workload of one tree on request."""
+    """One process that does one workload of one tree on request, behind the walls."""
 
-    def __init__(self, tree: Path, name: str) -> None:
+    def __init__(self, tree: _Tree, name: str) -> None:
         self._tree, self._name = tree, name
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(workloads.__file__).resolve()), str(tree), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=tempfile.gettempdir(),
-        )
 
     def __enter__(self) -> _Process:
-        try:
-            answer = self._answer()
-        except _Failed:
-            self.__exit__()
-            raise
-        if "absent" in answer:
-            self.__exit__()
-            raise _Absent(f"{self._tree.name} cannot do it: {answer['absent']}")
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(walls.work_folder())
+            (folder / "work").mkdir()
+            script = shutil.copy(workloads.__file__, folder / "work")
+            self._process = stack.enter_context(
+                tool(
+                    f"{self._name} in {self._tree.path.name}",
+                    [sys.executable, "-I", str(script), str(self._tree.path), self._name],
+                    folder,
+                    self._tree.compiled,
+                    read=[self._tree.path / room for room in ROOMS],
+                    device="cpu",
+                    deadline=DEADLINE,
+                    asked=True,
+                    memory=False,  # of all three together there is one watch
+                )
+            )
+            assert self._process.stdout is not None
+            self._lines = read_lines(self._process.stdout.fileno(), self._process)
+            if absent := self._answer(stack).absent:
+                raise _Absent(f"{self._tree.path.name} cannot do it: {absent}")
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
-    def once(self) -> dict[str, float]:
+    def end(self) -> None:
+        """End it at once; what is asked of it then fails."""
+        end(self._process)
+
+    def once(self) -> dict[Clock, float]:
         """Seconds of one more repetition, by clock."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write("\n")
+            self._process.stdin.write(b"\n")
             self._process.stdin.flush()
-        return {clock: float(seconds) for clock, seconds in self._answer().items()}
+        answer = self._answer(self._stack)
+        return {"cpu": answer.cpu, "wall": answer.wall}
 
-    def _answer(self) -> dict[str, str]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._log.seek(0)
-            tail = self._log.read().decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-            raise _Failed(f"{self._name} in {self._tree.name} ended with {self._process.returncode}: {tail[0]}")
-        answer: dict[str, str] = json.loads(line)
-        return answer
+    def _answer(self, stack: contextlib.ExitStack) -> _Answer:
+        """What the process says next; InputError where it says nothing, with why it ended."""
+        line = b""
+        try:
+            line = next(self._lines, b"")
+            if not line:
+                stack.close()
+            return msgspec.json.decode(line, type=_Answer)
+        except (msgspec.DecodeError, ContractError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(f"{self._name} in {self._tree.path.name}: {line[:80]!r} seen, times wanted") from error
 
 
 @contextlib.contextmanager
-def _tree(against: str) -> Iterator[Path]:
+def _tree(against: str) -> Iterator[_Tree]:
     """The other tree: the folder `against`, or that commit checked out into a temporary one."""
     if (Path(against) / "metrics").is_dir():
-        yield Path(against).resolve()
+        yield _kept(Path(against).resolve())
         return
     with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
         target = Path(folder).resolve() / "baseline"
@@ -219,6 +262,12 @@ def _tree(against: str) -> Iterator[Path]:
             detail = (made.stderr.strip().splitlines() or ["no message from git"])[-1]
             raise InputError(f"--against {against}: neither a tree of Reconbench nor a commit of this one ({detail})")
         try:
-            yield target
+            (compiled := Path(folder) / "compiled").mkdir()
+            yield _Tree(target, compiled)
         finally:
             subprocess.run([*git, "worktree", "remove", "--force", str(target)], capture_output=True, check=False)
+
+
+def _kept(tree: Path) -> _Tree:
+    """A tree that stays where it is."""
+    return _Tree(tree, walls.compiled_folder(f"gate-{hashlib.sha256(bytes(tree)).hexdigest()[:16]}"))

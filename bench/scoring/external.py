@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +13,23 @@ import msgspec
 import numpy as np
 
 from adapters.contract import InputError, Reconstruction
+from bench.systems import walls
 from bench.systems.cards import Card
-from bench.systems.measure import Policy, hardware, now
+from bench.systems.measure import Policy, hardware, now, version
+from bench.systems.process import run_tool
 from bench.trials.records import TrialRecord
 from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store
-from data.exchange import read_cloud
-from data.scene import Scene
+from data.exchange import read_cameras, read_cloud
+from data.scene import CameraFile, Scene
+
+PARTS_OF_MODEL = ("cameras", "frames", "images", "points3D", "rigs")
+ROOMS = ("adapters", "data", "metrics")  # what reading one imports
+DEADLINE = 600.0  # seconds for it
+LARGEST = 64 << 20  # bytes of what comes of it
+_STUB = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from data.exchange import convert_model; convert_model(*sys.argv[2:])"
+)
 
 
 def add_external(
@@ -32,8 +43,11 @@ def add_external(
         raise InputError(f"{file}: no such file")
     if not scene.truth_kinds:
         raise InputError(f"{scene.path}: no ground truth, so nothing can be scored on it")
-    prediction, views = read_cloud(file, cameras, posed)
-    views = views or list(scene.view_names)
+    files: list[CameraFile] = []
+    if cameras is not None:
+        files = cameras_of_model(cameras) if cameras.is_dir() else read_cameras(cameras)
+    prediction = read_cloud(file, files, posed)
+    views = [camera.view for camera in files] or list(scene.view_names)
     if strange := [view for view in views if view not in scene.view_names]:
         raise InputError(
             f"{cameras}: view {strange[0]} is not a view of {scene.name} ({', '.join(scene.view_names[:3])} ...)"
@@ -86,6 +100,33 @@ def add_external(
     if store.trial(key) is None:
         store.put_trial(record)
     return record
+
+
+def cameras_of_model(model: Path) -> list[CameraFile]:
+    """The cameras of the folder of a COLMAP model, which COLMAP reads behind the walls."""
+    files = sorted(path for path in model.iterdir() if path.stem in PARTS_OF_MODEL)
+    if not any(path.stem == "images" for path in files):
+        raise InputError(f"{model}: no images.bin or images.txt seen, a COLMAP model wanted")
+    if links := [path.name for path in files if path.is_symlink()]:
+        raise InputError(f"{model}: {links[0]}: a link seen, a file wanted")
+    model = model.resolve()
+    with walls.work_folder() as folder:
+        made = folder / "work" / "cameras.json"
+        made.parent.mkdir()
+        command = [sys.executable, "-I", "-B", "-c", _STUB, str(walls.HOUSE), str(model), str(made)]
+        read = [*(walls.HOUSE / room for room in ROOMS), model]
+        compiled = walls.compiled_folder(f"models-{version()}")
+        try:
+            run_tool("COLMAP", command, folder, compiled, read=read, device="cpu", deadline=DEADLINE, tell=_ignored)
+            if made.is_symlink() or not made.is_file() or made.stat().st_size > LARGEST:
+                raise InputError(f"{made.name}: a file of at most {LARGEST >> 20} MiB wanted")
+            return read_cameras(made)
+        except InputError as error:
+            raise InputError(f"{model}: not a readable COLMAP model ({error})") from error
+
+
+def _ignored(line: bytes) -> None:
+    """What COLMAP prints."""
 
 
 def _in_order(prediction: Reconstruction, views: list[str], order: tuple[str, ...]) -> Reconstruction:

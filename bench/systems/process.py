@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -333,14 +333,35 @@ def run_tool(
     deadline: float,
     tell: Callable[[bytes], None],
 ) -> None:
-    """Run `command` behind the walls to its end; each line of its standard output goes to `tell`.
+    """Run `command` as a `tool` to its end; each line of its standard output goes to `tell`."""
+    with tool(what, command, folder, compiled, read=read, device=device, deadline=deadline) as process:
+        assert process.stdout is not None
+        for line in read_lines(process.stdout.fileno(), process):
+            tell(line)
+
+
+@contextlib.contextmanager
+def tool(
+    what: str,
+    command: list[str],
+    folder: Path,
+    compiled: Path,
+    *,
+    read: Iterable[Path],
+    device: str,
+    deadline: float,
+    asked: bool = False,
+    memory: bool = True,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`command` behind the walls while the block lasts, which reads its standard output, and where it is `asked` writes
+    to its standard input.
 
     It works in `folder / "work"` and keeps what it compiles in `compiled`; `read` is what else it may see. It gets
-    `deadline` seconds and the memory of a trial. InputError in the name of `what`, with its last words, where it fails.
-    Nothing of it outlives this call."""
+    `deadline` seconds and, unless the caller sees to its `memory`, that of a trial. InputError in the name of `what`,
+    with its last words, where it fails. Nothing of it outlives the block."""
     process = subprocess.Popen(
         walls.enclosed(command, folder, read=read, write=[compiled], device=device),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder / "work",
@@ -348,30 +369,34 @@ def run_tool(
         start_new_session=True,
     )
     assert process.stdout is not None and process.stderr is not None
-    log, limit = BoundedLog(process.stderr.fileno(), folder / "log.txt"), memory_limit_bytes(Policy())
-    watch = TreeWatch(process.pid, limit, functools.partial(end, process), walls.harness_generations())
-    late = threading.Event()
+    limit, kill = memory_limit_bytes(Policy()), functools.partial(end, process)
+    log = BoundedLog(process.stderr.fileno(), folder / "log.txt")
+    watch = TreeWatch(process.pid, limit, kill, walls.harness_generations()) if memory else None
+    usage, late = TreeUsage(), threading.Event()
 
     def stop() -> None:
         late.set()
-        end(process)
+        kill()
 
     timer = threading.Timer(deadline, stop)
     timer.daemon = True
     timer.start()
     try:
-        for line in read_lines(process.stdout.fileno(), process):
-            tell(line)
+        yield process
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()  # nothing more is asked for
         process.wait()
     except ContractError as error:
         raise InputError(f"{what}: {error}") from error
     finally:
         timer.cancel()
-        end(process)
-        usage = watch.stop()
+        kill()
+        usage = watch.stop() if watch is not None else usage
         log.close()
-        process.stdout.close()
-        process.stderr.close()
+        for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
     if usage.over_limit or (usage.starved and process.returncode == -signal.SIGKILL):
         raise InputError(f"{what}: more than the limit of {limit / 2**20:.0f} MiB of memory wanted")
     if late.is_set():

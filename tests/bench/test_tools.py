@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from adapters.contract import InputError
 from bench.cli import main
 from bench.gate import exact, fresh
+from bench.scoring import external
 from bench.systems import measure, process
 from bench.trials import capture, conformance, groundtruth, run
 from data.groundtruth.build import build_groundtruth
@@ -131,6 +133,94 @@ def test_the_conformance_check_and_the_attention_capture_run_the_adapter_behind_
         capture.capture(get_adapter(str(adapter.folder)), views, capture.CaptureRequest())
 
 
+SPY_TREE = """
+import os, socket, sys
+def reached():
+    for path in {paths!r}:
+        if os.path.exists(path):
+            return path
+    try:
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    except OSError as error:
+        return "" if error.errno == 101 and "SECRET_TOKEN" not in os.environ else str(error)
+    return "the network"
+def nearest(one, other):
+    raise RuntimeError("reached " + (reached() or "nothing"))
+"""
+
+
+@enclosed_only
+def test_another_commit_is_timed_behind_the_walls(
+    tmp_path: Path, scene: Scene, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    tree = tmp_path / "tree"
+    for package in ("adapters", "metrics"):
+        (tree / package).mkdir(parents=True)
+    (tree / "adapters" / "__init__.py").write_text("")
+    paths = [str(scene.path), str(ROOT / "metrics" / "__init__.py"), str(ROOT / "tests"), str(tmp_path / "store")]
+    (tmp_path / "store").mkdir()
+    (tree / "metrics" / "__init__.py").write_text(SPY_TREE.format(paths=paths))
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "--only", "time", "--against", str(tree), "--workloads", "nearest"])
+    assert ended.value.code == 5  # broken
+    assert "nearest in tree: RuntimeError: reached nothing" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("print('{\"cpu\": NaN}', flush=True)", "NaN"),
+        ("print('x' * 10**6, flush=True)", "times wanted"),
+        ("os._exit(0)", "times wanted"),
+    ],
+)
+def test_nothing_that_another_commit_says_ends_the_gate(
+    line: str, sentence: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("adapters", "metrics"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / "metrics" / "__init__.py").write_text(f"import os\n{line}\nos._exit(0)\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "--only", "time", "--against", str(tmp_path), "--workloads", "nearest,emd"])
+    assert ended.value.code == 5
+    shown = capfd.readouterr().out
+    assert shown.count("broken") >= 2 and sentence in shown
+
+
+@enclosed_only
+def test_a_colmap_model_is_read_behind_the_walls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COLMAP stands for a flaw of it: what takes its place looks around."""
+    model, secret = tmp_path / "sparse", tmp_path / "secret.txt"
+    model.mkdir()
+    secret.write_text("hunter2")
+    (model / "images.txt").write_text("")
+    attack = f"import os; assert not os.path.exists({str(secret)!r}); os.listdir({str(model)!r})"
+    monkeypatch.setattr(external, "_STUB", f"import sys; {attack}; raise SystemExit('reached nothing')")
+    with pytest.raises(InputError, match=r"sparse: not a readable COLMAP model .*reached nothing"):
+        external.cameras_of_model(model)
+    link = f"import os, sys; os.symlink({str(secret)!r}, sys.argv[3])"
+    monkeypatch.setattr(external, "_STUB", link)
+    with pytest.raises(InputError, match="a file of at most 64 MiB wanted"):
+        external.cameras_of_model(model)
+
+
+def test_a_damaged_colmap_model_is_one_sentence(tmp_path: Path) -> None:
+    model = tmp_path / "sparse"
+    model.mkdir()
+    for name in ("cameras.bin", "images.bin", "points3D.bin"):
+        (model / name).write_bytes(struct.pack("<Q", 2**40) + b"\xff" * 50)
+    with pytest.raises(InputError, match="sparse: not a readable COLMAP model"):
+        external.cameras_of_model(model)
+    (model / "images.bin").unlink()
+    with pytest.raises(InputError, match=r"no images.bin or images.txt seen"):
+        external.cameras_of_model(model)
+    (model / "images.bin").symlink_to("/etc/passwd")
+    with pytest.raises(InputError, match=r"images.bin: a link seen, a file wanted"):
+        external.cameras_of_model(model)
+
+
 # Who may start a process, and why it is not somebody else's code in plain view.
 STARTS = {
     "bench.systems.walls": "the walls themselves",
@@ -138,9 +228,9 @@ STARTS = {
     "bench.systems.events": "no start: the type of what it reads from",
     "bench.systems.environments": "installing an adapter, which says that it runs arbitrary code",
     "bench.systems.measure": "nvidia-smi",
-    "bench.gate.timing": "git, and workloads of Reconbench's own tree or of a commit that the user names",
+    "bench.gate.timing": "git; workloads run behind the walls",
     "bench.training.ship": "git, asking which commit this is",
-    "data.groundtruth.colmap": "inside ground truth's process, which is behind the walls; COLMAP models that are read",
+    "data.groundtruth.colmap": "inside ground truth's process, which is behind the walls",
     "data.groundtruth.solve": "inside ground truth's process, which is behind the walls",
     "metrics.kernels.cuda.compiled": "the compiler of our own kernels",
 }

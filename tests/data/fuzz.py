@@ -21,7 +21,7 @@ from adapters.contract import InputError
 from bench.arrays import read_npz
 from bench.systems.cards import read_card
 from bench.trials.suite import load_suite
-from data.exchange import read_cloud
+from data.exchange import read_cameras, read_cloud
 from data.images import read_image
 from data.scene import Scene
 from metrics.scoring.protocol import load_protocol
@@ -71,14 +71,7 @@ def _arrays() -> bytes:
 
 
 def _cloud(path: Path) -> object:
-    return read_cloud(path, None, posed=False)
-
-
-def _cameras(path: Path) -> object:
-    cloud = path.with_name("cloud.ply")
-    if not cloud.is_file():
-        cloud.write_bytes(_geometry("cloud.ply"))
-    return read_cloud(cloud, path, posed=False)
+    return read_cloud(path, [], posed=False)
 
 
 def _scene(path: Path) -> object:
@@ -103,7 +96,7 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[Path], object]]] = {
     "suite.toml": (SUITE.encode, lambda path: load_suite(str(path))),
     "protocol.toml": (PROTOCOL.encode, lambda path: load_protocol(str(path))),
     "scene.json": (json.dumps(SCENE).encode, _scene),
-    "cameras.json": (json.dumps([CAMERA]).encode, _cameras),
+    "cameras.json": (json.dumps([CAMERA]).encode, read_cameras),
 }
 TOKENS = (b"-1", b"1e999", b"NaN", b"99999999999", b"\x00", b"\xff" * 4, b"[" * 5000, b'"', b"\n", b"../../x", b"")
 

@@ -16,7 +16,7 @@ import trimesh
 from adapters.contract import InputError
 from bench.systems.cards import read_card
 from bench.trials.suite import load_suite
-from data.exchange import read_cloud
+from data.exchange import read_cameras, read_cloud
 from data.images import read_image
 from data.scene import Scene
 from metrics.scoring.protocol import load_protocol
@@ -54,43 +54,32 @@ def test_pixels_are_counted_before_they_are_decoded(tmp_path: Path) -> None:
 def test_faces_of_vertices_that_are_not_there(face: str, tmp_path: Path) -> None:
     (tmp_path / "a.ply").write_text(BOX + FACE + face + "\n")
     with pytest.raises(InputError, match=r"a\.ply: "):
-        read_cloud(tmp_path / "a.ply", None, posed=False)
+        read_cloud(tmp_path / "a.ply", [], posed=False)
 
 
 def test_a_declared_count_takes_no_memory(tmp_path: Path) -> None:
     header = BOX.replace("ascii", "binary_little_endian").replace("vertex 3", "vertex 4000000000")
     (tmp_path / "a.ply").write_bytes((header + "end_header\n").encode() + b"\0" * 36)
     with pytest.raises(InputError, match=r"a\.ply: not a readable cloud"):
-        read_cloud(tmp_path / "a.ply", None, posed=False)
+        read_cloud(tmp_path / "a.ply", [], posed=False)
 
 
 def test_other_files_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.mtl").write_text("newmtl m\nmap_Kd secret.png\n")
     mesh = str(trimesh.creation.box().export(file_type="obj"))
     (tmp_path / "a.obj").write_text("mtllib secret.mtl\nusemtl m\n" + mesh)
-    prediction, _ = read_cloud(tmp_path / "a.obj", None, posed=False)
+    prediction = read_cloud(tmp_path / "a.obj", [], posed=False)
     assert prediction.mesh is not None and len(prediction.mesh.faces) == 12
     (tmp_path / "a.sh").write_text("echo")
     with pytest.raises(InputError, match=r"a \.sh file seen, one of ply, obj, glb"):
-        read_cloud(tmp_path / "a.sh", None, posed=False)
+        read_cloud(tmp_path / "a.sh", [], posed=False)
 
 
 def test_ragged_poses(tmp_path: Path) -> None:
-    trimesh.PointCloud(np.eye(3)).export(tmp_path / "a.ply")
     camera = '{"view":"a","width":4,"height":4,"fx":1,"fy":1,"cx":2,"cy":2,"camera_from_world":[[1,0],[0]]}'
     (tmp_path / "cameras.json").write_text(f"[{camera}]")
     with pytest.raises(InputError, match=r"cameras\.json"):
-        read_cloud(tmp_path / "a.ply", tmp_path / "cameras.json", posed=False)
-
-
-def test_a_damaged_colmap_model(tmp_path: Path) -> None:
-    trimesh.PointCloud(np.eye(3)).export(tmp_path / "a.ply")
-    model = tmp_path / "sparse"
-    model.mkdir()
-    for name in ("cameras.bin", "images.bin", "points3D.bin"):
-        (model / name).write_bytes(struct.pack("<Q", 2**40) + b"\xff" * 50)
-    with pytest.raises(InputError, match="sparse: not a readable COLMAP model"):
-        read_cloud(tmp_path / "a.ply", model, posed=False)
+        read_cameras(tmp_path / "cameras.json")
 
 
 DEEP = b"a = " + b"[" * 100_000
