@@ -91,6 +91,13 @@ class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     camera_from_world: Annotated[list[Annotated[list[float], FOUR]], FOUR]  # 4x4, OpenCV axes
 
 
+class _Verdict(msgspec.Struct, frozen=True):
+    """Of `quality.json`: see `data.groundtruth.quality`."""
+
+    verdict: str
+    reasons: list[str]
+
+
 @dataclass(frozen=True)
 class Scene:
     """An opened Scene directory; images and truths are read on access."""
@@ -167,6 +174,15 @@ class Scene:
         """The kinds of truth present, in the order exact, colmap, scan."""
         kinds: tuple[TruthKind, ...] = get_args(TruthKind)
         return tuple(kind for kind in kinds if (self.path / "truth" / kind / "truth.json").is_file())
+
+    @property
+    def refused(self) -> str:
+        """Why the scene has no COLMAP truth where one was tried: the reasons of its quality card; else ""."""
+        card = self.path / "quality.json"
+        if "colmap" in self.truth_kinds or not card.is_file():
+            return ""
+        verdict = _decode(card, _Verdict)
+        return "; ".join(verdict.reasons) if verdict.verdict == "refused" else ""
 
     def truth_file(self, kind: TruthKind) -> TruthFile:
         """What `truth.json` says of one ground truth."""

@@ -21,6 +21,7 @@ from reports.schema import TRUTHS, Better, OfBoard, Scope, ScoreRow, Tables, Tri
 # What tells two systems of one adapter apart, besides its name.
 VARIANT = ("weights", "device", "options", "adapter_hash", "environment")
 JUDGED_ALIKE: tuple[TruthKind, ...] = ("colmap", "exact")  # the truths whose rankings are compared
+KIN = "kin of this truth"
 TIMED_ONLY = "random weights: timed only"
 
 
@@ -128,6 +129,8 @@ class Standing:
     rank: int | None
     ranked: int  # how many systems were ranked together
     reason: str  # why it has no rank; "" where it has one
+    agreement: int | None = None  # place among the truth's kin, by agreement with it; None for all others
+    agreeing: int = 0  # how many kin were compared
 
 
 @dataclass(frozen=True)
@@ -315,8 +318,21 @@ class _Builder:
                 self.measured[board, truth][self.run.rank_metric].better,
             )
             place = ranks(comparisons[truth])
+            kin = [
+                system
+                for system, reason in why.items()
+                if reason.startswith(KIN) and self._has_result(scores[system], truth)
+            ]
+            agreement = ranks(
+                compare(
+                    {system: scores[system][truth, self.run.rank_metric].cells for system in kin},
+                    self.measured[board, truth][self.run.rank_metric].better,
+                )
+            )
             for system, reason in why.items():
-                standings[system][truth] = Standing(place.get(system), len(field), reason)
+                standings[system][truth] = Standing(
+                    place.get(system), len(field), reason, agreement.get(system), len(kin)
+                )
         scenes = {trial.scene for trials in systems.values() for trial in trials}
         rows = [
             Row(
@@ -397,13 +413,17 @@ class _Builder:
         makers = set().union(*(self.makers.get((t.scene, truth), set()) for t in trials))
         kin = sorted({trial.adapter, *trial.kin} & makers)
         if kin:
-            return f"kin of this truth ({', '.join(kin)})"
+            return f"{KIN} ({', '.join(kin)})"
         if all(t.status == "unavailable" for t in trials):
             return "unavailable"
-        score = scores.get((truth, self.run.rank_metric))
-        if score is None or not score.good:
+        if not self._has_result(scores, truth):
+            score = scores.get((truth, self.run.rank_metric))
             return "no result" if score is None else f"no result ({score.status})"
         return ""
+
+    def _has_result(self, scores: ScoreMap, truth: TruthKind) -> bool:
+        score = scores.get((truth, self.run.rank_metric))
+        return score is not None and bool(score.good)
 
     def _agreement(
         self, board: Board, comparisons: Mapping[TruthKind, Comparisons], scores: Mapping[str, ScoreMap]
@@ -423,15 +443,17 @@ class _Builder:
         return agreement(*places)
 
 
-def order(row: Row, truth: TruthKind, metric: str) -> tuple[bool, int, bool, int, float, str]:
-    """What rows are sorted by under one truth: rank, then those whole, then the mean, then the name."""
+def order(row: Row, truth: TruthKind, metric: str) -> tuple[bool, int, bool, int, bool, int, float, str]:
+    """What rows are sorted by under one truth: rank, then agreement of its kin, then those whole, then the mean, then
+    the name."""
     standing = row.standings.get(truth, Standing(None, 0, "not scored"))
+    places = (standing.rank is None, standing.rank or 0, standing.agreement is None, standing.agreement or 0)
     score = row.scores.get((truth, metric))
     if score is None or score.value is None:
-        return (standing.rank is None, standing.rank or 0, True, 0, 0.0, row.system)
+        return (*places, True, 0, 0.0, row.system)
     signed = score.value * (1 if score.metric.better == "lower" else -1)
     missing = len(score.cells) - len(score.good)
-    return (standing.rank is None, standing.rank or 0, False, missing, signed, row.system)
+    return (*places, False, missing, signed, row.system)
 
 
 def _all(values: Iterable[float | None]) -> list[float] | None:

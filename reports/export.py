@@ -87,6 +87,7 @@ def _leaderboard_row(row: Row, run: RunInfo) -> LeaderboardRow:
         title=row.first.title,
         rank=standing.rank,
         ranked=standing.ranked,
+        agreement=standing.agreement,
         status="ranked" if standing.rank is not None else standing.reason,
         rank_truth=run.rank_truth,
         rank_metric=run.rank_metric,
@@ -286,6 +287,8 @@ def group_title(group: Group) -> str:
 def scope_of_claim(group: Group, truth: TruthKind) -> str:
     """How far the ranks under `truth` reach."""
     if truth not in group.comparisons or not group.comparisons[truth].systems:
+        if any(row.standings[truth].agreement is not None for row in group.rows if truth in row.standings):
+            return "No row here is ranked: all share the method that made this truth. They stand by agreement with it."
         return "No row here is ranked."
     scenes = group.scenes[truth]
     if scenes >= ENOUGH_SCENES:

@@ -8,12 +8,12 @@ from pathlib import Path
 from reports.board import leaderboard
 from reports.curves import curve_rows, curves
 from reports.export import comparisons_csv, latex, leaderboard_csv, markdown, scores_csv
-from reports.page.html import write_html
+from reports.page.html import TITLE, write_html
 from reports.schema import CurveRow, KeptRow, StabilityRow, TableError, Tables, checked, table, write_csv
 from reports.stability import Sweeps, kept_rows, stability_rows
 
 
-def write_report(tables: Tables, out: Path) -> list[Path]:
+def write_report(tables: Tables, out: Path, title: str = TITLE) -> list[Path]:
     """Write every report of `tables` into the folder `out`; returns the files written.
 
     leaderboard.csv, scores.csv, curves.csv, comparisons.csv, leaderboard.md, leaderboard.tex, and leaderboard.html
@@ -36,7 +36,7 @@ def write_report(tables: Tables, out: Path) -> list[Path]:
         _text(out / "leaderboard.md", markdown(board, good.run)),
         _text(out / "leaderboard.tex", latex(board, good.run)),
         *swept,
-        *write_html(good, board, lines, sweeps, out),
+        *write_html(good, board, lines, sweeps, out, title),
     ]
 
 

@@ -516,6 +516,9 @@ class LeaderboardRow:
     title: Title
     rank: Annotated[int | None, Of("1 + the number of ranked systems significantly better; missing where unranked")]
     ranked: Annotated[int, Of("how many systems were ranked together")]
+    agreement: Annotated[
+        int | None, Of("place among the kin of the truth, by agreement with it; missing for every other system")
+    ]
     status: Annotated[str, Of("ranked, or why it has no rank")]
     rank_truth: Annotated[TruthKind, Of("the truth that ranks")]
     rank_metric: Annotated[str, Of("the metric that ranks")]

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 
 MISSING = "–"
+TRUTH_NAMES = {"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"}
 NOT_ISOLATED = "not isolated"  # of a trial that ran without walls
 
 

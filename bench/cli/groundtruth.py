@@ -22,7 +22,9 @@ def groundtruth(
     dense: Annotated[bool, Parameter(help="also the dense surface, by multi-view stereo")] = True,
     mesh: Annotated[bool, Parameter(help="also a Poisson mesh of it, truth/colmap-mesh.ply")] = False,
 ) -> int:
-    """Build COLMAP ground truth from photos, with a quality card that says how far to trust it."""
+    """Build COLMAP ground truth from photos, with a quality card that says how far to trust it.
+
+    Exit code 1 where it is refused: the scene is written without a truth, and its card says why."""
     from bench.cli.show import progress_bar
     from bench.trials.groundtruth import behind_walls
     from data.groundtruth.build import build_groundtruth
@@ -44,4 +46,4 @@ def groundtruth(
     output.print(f"{out}: {card.verdict}", markup=False)
     for sentence in (*card.reasons, *card.notes):
         output.print(f"  {sentence}", markup=False)
-    return 0
+    return 1 if card.verdict == "refused" else 0

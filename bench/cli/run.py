@@ -34,7 +34,7 @@ def run(
     Every finished trial is stored at once: interrupt freely, and give the same command to go on. Exit code 1 where no
     trial ended well."""
     from adapters.contract import InputError
-    from bench.cli.show import ShownRun, print_plan
+    from bench.cli.show import ShownRun, print_plan, who_ranks
     from bench.engines.local import run_plan
     from bench.scoring.stage import score_records
     from bench.trials.plan import plan, runnable
@@ -65,6 +65,8 @@ def run(
     remarks = list(dict.fromkeys(remarks))
     for sentence in remarks:
         console.print(f"{sentence}.", markup=False, style="yellow")
+    for sentence in who_ranks(trials):
+        console.print(sentence)
     if dry_run:
         print_plan(output, trials, Store(store), chosen.budget_seconds)
         return 0

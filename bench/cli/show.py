@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -12,7 +14,7 @@ from bench.systems.measure import hardware, memory_limit_bytes
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
-from reports.text import NOT_ISOLATED
+from reports.text import NOT_ISOLATED, TRUTH_NAMES
 
 BYTES_A_POINT = 24  # of a stored cloud, compressed: position, colour, confidence, pixel
 UNMEASURED_POINTS = 400_000  # of an adapter that was never run here
@@ -50,9 +52,10 @@ class ShownRun:
     def _started(self, trial: Trial, seconds: float) -> None:
         self._bar.update(self._task, description=f"{trial.label} (about {seconds:.0f} s)")
 
-    def _finished(self, trial: Trial, record: TrialRecord, reused: bool) -> None:
+    def _finished(self, trial: Trial, record: TrialRecord, scores: list[ScoreRecord], reused: bool) -> None:
         cold = f"{record.cold.total:.2f} s" if record.cold else ""
-        what = "stored already" if reused else f"{record.status} {cold} {record.message[:600]}".rstrip()
+        what = f"{outcome(record, scores)} {cold} {record.message[:600]}".rstrip()
+        what += " (stored already)" if reused else ""
         what += f" ({NOT_ISOLATED})" if record.ran and not record.isolated else ""
         self._bar.console.print(f"{trial.label}: {what}", markup=False)
         self._bar.advance(self._task)
@@ -60,6 +63,42 @@ class ShownRun:
     def _left_out(self, trial: Trial, reason: str) -> None:
         self._bar.console.print(f"{trial.label}: left out, {reason}", markup=False, style="yellow")
         self._bar.advance(self._task)
+
+
+def outcome(record: TrialRecord, scores: list[ScoreRecord]) -> str:
+    """How a trial ended, in a word or a sentence: `ok` where at least one of its scores has a value."""
+    if record.status != "ok":
+        return record.status
+    if record.timed_only:
+        return "timed"
+    if not scores:
+        return "ran, not scored (no ground truth)"
+    values = [value for score in scores for value in score.values]
+    if any(value.status == "ok" for value in values):
+        return "ok"
+    return f"ran, not scorable ({next((value.note for value in values if value.note), 'no metric has a value')})"
+
+
+def who_ranks(trials: Sequence[Trial]) -> Iterator[str]:
+    """A sentence for each truth of the scenes of `trials`, before they run: which systems it can rank, which share its
+    method and are compared by agreement with it, which are shown alone."""
+    scored = [trial for trial in trials if not (trial.policy.timing_only or trial.lacks)]
+    for kind in dict.fromkeys(kind for trial in scored for kind in trial.scene.truth_kinds):
+        ranked, kin, apart = dict[str, None](), dict[str, None](), dict[str, None]()
+        for trial in scored:
+            if kind not in trial.scene.truth_kinds:
+                continue
+            card, makers = trial.adapter.card, {*trial.scene.truth_file(kind).made_by}
+            if card.reference or trial.weights == "random" or trial.cameras_of not in (None, kind):
+                apart[trial.system] = None
+            elif {trial.adapter.name, *card.kin} & makers:
+                kin[trial.system] = None
+            else:
+                ranked[trial.system] = None
+        parts = [f"ranked: {', '.join(ranked) or 'none of these systems'}"]
+        parts += [f"of its own method, so compared by agreement with it: {', '.join(kin)}"] if kin else []
+        parts += [f"shown, not ranked: {', '.join(apart)}"] if apart else []
+        yield f"Under the {TRUTH_NAMES[kind]}: {'; '.join(parts)}."
 
 
 def print_plan(output: Console, trials: list[Trial], store: Store, budget: float | None) -> None:

@@ -18,11 +18,13 @@ from bench.systems.measure import Outcome, Policy, hardware, median_and_iqr, now
 from bench.systems.process import run_adapter
 from bench.systems.weights import RANDOM
 from bench.trials.plan import Trial, estimate_seconds
-from bench.trials.records import LeftOut, RunRecord, TrialRecord
+from bench.trials.records import LeftOut, RunRecord, ScoreRecord, TrialRecord
 from bench.trials.run import run_trial
 from bench.trials.store import Store
 from metrics.scoring.compile import compile_kernels
 from metrics.scoring.protocol import load_protocol
+
+NOT_REACHED = "not reached: the run was interrupted before it, or goes on still"
 
 
 @dataclass
@@ -31,7 +33,10 @@ class Progress:
 
     compiling: Callable[[], None] = field(default=lambda: None)  # for scoring, before the budget begins
     started: Callable[[Trial, float], None] = field(default=lambda trial, seconds: None)  # with its estimate
-    finished: Callable[[Trial, TrialRecord, bool], None] = field(default=lambda trial, record, reused: None)
+    # with its scores, and whether it was finished before
+    finished: Callable[[Trial, TrialRecord, list[ScoreRecord], bool], None] = field(
+        default=lambda trial, record, scores, reused: None
+    )
     left_out: Callable[[Trial, str], None] = field(default=lambda trial, reason: None)
 
 
@@ -73,7 +78,35 @@ def run_plan(
         all_left_out.append(trial.left_out(reason))
         progress.left_out(trial, reason)
 
+    name = store.new_run(started)
+
+    def keep(overhead: float | None) -> None:
+        """Store the run as it stands: what is planned and was not reached is left out, should nothing follow."""
+        reached = {record.key for record in records}
+        told = {(left.system, left.inputs, left.scene, left.views, left.seed) for left in all_left_out}
+        waiting = [(trial, trial.left_out(NOT_REACHED)) for trial in trials]
+        open_still = [
+            left
+            for trial, left in waiting
+            if (left.system, left.inputs, left.scene, left.views, left.seed) not in told and trial.key not in reached
+        ]
+        run = RunRecord(
+            version=version(),
+            command=shlex.join(["reconbench", *sys.argv[1:]]),
+            started=started,
+            seconds=time.perf_counter() - began,
+            hardware=hardware(),
+            overhead_seconds=overhead,
+            trials=[record.key for record in records],
+            left_out=[*all_left_out, *open_still],
+            remarks=list(remarks),
+            protocol=protocol,
+            truth=truth,
+        )
+        store.put_run(run, name)
+
     try:
+        keep(None)
         if any(_truths(trial, truth) and store.measured(trial.key) is None for trial in trials):
             progress.compiling()
             compile_kernels(load_protocol(protocol))
@@ -98,27 +131,14 @@ def run_plan(
                         progress.started(trial, estimate)
                         record = _run_one(trial, key, store, keep_points)
                 known.append(record)
-            for kind in _truths(trial, truth):
-                score_trial(store, record, trial.scene, kind, protocol, device=metrics_device)
             records.append(record)
-            progress.finished(trial, record, reused)
+            scores = [
+                score_trial(store, record, trial.scene, kind, protocol, device=metrics_device)
+                for kind in _truths(trial, truth)
+            ]
+            progress.finished(trial, record, scores, reused)
     finally:
-        overhead = overhead_seconds() if records else None
-        store.put_run(
-            RunRecord(
-                version=version(),
-                command=shlex.join(["reconbench", *sys.argv[1:]]),
-                started=started,
-                seconds=time.perf_counter() - began,
-                hardware=hardware(),
-                overhead_seconds=overhead,
-                trials=[record.key for record in records],
-                left_out=all_left_out,
-                remarks=list(remarks),
-                protocol=protocol,
-                truth=truth,
-            )
-        )
+        keep(overhead_seconds() if records else None)
     return RunResult(records, all_left_out)
 
 
@@ -178,6 +198,8 @@ def _refusal(trial: Trial) -> Outcome | None:
     if count < card.min_views or (card.max_views is not None and count > card.max_views):
         most = "" if card.max_views is None else f", at most {card.max_views}"
         return Outcome(status="unsupported", message=f"{count} views given, at least {card.min_views}{most} wanted")
+    if trial.lacks:
+        return Outcome(status="unsupported", message=trial.lacks)
     return None
 
 

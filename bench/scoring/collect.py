@@ -92,7 +92,7 @@ def make_tables(
                 protocols={wanted.hash: msgspec.json.format(msgspec.json.encode(wanted), indent=1).decode()}
                 | {variant.protocol.hash: _changed_text(wanted, variant.protocol) for variant, _ in swept},
                 hardware="; ".join(dict.fromkeys(str(record.hardware) for record in records)),
-                overhead_seconds=runs[-1].overhead_seconds if runs else None,
+                overhead_seconds=next((r.overhead_seconds for r in runs[::-1] if r.overhead_seconds is not None), None),
                 remarks=tuple(dict.fromkeys(sentence for run in runs for sentence in run.remarks)),
                 rank_metric=wanted.rank_metric,
                 rank_truth=under if under in kinds or not kinds else min(kinds),
@@ -385,19 +385,13 @@ def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> Iterato
             title=scene.file.title,
             images={view.name: (scene.path / view.image).resolve() for view in scene.file.views[:PREVIEW_IMAGES]},
             truths={kind: truth_card(scene, kind) for kind in scene.truth_kinds},
-            refused=_refusal(scene),
+            refused=scene.refused,
         )
 
 
 def _quality(scene: Scene) -> QualityCard | None:
     path = scene.path / "quality.json"
     return QualityCard.read(path) if path.is_file() else None
-
-
-def _refusal(scene: Scene) -> str:
-    """Why the scene has no COLMAP truth, where one was tried and refused."""
-    card = None if "colmap" in scene.truth_kinds else _quality(scene)
-    return "; ".join(card.reasons) if card is not None and card.verdict == "refused" else ""
 
 
 def truth_card(scene: Scene, kind: TruthKind) -> TruthCard:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +82,9 @@ class Trial:
     @property
     def targets(self) -> tuple[str, ...]:
         """The views held back to be rendered: the next ones of the nested order."""
-        if "targets" not in self.given:
+        if "targets" not in self.given or self.lacks:
             return ()
-        order = view_order(self.scene, self.seed, self.order)
+        order = _placed_order(self.scene, self.truth, self.seed, self.order)
         return tuple([view for view in order if view not in self.views][:TARGETS])
 
     @functools.cached_property
@@ -108,6 +108,19 @@ class Trial:
         """Whether environment and weights are here."""
         return self.environment != ABSENT and self.weights != weights.PRETRAINED
 
+    @functools.cached_property
+    def lacks(self) -> str:
+        """What the scene cannot give of what the trial asks for, in one sentence; "" where it can be run."""
+        if "masks" in self.given:
+            named = {view.name: view.mask for view in self.scene.file.views}
+            bare = [v for v in self.views if (mask := named[v]) is None or not (self.scene.path / mask).is_file()]
+            if bare:
+                return f"it needs masks, and there is none for {shortened(bare)}"
+        needs = [given for given in ("cameras", "truth") if given in self.given]
+        if needs and self.truth not in self.scene.truth_kinds:
+            return f"it needs {' and '.join(needs)}, and the scene has no {self.truth} ground truth"
+        return ""
+
     @property
     def label(self) -> str:
         """For people: what tells it from the other trials of a suite, but for its seed."""
@@ -116,6 +129,8 @@ class Trial:
 
     def make_views(self) -> Views:
         """The arrays to give: images and what the trial gives, nothing else. InputError where the scene lacks it."""
+        if self.lacks:
+            raise InputError(f"{self.scene.path}: {self.system}: {self.lacks}")
         cameras, truth, targets, sizes = self._geometry
         return Views(
             images=self.scene.images(self.views),
@@ -158,7 +173,7 @@ class Trial:
     @functools.cached_property
     def _geometry(self) -> tuple[Cameras | None, Surface | None, Cameras | None, I32 | None]:
         """What is given beside images and masks: cameras, truth, targets and their sizes."""
-        if not {"cameras", "truth"} & set(self.given):
+        if self.lacks or not {"cameras", "truth"} & set(self.given):
             return None, None, None, None
         known = read_truth(self.scene, self.truth)
         cameras = _cameras_of(known, self.views, self.scene) if "cameras" in self.given else None
@@ -173,6 +188,8 @@ class Trial:
         """24 hex digits over all that the worker is given: bytes of images and masks and what decodes them, cameras,
         surface."""
         parts = [decoder(), *(digest(self.scene.image_path(view)) for view in self.views)]
+        if self.lacks:
+            return hashlib.sha256("\n".join([*parts, self.lacks]).encode()).hexdigest()[:24]
         if "masks" in self.given:
             parts += [digest(self.scene.mask_path(view)) for view in self.views]
         cameras, truth, targets, sizes = self._geometry
@@ -217,25 +234,26 @@ def plan(
     """Every trial of `suite`, in the order to run them: every contestant's first view count scene by scene, then the
     second ones, so that a budget that ends early has measured all contestants on the same scenes.
 
-    A count above a scene's own is not run: `left_out` is told of it. Where cameras are given, views are drawn from
-    those that have one: `remark` gets a sentence that names the others."""
+    Views are drawn from the photos that have a camera under the suite's truth: `remark` gets a sentence that names the
+    others, and one where a scene's truth was refused. A count above theirs is not run: `left_out` is told of it. A
+    trial whose scene lacks what it asks for is planned: its row says why it was not run (see `Trial.lacks`). InputError
+    where that holds of every trial."""
     contestants = [(contestant, get_adapter(contestant.name)) for contestant in suite.adapters]
     for contestant, adapter in contestants:
         if extra := [given for given in contestant.give if given not in adapter.card.accepts]:
             raise InputError(f"adapter {adapter.name} does not accept {', '.join(extra)}")
     ordered: list[tuple[int, int, Trial]] = []
     for scene in scenes if scenes is not None else get_scenes(suite.scenes):
+        if reasons := scene.refused:
+            remark(f"{scene.name}: its ground truth was refused, so nothing is scored against it: {reasons}")
         for repeat, seed in enumerate(suite.seeds):
-            every = view_order(scene, seed, suite.order)
-            posed = _with_camera(scene, suite.truth, every)
+            order = _placed_order(scene, suite.truth, seed, suite.order)
+            if len(order) < len(scene.view_names):
+                missing = shortened(sorted({*scene.view_names} - {*order}))
+                remark(
+                    f"{scene.name}: not given to any system: {missing}, without a camera under the {suite.truth} truth"
+                )
             for contestant, adapter in contestants:
-                order = posed if "cameras" in (*adapter.card.requires, *contestant.give) else every
-                if len(order) < len(every):
-                    missing = ", ".join(sorted({*every} - {*order}))
-                    remark(
-                        f"{scene.name}: systems that are given cameras are not given {missing}: no camera under the "
-                        f"{suite.truth} truth"
-                    )
                 asked = (len(order) if count == ALL_VIEWS else count for count in contestant.views or suite.views)
                 for turn, count in enumerate(dict.fromkeys(asked)):
                     views = tuple(sorted(order[:count]))
@@ -245,9 +263,19 @@ def plan(
                     if count > len(order):
                         left_out(trial.left_out(f"{count} views asked for, {len(order)} seen", count))
                         continue
-                    _check(trial)
+                    _ = trial.weights  # InputError where those asked for lead nowhere
                     ordered.append((turn, repeat, trial))
-    return [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
+    trials = [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
+    if trials and all(trial.lacks for trial in trials):
+        first = trials[0]
+        raise InputError(f"{first.scene.path}: {first.system}: {first.lacks}")
+    return trials
+
+
+def shortened(names: Sequence[str], most: int = 12) -> str:
+    """`names` joined by commas; of more than `most` the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def runnable(scene: Scene) -> list[str]:
@@ -269,23 +297,23 @@ def runnable(scene: Scene) -> list[str]:
     return names
 
 
-def _with_camera(scene: Scene, truth: str, views: list[str]) -> list[str]:
-    """Those of `views` that have a camera under a truth of `scene`; all of them where there is no such truth."""
+def _placed_order(scene: Scene, truth: str, seed: int, order: Order) -> list[str]:
+    """`view_order` of the views that have a camera under `truth`; of all where the scene has no such truth."""
     if truth not in scene.truth_kinds:
-        return views
+        return view_order(scene, seed, order)
     known = {*read_truth(scene, truth).view_names}
-    return [view for view in views if view in known]
+    return view_order(scene, seed, order, [name for name in scene.view_names if name in known])
 
 
-def view_order(scene: Scene, seed: int, order: Order = "spread") -> list[str]:
-    """Every view of the scene, nested and seeded; by the exact cameras where there are some.
+def view_order(scene: Scene, seed: int, order: Order = "spread", among: Sequence[str] | None = None) -> list[str]:
+    """Every view of the scene, or those `among` them, nested and seeded; by the exact cameras where there are some.
 
     `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`. Where
     most views share size and focal length, as many systems take for granted, these come first, and the others after
     them; where no such group holds half of the views, all count alike."""
-    groups = Counter(view.group for view in scene.file.views)
-    main, size = groups.most_common(1)[0]
-    views = [(view.name, view.group == main or 2 * size < len(scene.file.views)) for view in scene.file.views]
+    own = [view for view in scene.file.views if among is None or view.name in among]
+    main, size = Counter(view.group for view in own).most_common(1)[0]
+    views = [(view.name, view.group == main or 2 * size < len(own)) for view in own]
     parts = (tuple(name for name, first in views if first == part) for part in (True, False))
     path, kinds = scene.path.resolve(), scene.truth_kinds
     return [name for part in parts if part for name in _view_order(path, part, kinds, seed, order)]
@@ -359,14 +387,3 @@ def _surface_of(scene: Scene, kind: str) -> Surface:
     points, index = trimesh.sample.sample_surface(mesh, len(known.points), seed=2)
     normals = np.asarray(mesh.face_normals[index], np.float32)
     return Surface(np.asarray(points, np.float32), normals, known.diameter)
-
-
-def _check(trial: Trial) -> None:
-    """InputError where the scene cannot give what the trial asks for, or the weights asked for lead nowhere."""
-    _ = trial.weights
-    if "masks" in trial.given:
-        for view in trial.views:
-            if not trial.scene.mask_path(view).is_file():
-                raise InputError(f"{trial.scene.mask_path(view)}: no such mask")
-    if {"cameras", "truth"} & set(trial.given) and trial.truth not in trial.scene.truth_kinds:
-        trial.scene.truth(trial.truth)

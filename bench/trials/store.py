@@ -190,10 +190,15 @@ class Store:
         """Every run, oldest first."""
         return self._all("runs", RunRecord)
 
-    def put_run(self, record: RunRecord) -> None:
+    @staticmethod
+    def new_run(started: str) -> str:
+        """A name for the record of a run that started then."""
         # Neither the time nor the process tells two runs apart for certain: clocks are set back, containers count anew.
-        name = f"{record.started.replace(':', '')}-{os.getpid()}-{secrets.token_hex(4)}.json"
-        write(self._file("runs", name), _pretty(record))
+        return f"{started.replace(':', '')}-{os.getpid()}-{secrets.token_hex(4)}.json"
+
+    def put_run(self, record: RunRecord, name: str | None = None) -> None:
+        """Store a run under `name`, in the place of what lies there."""
+        write(self._file("runs", name or self.new_run(record.started)), _pretty(record))
 
     def log_path(self, key: str) -> Path:
         return self._file("logs", f"{key}.log")

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from adapters.contract import TruthKind
 from reports import text
+from reports.answer import answer
 from reports.board import Board, Group, Leaderboard, Metric, Row, Standing, order
 from reports.curves import COSTS, Curve
 from reports.export import group_title, scope_of_claim
@@ -27,12 +28,12 @@ from reports.ranking import ENOUGH_SCENES, Comparisons
 from reports.schema import AlignmentRow, RunInfo, Tables, TrialRow, TruthCard
 from reports.stability import Stability, Sweeps
 
+TITLE = "3D reconstructors, measured"
 ASSETS = ("style.css", "page.js", "clouds.js")
 HUES = 8  # colours in the style sheet for telling systems apart
 THUMBNAIL = 240  # pixels, the longer side
 MATRIX = 16  # systems in a head-to-head matrix; comparisons.csv has every pair
 RANKS = 0.8  # Kendall's tau with exact truth, below which a measured truth cannot rank
-TRUTH_NAMES: dict[TruthKind, str] = {"exact": "exact truth", "colmap": "COLMAP truth", "scan": "scanned truth"}
 CURVE_METRICS = 6  # how many quality metrics a board's curves offer
 
 
@@ -90,6 +91,7 @@ class _Page:
         self.run: RunInfo = tables.run
         self.board = board
         self.sweeps = sweeps
+        self.answer = answer(board, tables)
         self.out = out
         self.trials = {trial.key: trial for row in board.rows for trial in row.trials}
         self.row_number = {trial.key: i for i, row in enumerate(board.rows) for trial in row.trials}
@@ -121,18 +123,20 @@ class _Page:
 
     @property
     def opening(self) -> Board | None:
-        """The board shown first: the one that ranks most systems."""
-        truth = self.run.rank_truth
-        return max(self.board.boards, key=lambda place: self.board.ranked(place, truth), default=None)
+        """The board shown first: the one that the answer speaks of."""
+        return self.answer.board
 
     def opening_group(self, board: Board) -> Group:
-        """The number of views that a board opens on: where it ranks most systems, of several the largest."""
+        """The number of views that a board opens on: where it ranks most systems, or compares most, of several the
+        largest."""
         truth = self.run.rank_truth
 
-        def ranked(group: Group) -> int:
-            return len(group.comparisons[truth].systems) if truth in group.comparisons else 0
+        def ranked(group: Group) -> tuple[int, int]:
+            compared = [row.standings[truth] for row in group.rows if truth in row.standings]
+            of_kin = sum(standing.agreement is not None for standing in compared)
+            return len(group.comparisons[truth].systems) if truth in group.comparisons else 0, of_kin
 
-        return max(self.groups(board), key=lambda group: (ranked(group), group.views))
+        return max(self.groups(board), key=lambda group: (*ranked(group), group.views))
 
     @property
     def why(self) -> str:
@@ -141,9 +145,10 @@ class _Page:
         others = [other for other in self.board.truths if other != truth]
         if place is None or not others:
             return ""
-        counts = ", ".join(f"{TRUTH_NAMES[other]} ranks {self.board.ranked(place, other)}" for other in others)
+        counts = ", ".join(f"{text.TRUTH_NAMES[other]} ranks {self.board.ranked(place, other)}" for other in others)
         reason = "; nothing is kin to an exact surface" if truth == "exact" else ""
-        return f"{TRUTH_NAMES[truth]} ranks {self.board.ranked(place, truth)} systems in this table, {counts}{reason}."
+        ranked = self.board.ranked(place, truth)
+        return f"{text.TRUTH_NAMES[truth]} ranks {ranked} systems in this table, {counts}{reason}."
 
     def trust(self) -> list[Trust]:
         """How far the COLMAP truth of each scene can be trusted to rank."""
@@ -206,7 +211,9 @@ def _notes(tables: Tables) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], sweeps: Sweeps, out: Path) -> list[Path]:
+def write_html(
+    tables: Tables, board: Leaderboard, curves: list[Curve], sweeps: Sweeps, out: Path, title: str = TITLE
+) -> list[Path]:
     """Write leaderboard.html, rows/*.html and what they load into `out`; returns the files written."""
     page = _Page(tables, board, sweeps, out)
     for folder in ("rows", "assets", "clouds", "images"):
@@ -225,14 +232,20 @@ def write_html(tables: Tables, board: Leaderboard, curves: list[Curve], sweeps: 
         enough=ENOUGH_SCENES,
         most_pairs=MATRIX,
         scales=SCALES,
-        truth_name=TRUTH_NAMES,
+        truth_name=text.TRUTH_NAMES,
         least_fidelity=RANKS,
     )
     written = [*sorted(clouds.values()), *images, *write_assets(out, *ASSETS)]
     written.append(_write(out / "assets" / "plotly.min.js", get_plotlyjs()))
-    written.append(_write(out / "assets" / "figures.js", _script("figures", _figures(board, curves, page))))
+    figures = _script("figures", _figures(board, curves, page)) + _script("choices", _choices(page))
+    written.append(_write(out / "assets" / "figures.js", figures))
     front = templates.get_template("leaderboard.html").render(
-        scenes=scenes, left_out=tables.left_out, unavailable=_unavailable(page), reported=sources()
+        title=title,
+        answer=page.answer,
+        scenes=scenes,
+        left_out=tables.left_out,
+        unavailable=_unavailable(page),
+        reported=sources(),
     )
     written.append(_write(out / "leaderboard.html", front))
     template = templates.get_template("row.html")
@@ -356,6 +369,29 @@ def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[
             if (lines := _kept_lines(page, group, truth, metric.id))
         ]
     return figures
+
+
+def _choices(page: _Page) -> dict[str, Any]:
+    """The picture of the first screen: what each choice of the answer's board is worth and costs."""
+    said = page.answer
+    return {
+        "metric": said.metric,
+        "unit": said.unit,
+        "better": said.better,
+        "points": [
+            {
+                "name": choice.row.system,
+                "hue": page.hue(choice.row),
+                "views": choice.row.views,
+                "worth": choice.worth,
+                "value": choice.quality,
+                "seconds": choice.seconds,
+                "memory": choice.memory / 2**30 if choice.memory is not None else None,
+                "front": {"seconds": choice.quickest, "memory": choice.smallest},
+            }
+            for choice in said.choices
+        ],
+    }
 
 
 def _kept_lines(page: _Page, group: Group, truth: TruthKind, metric: str) -> list[dict[str, Any]]:

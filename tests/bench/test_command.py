@@ -15,6 +15,8 @@ from adapters.contract import InputError
 from bench.cli import app, main
 from bench.cli.common import split
 from bench.cli.flags import RunFlags, suite_of
+from bench.cli.show import outcome, who_ranks
+from bench.engines.local import Progress, run_plan
 from bench.systems.cards import list_text, option_text, option_value
 from bench.systems.measure import Policy
 from bench.trials.plan import Trial, plan, runnable
@@ -169,6 +171,31 @@ def test_a_run_in_which_nothing_succeeded_says_so(
     assert call(*run, "--adapters", "oracle", "--views", "2,24") == 0
     (run_record,) = [record for record in Store(tmp_path / "store").runs() if record.left_out]
     assert run_record.left_out[0].views == 24
+
+
+def test_what_cannot_be_scored_is_never_ok(scene: Scene, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    trials = plan(Suite(name="t", adapters=[Contestant(name="null")], views=(2,), truth="exact"), [scene])
+    seen: list[str] = []
+    progress = Progress(finished=lambda trial, record, scores, reused: seen.append(outcome(record, scores)))
+    result = run_plan(trials, store, protocol="object-v1", truth="exact", progress=progress)
+    (record,) = result.records
+    assert record.status == "ok"
+    assert seen[0].startswith("ran, not scorable (") and outcome(record, []) == "ran, not scored (no ground truth)"
+
+
+def test_who_can_be_ranked_is_said_beforehand(scene_path: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(scene_path, tmp_path / "copy")
+    (copy / "truth" / "exact").rename(copy / "truth" / "colmap")
+    file = copy / "truth" / "colmap" / "truth.json"
+    file.write_text(file.read_text().replace('"made_by": []', '"made_by": ["colmap"]').replace("exact", "colmap"))
+    contestants = [Contestant(name=name) for name in ("colmap", "visual-hull", "oracle", "colmap-mvs")]
+    trials = plan(Suite(name="t", adapters=contestants, views=(4,)), [Scene.open(copy)])
+    (sentence,) = who_ranks(trials)
+    assert sentence == (
+        "Under the COLMAP truth: ranked: visual-hull; of its own method, so compared by agreement with it: colmap, "
+        "colmap-mvs; shown, not ranked: oracle."
+    )
 
 
 def test_photos_alone_run_what_can_run(scene_path: Path, tmp_path: Path) -> None:

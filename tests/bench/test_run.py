@@ -21,6 +21,7 @@ import pytest
 from adapters.contract import InputError
 from bench.engines import local
 from bench.engines.local import run_plan
+from bench.scoring.collect import make_tables
 from bench.systems.measure import Policy
 from bench.trials.plan import estimate_seconds, plan, read_truth, view_order
 from bench.trials.records import ScoreRecord, TrialRecord
@@ -106,18 +107,75 @@ def test_no_focal_group_is_dropped(
         assert views == view_order(scene, 0, order), "groups of less than half of the views change nothing"
 
 
-def test_an_image_without_a_camera_is_named_and_the_others_run(scene: Scene, tmp_path: Path) -> None:
+def test_views_are_drawn_from_the_photos_that_the_truth_placed(scene: Scene, tmp_path: Path) -> None:
     shutil.copytree(scene.path, tmp_path / "copy")
     file = tmp_path / "copy" / "truth" / "exact" / "cameras.json"
     cameras = msgspec.json.decode(file.read_bytes())
     file.write_bytes(msgspec.json.encode([camera for camera in cameras if camera["view"] != "003"]))
     remarks: list[str] = []
     chosen = suite(adapters=[Contestant(name="visual-hull"), Contestant(name="colmap")], views=(ALL_VIEWS,))
-    posed, unposed = plan(chosen, [Scene.open(tmp_path / "copy")], remark=remarks.append)
-    assert posed.views == tuple(name for name in scene.view_names if name != "003") and len(unposed.views) == 8
-    assert posed.make_views().cameras is not None
+    for trial in plan(chosen, [Scene.open(tmp_path / "copy")], remark=remarks.append):
+        assert trial.views == tuple(name for name in scene.view_names if name != "003")
+        assert (trial.make_views().cameras is not None) == (trial.adapter.name == "visual-hull")
     (sentence,) = remarks
-    assert sentence == "bumpy: systems that are given cameras are not given 003: no camera under the exact truth"
+    assert sentence == "bumpy: not given to any system: 003, without a camera under the exact truth"
+
+
+def bare(scene: Scene, folder: Path) -> Scene:
+    """A copy of `scene` without masks."""
+    shutil.copytree(scene.path, folder)
+    views = [msgspec.structs.replace(view, mask=None) for view in scene.file.views]
+    write_scene(folder, msgspec.structs.replace(scene.file, views=views))
+    return Scene.open(folder)
+
+
+def test_a_system_whose_inputs_are_missing_is_a_row_and_the_others_run(scene: Scene, tmp_path: Path) -> None:
+    unmasked, store = bare(scene, tmp_path / "copy"), Store(tmp_path / "store")
+    contestants = [Contestant(name="visual-hull"), Contestant(name="oracle")]
+    run(suite(adapters=contestants, views=(2,)), unmasked, store)
+    hull, oracle = sorted(store.trials(), key=lambda record: record.adapter, reverse=True)
+    assert oracle.status == "ok"
+    assert (hull.status, hull.message) == ("unsupported", "it needs masks, and there is none for 002, 006")
+    with pytest.raises(InputError, match="visual-hull: it needs masks"):
+        plan(suite(adapters=contestants[:1]), [unmasked])
+
+
+def test_a_refused_scene_says_why(scene: Scene, tmp_path: Path) -> None:
+    shutil.copytree(scene.path, tmp_path / "copy", ignore=shutil.ignore_patterns("truth"))
+    (tmp_path / "copy" / "quality.json").write_text('{"verdict": "refused", "reasons": ["3 of 8 images registered"]}')
+    remarks: list[str] = []
+    contestants = [Contestant(name="patchmatch"), Contestant(name="colmap")]
+    posed, unposed = plan(
+        suite(adapters=contestants, views=(2,), truth="colmap"), [Scene.open(tmp_path / "copy")], remark=remarks.append
+    )
+    assert remarks == ["bumpy: its ground truth was refused, so nothing is scored against it: 3 of 8 images registered"]
+    assert posed.lacks == "it needs cameras, and the scene has no colmap ground truth" and not unposed.lacks
+
+
+def test_an_interrupted_run_names_what_it_did_not_reach(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, ended = Store(tmp_path / "store"), local.Progress()
+
+    def killed(trial: object, seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    ended.started = killed
+    with pytest.raises(KeyboardInterrupt):
+        run(suite(), scene, store, progress=ended)
+    (ran,) = store.runs()
+    assert [(left.system, left.views, left.reason) for left in ran.left_out] == [
+        (name, views, local.NOT_REACHED) for views in (2, 4) for name in ("oracle", "noisy-oracle")
+    ]
+    monkeypatch.setattr(local, "_run_one", lambda *_: os._exit(9))  # as a SIGKILL: nothing is written afterwards
+    if (child := os.fork()) == 0:
+        run(suite(), scene, store)
+    assert os.waitpid(child, 0)[1] != 0
+    assert [len(ran.left_out) for ran in store.runs()] == [4, 4]
+    monkeypatch.undo()
+    run(suite(), scene, store)
+    tables = make_tables(store, "object-v1")
+    assert not tables.left_out, "what was reached later is not missing"
 
 
 def test_a_suite_chooses_the_order_of_views(scene: Scene) -> None:

@@ -149,6 +149,49 @@
       legend: { orientation: "h", y: -0.3, font: { size: 11 } }, hovermode: "closest",
     }, { responsive: true, displayModeBar: false });
   }
+  // The first screen's picture: each system's choices, and the front beyond which nothing is as good at less.
+  function drawChoices() {
+    if (!window.Plotly || !R.choices) return;
+    const soft = colour("--soft"), rule = colour("--line"), said = R.choices;
+    const names = Array.from(new Set(said.points.map(function (p) { return p.name; })));
+    for (const target of all("[data-choices]")) {
+      const cost = target.dataset.choices;
+      const points = said.points.filter(function (p) { return p[cost] !== null; });
+      target.hidden = points.length === 0;
+      if (target.hidden) continue;
+      const front = points.filter(function (p) { return p.front[cost]; }).sort(function (a, b) { return a[cost] - b[cost]; });
+      const costs = points.map(function (p) { return p[cost]; });
+      const traces = [{
+        x: front.map(function (p) { return p[cost]; }), y: front.map(function (p) { return p.value; }), name: "Pareto front",
+        mode: "lines", type: "scatter", line: { color: colour("--bar"), width: 6, shape: "hv" }, hoverinfo: "skip",
+      }];
+      for (const name of names) {
+        const own = points.filter(function (p) { return p.name === name; }).sort(function (a, b) { return a.views - b.views; });
+        if (!own.length) continue;
+        const hue = colour("--h" + own[0].hue), mark = MARKS[own[0].hue];
+        traces.push({
+          x: own.map(function (p) { return p[cost]; }), y: own.map(function (p) { return p.value; }), name: escape(name),
+          mode: "lines+markers+text", type: "scatter", cliponaxis: false, text: own.map(function (p) { return String(p.views); }), textposition: "top center",
+          textfont: { size: 11, color: soft }, line: { color: hue, width: 1.5, dash: "dot" },
+          marker: { size: 10, color: hue, line: { color: hue, width: 2 }, symbol: own.map(function (p) { return p.worth === "ranked" ? mark : mark + "-open"; }) },
+          hovertemplate: `%{fullData.name}, %{text} views: %{y:.3g}, %{x:.3g} ${cost === "seconds" ? "s" : "GiB"}<extra></extra>`,
+        });
+      }
+      const axis = { gridcolor: rule, zeroline: false, linecolor: rule, tickfont: { size: 11 }, fixedrange: true };
+      const ticks = steps({ lines: [{ value: costs }] });
+      const title = cost === "seconds" ? "seconds a run" : "peak memory, GiB";
+      const unit = said.unit === "ratio" || said.unit === "" ? "" : ` [${said.unit}]`;
+      Plotly.react(target, traces, {
+        title: { text: escape(said.metric) + unit + (said.better === "lower" ? " ↓" : " ↑") + " against " + title, font: { size: 13, color: colour("--ink") }, x: 0.02, xanchor: "left" },
+        font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 12 },
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 340, margin: { l: 48, r: 16, t: 40, b: 76 },
+        xaxis: { ...axis, type: "log", tickvals: ticks, ticktext: ticks.map(String), title: { text: title, font: { size: 11 }, standoff: 6 }, range: [Math.log10(Math.min(...costs)) - 0.12, Math.log10(Math.max(...costs)) + 0.12] },
+        yaxis: { ...axis, automargin: true, ...(said.better === "lower" ? { autorange: "reversed" } : { rangemode: "tozero" }) },
+        legend: { orientation: "h", y: -0.3, font: { size: 11 } }, hovermode: "closest",
+      }, { responsive: true, displayModeBar: false });
+    }
+  }
+  if (all("[data-choices]").length) needPlotly().then(drawChoices);
   function figuresOf(board) {
     return R.figures.filter(function (figure) { return String(figure.board) === board.dataset.board; });
   }
@@ -212,6 +255,7 @@
   }
   function repaint() {
     drawCurves();
+    drawChoices();
     for (const viewer of viewers) viewer.draw();
   }
 

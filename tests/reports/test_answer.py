@@ -1,0 +1,99 @@
+"""The first screen's words and picture say what the rows say, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from reports.answer import answer
+from reports.board import leaderboard
+from reports.report import write_report
+from reports.schema import Tables
+from tests.reports.conftest import System
+
+KIN = (
+    System("colmap", "COLMAP", error=1.2, seconds=3.0, kin="colmap", weights="none"),
+    System(
+        "colmap-mvs",
+        "COLMAP + stereo",
+        error=0.9,
+        seconds=9.0,
+        kin="colmap",
+        weights="none",
+        fails=(("toy", 2, "unsupported"), ("toy", 4, "unsupported")),
+    ),
+    System("vggt", "VGGT", fails=(("toy", 8, "unavailable"),)),
+)
+
+
+def words(tables: Tables) -> list[str]:
+    return list(answer(leaderboard(tables), tables).sentences)
+
+
+def test_kin_are_compared_by_agreement_and_what_is_missing_is_named(make: Callable[..., Tables]) -> None:
+    tables = make(systems=KIN, scenes=("toy",), views=(2, 4, 8))
+    trials = [t for t in tables.trials if t.adapter != "vggt" or t.views == 8]
+    mends = "it needs an environment of its own: `reconbench adapters install vggt` makes it"
+    trials = [replace(t, message=mends) if t.adapter == "vggt" else t for t in trials]
+    kept = {trial.key for trial in trials}
+    tables = replace(
+        tables,
+        trials=tuple(trials),
+        scores=tuple(s for s in tables.scores if s.key in kept),
+        alignments=(),
+        left_out=(),
+    )
+    said = words(tables)
+    first = tables.run.rank_metric
+    assert said[0].startswith(
+        f"With 8 views on this machine colmap-mvs agrees best of 2 with COLMAP, whose method they share: {first} "
+    )
+    score = next(
+        s for s in tables.scores if (s.adapter, s.views, s.truth, s.metric) == ("colmap-mvs", 8, "colmap", first)
+    )
+    assert f"{score.value:.3g}"[:4] in said[0] and " s and " in said[0]
+    assert any(s.startswith("With 4 views colmap alone can be compared, by agreement with COLMAP") for s in said)
+    assert "colmap-mvs finds nothing below 8 views (tried: 2 and 4)." in said
+    assert f"Not measured: VGGT: {mends}." in said
+    board = leaderboard(tables)
+    places = {
+        (row.system, row.views): row.standings["colmap"].agreement for row in board.rows if "colmap" in row.standings
+    }
+    assert places["colmap-mvs", 8] == 1 and places["colmap", 8] == 2 and places["vggt", 8] is None
+    assert [row.system for group in board.groups if group.views == 8 for row in group.rows] == [
+        *("colmap-mvs", "colmap", "vggt")
+    ]
+
+
+def test_the_front_is_what_nothing_beats_at_less(tables: Tables) -> None:
+    found = answer(leaderboard(tables), tables)
+    assert found.better == "lower" and found.choices
+    for one in found.choices:
+        assert one.seconds is not None
+        beaten = any(
+            other.quality <= one.quality and other.seconds <= one.seconds and other is not one
+            for other in found.choices
+            if other.seconds is not None
+        )
+        assert one.quickest == (not beaten), one.row.system
+    systems = {one.row.system for one in found.choices}
+    assert not {"oracle", "noisy-oracle", "elsewhere", "onepass"} & systems
+
+
+def test_a_ranked_table_names_its_best_and_the_page_opens_with_it(tables: Tables, tmp_path: Path) -> None:
+    said = words(tables)
+    board = leaderboard(tables)
+    best = next(
+        row
+        for group in board.groups
+        if group.views == 8 and group.board.inputs == "images"
+        for row in group.rows
+        if row.standings["colmap"].rank == 1
+    )
+    assert said[0].startswith(f"With 8 views on this machine {best.system} is best of 3: ")
+    write_report(tables, tmp_path / "report", "Which for these photos?")
+    page = (tmp_path / "report" / "leaderboard.html").read_text()
+    lead = page[page.index("<h1>") : page.index('id="tables"')]
+    assert "<h1>Which for these photos?</h1>" in lead and said[0] in lead and "data-choices" in lead
+    assert "reconbench.choices=" in (tmp_path / "report" / "assets" / "figures.js").read_text()
