@@ -79,7 +79,7 @@ def _write_colmap(
 
 def read_cloud(path: Path, cameras: Sequence[CameraFile], posed: bool) -> Reconstruction:
     """A cloud or mesh made elsewhere (PLY, OBJ, GLB ...), with `cameras` of all its views, in order, or none."""
-    loaded = _load_geometry(path)
+    loaded = load_geometry(path)
     vertices = np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float32)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) == 0:
         raise InputError(f"{path}: no point seen, at least one wanted")
@@ -105,11 +105,14 @@ def read_cloud(path: Path, cameras: Sequence[CameraFile], posed: bool) -> Recons
     )
 
 
-def _load_geometry(path: Path) -> object:
-    """What trimesh makes of the file. Its parsers raise whatever they stumble over, so that everything is caught."""
+def load_geometry(path: Path, most: int | None = None) -> object:
+    """What trimesh makes of the file. Its parsers raise whatever they stumble over, so that everything is caught.
+    InputError for more than `most` bytes."""
     kind = path.suffix.lower().lstrip(".")
     if kind not in GEOMETRY:
         raise InputError(f"{path}: a .{kind} file seen, one of {', '.join(GEOMETRY)} wanted")
+    if most is not None and path.is_file() and (size := path.stat().st_size) > most:
+        raise InputError(f"{path}: {size} bytes seen, {most} at most wanted")
     try:
         # From memory: a file that names other files is not followed to them.
         loaded = trimesh.load(io.BytesIO(path.read_bytes()), file_type=kind, process=False)

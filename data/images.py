@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from adapters.contract import U8, Bools, InputError
@@ -60,6 +61,25 @@ def read_image(path: Path) -> U8:
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.asarray(upright.convert("RGB"), np.uint8).copy()
+
+
+def read_values(path: Path) -> NDArray[np.integer]:
+    """(H, W) the numbers of an image of one channel as the file has them, neither scaled nor turned."""
+    with _opened(path) as image:
+        image.load()
+        values = np.asarray(image)
+    if values.ndim != 2 or values.dtype.kind not in "iu":
+        raise InputError(f"{path}: {image.mode} pixels seen, one channel of whole numbers wanted")
+    return values
+
+
+def read_alpha(path: Path) -> U8:
+    """(H, W) the opacity of an image's pixels; InputError where it has none."""
+    with _opened(path) as image:
+        image.load()
+        if "A" not in image.getbands():
+            raise InputError(f"{path}: {image.mode} pixels seen, an image with alpha wanted")
+        return np.asarray(image.getchannel("A"), np.uint8)
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """A Scene directory: images, masks, and one or more ground truths, all as plain files.
 
-scene.json                      `SceneFile`
+scene.json                      `SceneFile`; `docs/scene-format.md` describes all of it
 images/NAME.jpg|png             upright sRGB
 masks/NAME.png                  optional, 255 on the object
 truth/KIND/truth.json           `TruthFile`; KIND is exact, colmap or scan
@@ -45,12 +45,20 @@ FOUR = msgspec.Meta(min_length=4, max_length=4)
 
 
 class ViewFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One view of a scene, paths relative to the scene's folder."""
+    """One view of a scene, paths relative to the scene's folder. A file outside it is named with its hash."""
 
     name: str
     image: str
     mask: str | None = None
     group: str = "a"  # views of one group share a focal length
+    image_sha256: str | None = None
+    mask_sha256: str | None = None
+
+    @property
+    def files(self) -> tuple[tuple[str, str | None], ...]:
+        """The path of the image, and of the mask where there is one, each with its hash where it has one."""
+        mask = () if self.mask is None else ((self.mask, self.mask_sha256),)
+        return ((self.image, self.image_sha256), *mask)
 
 
 class SceneFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,6 +70,8 @@ class SceneFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     licence: str
     source: str
     difficulty: str = "photos"  # textured | weak | glossy | thin | photos
+    subset: str = ""  # which of its source's views these are
+    views_sha256: str = ""  # of the names and images of a chosen subset, see `data.catalog`
     views: list[ViewFile]
 
 
@@ -76,6 +86,7 @@ class TruthFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     crop_high: tuple[float, float, float] | None = None
     depth_unit: float = 1e-4
     frame: str  # "exact" where the frame is the exact one, else the kind that defines it
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # added to this truth's coordinates gives its source's
 
 
 class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,8 +129,9 @@ class Scene:
         if len(set(names)) != len(names) or not names:
             raise InputError(f"{file}: {len(set(names))} distinct view names seen for {len(names)} views")
         for view in scene.views:
-            for relative in (view.image, view.mask):
-                if relative is not None and not (path / relative).resolve().is_relative_to(path.resolve()):
+            for relative, sha256 in view.files:
+                # Whoever knows the hash knows the file: an outside path with one gives nothing away.
+                if sha256 is None and not (path / relative).resolve().is_relative_to(path.resolve()):
                     raise InputError(f"{file}: view {view.name}: path {relative} leaves the scene's folder")
         return Scene(path, scene)
 
@@ -138,14 +150,34 @@ class Scene:
         raise InputError(f"{self.path}: view {name} seen, one of {', '.join(self.view_names)} wanted")
 
     def image_path(self, name: str) -> Path:
-        return self.path / self._view(name).image
+        """InputError where a file outside the scene's folder is missing or has changed."""
+        view = self._view(name)
+        return self._checked(view.image, view.image_sha256)
 
     def mask_path(self, name: str) -> Path:
-        """InputError where the view has no mask."""
+        """InputError where the view has no mask, or as `image_path`."""
         view = self._view(name)
         if view.mask is None:
             raise InputError(f"{self.path}: view {name} has no mask")
-        return self.path / view.mask
+        return self._checked(view.mask, view.mask_sha256)
+
+    def _checked(self, relative: str, sha256: str | None) -> Path:
+        path = self.path / relative
+        if sha256 is not None:
+            try:
+                state = path.stat()
+                found = _hash_file(path, state.st_size, state.st_mtime_ns)
+            except OSError as error:
+                raise InputError(f"{path}: not readable ({error.strerror}), which {self.path} refers to") from error
+            if found != sha256:
+                raise InputError(f"{path}: changed since {self.path} was made (sha256 {found[:16]}, not {sha256[:16]})")
+        return path
+
+    @property
+    def outside(self) -> tuple[Path, ...]:
+        """The files that the scene refers to outside its own folder."""
+        paths = (self.path / relative for view in self.file.views for relative, _ in view.files)
+        return tuple(path for path in paths if not path.resolve().is_relative_to(self.path.resolve()))
 
     def image(self, name: str) -> U8:
         """(H, W, 3) uint8 sRGB, upright."""
@@ -222,7 +254,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
             raise InputError(f"{folder / 'points.npz'}: not readable ({error}), points and normals wanted") from error
     else:
         raise InputError(f"{folder}: neither mesh.ply nor points.npz seen, one wanted")
-    masks = [known[camera.view].mask for camera in cameras]
+    masked = all(known[camera.view].mask is not None for camera in cameras)
     return Truth(
         kind=file.kind,
         id=truth_id(folder, scene),
@@ -239,7 +271,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
         depth=tuple(_read_depth(path, file.depth_unit) for path in depth_paths)
         if all(path.is_file() for path in depth_paths)
         else None,
-        masks=tuple(read_mask(scene.path / mask) for mask in masks if mask is not None) if all(masks) else None,
+        masks=tuple(scene.mask(camera.view) for camera in cameras) if masked else None,
         vertices=vertices,
         faces=faces,
         crop=Box(file.crop_low, file.crop_high) if file.crop_low is not None and file.crop_high is not None else None,
@@ -251,11 +283,20 @@ def truth_id(folder: Path, scene: Scene | None = None) -> str:
     """Hash of every file of a truth folder and of its scene's masks: 16 hex digits. `scene` is given where the folder
     does not lie in it, as while it is made."""
     scene = scene or Scene.open(folder.parent.parent)
-    masks = [view.mask for view in scene.file.views if view.mask is not None]
     files = [(str(path.relative_to(folder.parent.parent)), path) for path in folder.rglob("*") if path.is_file()]
-    files += [(mask, scene.path / mask) for mask in masks if (scene.path / mask).is_file()]
+    for view in scene.file.views:
+        if view.mask is not None and (scene.path / view.mask).is_file():
+            # Where a file outside lies is not part of what the truth is.
+            files.append((view.mask if view.mask_sha256 is None else f"masks/{view.name}", scene.path / view.mask))
     states = ((name, path, path.stat()) for name, path in sorted(files))
     return _hash_files(tuple((name, path, state.st_size, state.st_mtime_ns) for name, path, state in states))
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_file(path: Path, size: int, changed: int) -> str:
+    """sha256 of a file; `size` and time of change are there for the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
