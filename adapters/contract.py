@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterator, List, Literal, Mapping, Optional, Se
 import numpy as np
 from numpy.typing import NDArray
 
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -326,10 +326,15 @@ class Reconstruction:
     depth: Optional[Sequence[F32]] = None  # N maps (H, W) of z-depth at original resolution, 0 = none; or `OnDemand`
     mesh: Optional[Mesh] = None
     renderings: Optional[Tuple[U8, ...]] = None  # K images (H, W, 3) sRGB as the views' target cameras would see it
+    up: Optional[F64] = None  # (3,), unit length: where up is in the prediction's frame, where the system knows
 
     def validate(self, views: Views) -> None:
         """Raise ContractError naming the field at fault, the shape seen and the shape wanted."""
         count = len(self.points)
+        if self.up is not None:
+            _check("up", self.up, (3,), np.float64)
+            if abs(float(np.linalg.norm(self.up)) - 1) > 1e-6:
+                raise ContractError(f"up: length {np.linalg.norm(self.up):.6g} seen, 1 wanted")
         _check("points", self.points, (None, 3), np.float32)
         _check_length("points", self.points)
         if self.mesh is not None:
@@ -398,7 +403,7 @@ class Reconstruction:
             "frame": np.array(self.frame),
             "scale": np.array(self.scale),
         }
-        for name in ("colors", "confidence", "view_index", "pixel", "registered"):
+        for name in ("colors", "confidence", "view_index", "pixel", "registered", "up"):
             if getattr(self, name) is not None:
                 out[name] = getattr(self, name)
         if self.confidence_kind is not None:
@@ -444,6 +449,7 @@ class Reconstruction:
             pixel=arrays.get("pixel"),
             cameras=Cameras(arrays["intrinsics"], arrays["camera_from_world"]) if "intrinsics" in arrays else None,
             registered=arrays.get("registered"),
+            up=arrays.get("up"),
             depth=series("depth_"),
             renderings=tuple(series("rendering_") or ()) or None,
             mesh=Mesh(arrays["mesh_vertices"], arrays["mesh_faces"], arrays.get("mesh_colors"))
@@ -459,6 +465,7 @@ class Execution:
     precision: str = ""  # of its arithmetic: "float32", "bfloat16 autocast" ...
     resolution: str = ""  # of its input images, WIDTHxHEIGHT in pixels, several joined by a comma
     attention: str = ""  # the backend that computes attention: "flash", "math" ...
+    foreground: str = ""  # how the object was cut out and what was put behind it: "given mask, on white" ...
 
 
 def sizes_text(sizes: Sequence[Tuple[int, int]]) -> str:
@@ -479,7 +486,8 @@ class Reconstructor:
         """Load the network on `device` ("cpu", "cuda:0").
 
         `weights` is "none" where the card has none, "random" for a network of full size drawn from `seed`, or the
-        absolute path of the checkpoint: a file, or the folder of the files where the card lists several."""
+        absolute path of the checkpoint: a file, or the folder of the files where the card lists several; files of the
+        card's sources `beside` lie in a folder there of that name."""
 
     def prepare(self, views: Views) -> Any:
         """Turn views into the network's inputs: resize, crop, normalise."""

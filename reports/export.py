@@ -144,6 +144,7 @@ def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
         precision=row.distinct("precision"),
         resolution=row.distinct("resolution"),
         attention=row.distinct("attention"),
+        foreground=row.distinct("foreground"),
         timing_status=_timing_status(row),
         busy_trials=sum(trial.busy for trial in row.timed),
         not_isolated_trials=row.not_isolated,

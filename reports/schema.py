@@ -226,6 +226,7 @@ class TrialRow(OfTrial):
     precision: Annotated[str, Of("of the network's arithmetic, as the adapter reports it")] = ""
     resolution: Annotated[str, Of("of the images that it worked on, as the adapter reports it", "pixels")] = ""
     attention: Annotated[str, Of("what computed attention, as the adapter reports it")] = ""
+    foreground: Annotated[str, Of("how the object was cut out, and what was put behind it")] = ""
     parameters: Annotated[int | None, Of("of the network; missing where there is none")] = None
     kin: Annotated[tuple[str, ...], Of("systems it shares method or code with")] = ()
     contamination: Annotated[tuple[str, ...], Of("datasets that it was trained on and the scene comes from")] = ()
@@ -572,6 +573,7 @@ class LeaderboardCosts:
     precision: Annotated[str, Of("those of its trials, joined by |")]
     resolution: Annotated[str, Of("those of its trials, joined by |", "pixels")]
     attention: Annotated[str, Of("those of its trials, joined by |")]
+    foreground: Annotated[str, Of("those of its trials, joined by |")]
     timing_status: Annotated[str, Of("ok, or why the times are empty")]
     busy_trials: Annotated[int, Of("how many trials were timed on a busy machine")]
     not_isolated_trials: Annotated[int, Of("how many trials ran without walls, the truth within their reach")]

@@ -36,7 +36,12 @@ def load_parameters(network: Any, path: Path) -> Any:
 
     A tensor that the network knows by several names may stand under any of them: safetensors stores it once. Raises
     Unavailable where the file's parameters are not this network's, with three names of each kind that is wrong."""
-    given, own = read_parameters(path), network.state_dict()
+    return insert_parameters(network, read_parameters(path), path)
+
+
+def insert_parameters(network: Any, given: dict[str, Any], path: Path) -> Any:
+    """The same with the named tensors that `path` gave."""
+    own = network.state_dict()
     shapes = [
         f"{name} ({list(given[name].shape)} seen, {list(tensor.shape)} wanted)"
         for name, tensor in own.items()

@@ -129,8 +129,8 @@ def fetch(
     card = adapter.card
     if card.weights is None:
         return refuse(f"adapter {adapter.name} has no weights to fetch")
-    where = card.weights.url or f"{card.weights.hub} on the hub, revision {card.weights.revision or 'main'}"
-    console.print(f"{card.title}: weights from {where}", markup=False)
+    sources = card.weights.sources.values()
+    console.print(f"{card.title}: weights from {'; '.join(source.where for source in sources)}", markup=False)
     licences = f"code under {card.licence_code}, weights under {card.licence_weights or card.licence_code}"
     if not (accept_licence or weights.accepted(adapter)):
         return refuse(f"{adapter.name}: {licences}: --accept-licence accepts both")
@@ -140,7 +140,7 @@ def fetch(
         task = bar.add_task("bytes", total=None)
         given = weights.fetch(adapter, lambda done, total: bar.update(task, completed=done, total=total or None))
     output.print(f"{given.load} ({given.id})", markup=False)
-    if missing := [name for name, digest in card.weights.files.items() if not digest]:
+    if missing := [name for source in sources for name, digest in source.files.items() if not digest]:
         console.print(f"The card states no sha256 of {', '.join(missing)}: what came is believed.", markup=False)
     return 0
 

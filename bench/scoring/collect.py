@@ -252,6 +252,7 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
         precision=record.precision,
         resolution=record.resolution,
         attention=record.attention,
+        foreground=record.foreground,
         parameters=card.parameters or None,
         kin=tuple(card.kin),
         contamination=contamination(card.training, scene.file.source) if scene else (),

@@ -44,6 +44,18 @@ class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revision: str = ""  # a commit; else the hub's main branch
     url: str = ""  # of the one file, or of the folder that holds them
     sha256: dict[str, str] = {}  # of each file; "" where its hash is not known: what comes first is believed
+    # Networks beside this one, from other sources, each by the folder that its files are laid into.
+    beside: dict[str, Weights] = {}
+
+    @property
+    def sources(self) -> dict[str, Weights]:
+        """Every source by the folder of its files below the one that `load` is given: "" is this one's own."""
+        return {"": self, **self.beside}
+
+    @property
+    def where(self) -> str:
+        """The source in words."""
+        return self.url or f"{self.hub} on the hub, revision {self.revision or 'main'}"
 
     @property
     def files(self) -> dict[str, str]:
@@ -101,6 +113,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     kin: list[str] = []  # makers of ground truth it shares method or code with
     training: list[str] = []  # datasets it was trained on, for contamination flags
     deterministic: bool = True  # same input and seed, same output to the last bit
+    stochastic: bool = False  # another seed, another sample: a cell holds several
     reference: bool = False  # given the truth, or a test object: shown, never ranked
     estimate_seconds: tuple[float, float] = (1.0, 0.0)  # rough a + b * views on two cores, to plan with
 
@@ -141,17 +154,19 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise InputError(f"{where}: two sources of one name seen, distinct names wanted")
 
     def _check_weights(self, where: Path) -> None:
-        if self.weights is None:
-            return
-        if bool(self.weights.hub) == bool(self.weights.url):
-            raise InputError(f"{where}: weights with a hub id or a url wanted, one of them")
-        if self.weights.url and not re.match("(https?|file)://", self.weights.url):
-            raise InputError(f"{where}: weights url {self.weights.url!r} seen, https://... wanted")
-        for name, digest in self.weights.files.items():
-            if not re.fullmatch(r"[0-9a-f]{64}|", digest):
-                raise InputError(f"{where}: sha256 {digest!r} of {name} seen, 64 hex digits wanted")
-            if name.startswith("/") or ".." in Path(name).parts:
-                raise InputError(f"{where}: weights file {name!r} seen, a name below the repository wanted")
+        for folder, source in (self.weights.sources if self.weights is not None else {}).items():
+            weights = f"weights.beside.{folder}" if folder else "weights"
+            if folder and (source.beside or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", folder)):
+                raise InputError(f"{where}: {weights} seen, a lower-case word with no sources beside it wanted")
+            if bool(source.hub) == bool(source.url):
+                raise InputError(f"{where}: {weights} with a hub id or a url wanted, one of them")
+            if source.url and not re.match("(https?|file)://", source.url):
+                raise InputError(f"{where}: {weights} url {source.url!r} seen, https://... wanted")
+            for name, digest in source.files.items():
+                if not re.fullmatch(r"[0-9a-f]{64}|", digest):
+                    raise InputError(f"{where}: sha256 {digest!r} of {name} seen, 64 hex digits wanted")
+                if name.startswith("/") or ".." in Path(name).parts:
+                    raise InputError(f"{where}: weights file {name!r} seen, a name below the repository wanted")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Dynamic Replica; EDEN; EFM3D; ETH3D; GTA-SfM; Google Scanned Objects; HOT3D; Hab
 MVS-Synth; Map-free; Mapillary; Mapillary Metropolis; Mapillary Planet-Scale Depth; MatrixCity; MegaDepth; MegaSynth
 Mid-Air; NRGBD; OmniObject3D; OmniWorld; Parallel Domain 4D; PointOdyssey; RealEstate10K; Reconbench shapes; Replica
 SAIL-VOS; ScanNet; ScanNet++; SceneNet RGB-D; Sintel; Spring; Stanford 3D Scanning Repository; StaticThings3D
-Tanks and Temples; TartanAir; TartanGround; Taskonomy; Trellis; UnrealStereo4K; Waymo; WildRGB-D; uCO3D""",
+Tanks and Temples; TartanAir; TartanGround; MVImgNet; Taskonomy; Trellis; UnrealStereo4K; Waymo; WildRGB-D; uCO3D""",
 )
 # Each set by the name that its authors use, with the other names under which its images are found.
 DATASETS: dict[str, tuple[str, ...]] = {

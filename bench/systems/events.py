@@ -59,6 +59,7 @@ class Ran(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: str = ""
     resolution: str = ""
     attention: str = ""
+    foreground: str = ""
 
     def __post_init__(self) -> None:
         """ValueError where a text is too long, or cannot be printed."""

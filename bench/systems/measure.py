@@ -79,9 +79,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     peak_rss: int = 0  # bytes, the process tree
     device_allocator: int | None = None  # bytes
     device_driver: int | None = None  # bytes
-    precision: str = ""  # as the adapter reports it, like the next two: see `adapters.contract.Execution`
+    precision: str = ""  # as the adapter reports it, like the next three: see `adapters.contract.Execution`
     resolution: str = ""
     attention: str = ""
+    foreground: str = ""
     others_share: float = 0.0  # of the machine's cores, used by others meanwhile
     isolated: bool = False  # run behind walls: truth, store and network out of its reach
     log_tail: str = ""

@@ -2,6 +2,7 @@
 
 the hub's own cache (HF_HUB_CACHE, HF_HOME)   models--ORG--NAME/snapshots/COMMIT/FILE
 weights/HASH/FILE                             what a card's url named
+weights/together/HASH/[FOLDER/]FILE           links to the files of a card that names several sources
 licences/NAME.json                            the licences that the user accepted for the adapter NAME
 digests/HASH                                  see `bench.files.digest`"""
 
@@ -68,13 +69,13 @@ def resolve(adapter: Adapter, requested: str) -> ResolvedWeights:
     if requested == RANDOM:
         return ResolvedWeights(RANDOM, RANDOM)
     command = f"`reconbench adapters fetch {adapter.argument} --accept-licence`"
-    folder = _folder(card.weights)
-    if folder is None:
-        raise Unavailable(f"its weights are not here: {command} accepts their licence and fetches them")
+    if absent := [source for source in card.weights.sources.values() if _folder(source) is None]:
+        which = f" ({', '.join(source.where for source in absent)})" if card.weights.beside else ""
+        raise Unavailable(f"its weights are not here{which}: {command} accepts their licence and fetches them")
     if not accepted(adapter):
         raise Unavailable(f"the licence of its weights, {_licence(card)}, is not accepted: {command} accepts it")
     try:
-        return _checked(folder, card.weights)
+        return _checked(card.weights)
     except InputError as error:
         raise Unavailable(f"{error}; delete it, and {command} fetches it again") from error
 
@@ -86,13 +87,14 @@ def fetch(adapter: Adapter, advance: Callable[[int, int], None] = lambda done, t
     weights = adapter.card.weights
     if weights is None:
         return ResolvedWeights(NONE, NONE)
-    folder = _folder(weights)
-    if folder is None:
-        (_fetch_hub if weights.hub else _fetch_url)(weights, advance)
-        folder = _folder(weights)
-    if folder is None:
-        raise InputError(f"{weights.hub}: fetched, but revision {weights.revision or 'main'} is not in {_hub_cache()}")
-    return _checked(folder, weights)
+    for source in weights.sources.values():
+        if _folder(source) is None:
+            (_fetch_hub if source.hub else _fetch_url)(source, advance)
+        if _folder(source) is None:
+            raise InputError(
+                f"{source.hub}: fetched, but revision {source.revision or 'main'} is not in {_hub_cache()}"
+            )
+    return _checked(weights)
 
 
 def accept(adapter: Adapter) -> None:
@@ -140,16 +142,37 @@ def _url_folder(weights: Weights) -> Path:
     return cache_dir() / "weights" / hashlib.sha256(weights.url.encode()).hexdigest()[:16]
 
 
-def _checked(folder: Path, weights: Weights) -> ResolvedWeights:
-    """The files in `folder`, if their hashes are the card's; InputError otherwise."""
-    observed = {name: digest(folder / name) for name in weights.files}
-    for name, wanted in weights.files.items():
-        _check(folder / name, observed[name], wanted)
-    names = list(observed)
-    where = folder / names[0] if len(names) == 1 else folder
-    return ResolvedWeights(
-        str(where.absolute()), f"pretrained:{hashlib.sha256(msgspec.json.encode(observed)).hexdigest()[:16]}"
-    )
+def _checked(weights: Weights) -> ResolvedWeights:
+    """The files of every source, all of them here, if their hashes are the card's; InputError otherwise."""
+    paths, observed = {}, {}
+    for below, source in weights.sources.items():
+        folder = _folder(source)
+        assert folder is not None
+        for name, wanted in source.files.items():
+            path = f"{below}/{name}" if below else name
+            paths[path], observed[path] = folder / name, digest(folder / name)
+            _check(folder / name, observed[path], wanted)
+    key = hashlib.sha256(msgspec.json.encode(observed)).hexdigest()[:16]
+    where = next(iter(paths.values()))
+    if weights.beside:
+        where = _together(paths, key)
+    elif len(paths) > 1:
+        where = where.parents[len(Path(next(iter(paths))).parts) - 1]
+    return ResolvedWeights(str(where.absolute()), f"pretrained:{key}")
+
+
+def _together(paths: dict[str, Path], key: str) -> Path:
+    """A folder of links to `paths`, each under its name: what several sources gave, as one folder."""
+    folder = cache_dir() / "weights" / "together" / key
+    for name, path in paths.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not (link.is_symlink() and link.resolve() == path.resolve()):
+            fresh = link.with_name(f".{link.name}-{os.getpid()}")
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(path.resolve())
+            fresh.replace(link)  # two runs may do this at once
+    return folder
 
 
 def _check(path: Path, observed: str, wanted: str) -> None:

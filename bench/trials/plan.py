@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import shlex
@@ -40,6 +41,7 @@ from metrics.scoring.truth import Truth
 
 ABSENT = "absent"  # the environment's id where there is none
 TARGETS = 4  # views held back for an adapter that renders
+VIEW_SEEDS = 1000  # a seed's last three digits choose the views; what is before them tells samples of one choice apart
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class Trial:
         place = self.scene.name if embedded else str(scene.resolve())
         parts += ["--images", place] if photos else ["--scenes", list_text([place])]
         parts += ["--views", str(len(self.views)), "--seeds", str(self.seed), "--order", self.order]
+        parts += ["--draws", "1"] if self.adapter.card.stochastic else []
         parts += ["--device", self.device, "--truth", self.truth]
         parts += ["--weights", wanted if named else str(Path(wanted).expanduser().absolute())]
         parts += ["--give", ",".join(self.contestant.give)] if self.contestant.give else []
@@ -232,7 +235,8 @@ def plan(
     remark: Callable[[str], None] = lambda sentence: None,
 ) -> list[Trial]:
     """Every trial of `suite`, in the order to run them: every contestant's first view count scene by scene, then the
-    second ones, so that a budget that ends early has measured all contestants on the same scenes.
+    second ones, so that a budget that ends early has measured all contestants on the same scenes. A stochastic system
+    is planned `suite.draws` times on the same views, each time with another seed.
 
     Views are drawn from the photos that have a camera under the suite's truth: `remark` gets a sentence that names the
     others, and one where a scene's truth was refused. A count above theirs is not run: `left_out` is told of it. A
@@ -264,7 +268,9 @@ def plan(
                         left_out(trial.left_out(f"{count} views asked for, {len(order)} seen", count))
                         continue
                     _ = trial.weights  # InputError where those asked for lead nowhere
-                    ordered.append((turn, repeat, trial))
+                    samples = suite.draws if adapter.card.stochastic and not _timed_only(trial) else 1
+                    drawn = (dataclasses.replace(trial, seed=seed + VIEW_SEEDS * draw) for draw in range(samples))
+                    ordered.extend((turn, repeat, one) for one in drawn)
     trials = [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
     if trials and all(trial.lacks for trial in trials):
         first = trials[0]
@@ -305,12 +311,19 @@ def _placed_order(scene: Scene, truth: str, seed: int, order: Order) -> list[str
     return view_order(scene, seed, order, [name for name in scene.view_names if name in known])
 
 
+def _timed_only(trial: Trial) -> bool:
+    """Whether nothing of it is scored, so that one sample tells as much as several."""
+    return trial.policy.timing_only or trial.contestant.weights == weights.RANDOM
+
+
 def view_order(scene: Scene, seed: int, order: Order = "spread", among: Sequence[str] | None = None) -> list[str]:
     """Every view of the scene, or those `among` them, nested and seeded; by the exact cameras where there are some.
 
     `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`. Where
     most views share size and focal length, as many systems take for granted, these come first, and the others after
-    them; where no such group holds half of the views, all count alike."""
+    them; where no such group holds half of the views, all count alike. Seeds that differ by `VIEW_SEEDS` order views
+    alike."""
+    seed %= VIEW_SEEDS
     own = [view for view in scene.file.views if among is None or view.name in among]
     main, size = Counter(view.group for view in own).most_common(1)[0]
     views = [(view.name, view.group == main or 2 * size < len(own)) for view in own]

@@ -44,6 +44,9 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     scenes: tuple[str, ...] = ("*",)
     views: tuple[int, ...] = (8,)
     seeds: tuple[int, ...] = (0,)
+    draws: int = (
+        3  # samples that a stochastic system is asked for in every cell, each by another seed; ranked by the mean
+    )
     # How the views of a count are chosen, nested and seeded: as far apart as they go, or each sharing surface with an
     # earlier one, as structure from motion needs them.
     order: Order = "spread"
@@ -94,6 +97,8 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                     raise InputError(f"{where}: views {min(views)} seen, at least 1 wanted")
         if min(self.seeds) < 0:
             raise InputError(f"{where}: seeds {min(self.seeds)} seen, 0 or more wanted")
+        if self.draws < 1:
+            raise InputError(f"{where}: draws {self.draws} seen, at least 1 wanted")
 
 
 def load_suite(name: str) -> Suite:

@@ -356,7 +356,7 @@ def _torch(replay: Replay) -> Any:
         device=str,
         equal=lambda a, b: bool(np.array_equal(a, b)),
         quantile=lambda values, q: np.quantile(np.asarray(values, np.float64), q).astype(np.float32),
-        cat=lambda tensors: tensor(np.concatenate(tensors)),
+        cat=lambda tensors, dim=0: tensor(np.concatenate(tensors, dim)),
         sigmoid=lambda logits: 1 / (1 + np.exp(-logits)),
         bfloat16="bfloat16",
         float16="float16",

@@ -6,14 +6,16 @@ A run takes the adapter's module, so that a mutated one can stand in its place.
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.adapters import objects
 from tests.adapters.recorded import CASES, check_replayed, check_result, load, replayed
-from tests.adapters.replay import Replay, describe
+from tests.adapters.replay import Replay, describe, tensor
 
 Run = Callable[[Any], None]
 # Of Fast3R's stub, whose confidence in the common points is that much below its confidence in a view's own: PnP, which
@@ -220,3 +222,50 @@ RUNS: dict[str, dict[str, Run]] = {
     "depth-anything-3": {"whole": whole("depth-anything-3"), "cuda": on_cuda("depth-anything-3", "cuda bfloat16")},
     "mapanything": {"whole": whole("mapanything"), "cuda": mapanything_on_cuda},
 }
+
+
+def whole_object(case: str) -> Run:
+    """Every call of upstream's code as recorded, and the known shape in the end."""
+
+    def run(module: Any) -> None:
+        objects.check_object(case, module.Adapter(**objects.CASES[case].options))
+
+    return run
+
+
+def point_e_ranges(module: Any) -> None:
+    """Steps, and colours that a sample oversteps."""
+    for steps in (1, 1025):
+        with pytest.raises(ValueError, match="2 to 1024 wanted"):
+            module.Adapter(steps=steps)
+    module.Adapter(steps=2), module.Adapter(steps=1024)
+    samples = np.array([[0.0], [0.1], [0.2], [-3.0], [260.0], [7.6]], np.float32)
+    result = module.Adapter().finish(samples, objects.object_views())
+    assert result.colors is not None and result.colors.tolist() == [[0, 255, 8]]
+
+
+def lrm_ranges(module: Any) -> None:
+    """Resolutions, and colours that the decoder's clamping oversteps."""
+    for resolution in (15, 513):
+        with pytest.raises(ValueError, match="16 to 512 wanted"):
+            module.Adapter(resolution=resolution)
+    module.Adapter(resolution=16), module.Adapter(resolution=512)
+    levels = np.array([[-0.01, 1.01, 0.5], [1.0, 0.0, 1 / 255]], np.float32)
+
+    def forward_points(planes: Any, at: Any) -> Any:
+        return {"rgb": tensor(np.resize(levels, at.shape))}
+
+    adapter = module.Adapter()
+    adapter.network = types.SimpleNamespace(synthesizer=types.SimpleNamespace(forward_points=forward_points))
+    density = np.zeros((3, 3, 3), np.float32)
+    density[1, 1, 1] = 9
+    with Replay([], {}).playing():
+        result = adapter.finish(module.Outputs(density, None), objects.object_views())
+    assert result.colors[:2].tolist() == [[0, 255, 127], [255, 0, 1]]
+
+
+RUNS["point-e"] = {
+    **{name: whole_object(name) for name in ("point-e", "point-e-mean", "point-e-tokens")},
+    "ranges": point_e_ranges,
+}
+RUNS["lrm"] = {"whole": whole_object("lrm"), "ranges": lrm_ranges}

@@ -38,6 +38,7 @@ def whole() -> Reconstruction:
         registered=np.array([True, True]),
         depth=tuple(np.ones((24, 32), np.float32) for _ in range(2)),
         mesh=Mesh(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]], np.int32), np.zeros((3, 3), np.uint8)),
+        up=np.array([0.0, 0.6, 0.8]),
     )
 
 
@@ -90,6 +91,8 @@ def test_renderings_are_asked_for_by_targets_and_survive_the_disk(tmp_path: Path
 
 
 BROKEN = [
+    ({"up": np.array([0.0, 0.6, 0.9])}, r"up: length 1.08167 seen, 1 wanted"),
+    ({"up": np.zeros(3, np.float32)}, r"up: dtype float32 seen"),
     ({"points": np.zeros((5, 3))}, r"points: dtype float64 seen, float32"),
     ({"points": np.zeros((5, 2), np.float32)}, r"points: shape \(5, 2\) seen"),
     ({"points": np.full((5, 3), np.nan, np.float32)}, r"points: 15 of 15 numbers are not finite"),

@@ -11,7 +11,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 from scipy.signal import correlate
 
-from adapters.contract import Views
+from adapters.contract import ContractError, Views
 from adapters.shared import functional
 from adapters.shared.latent import SIDE, image_encoder, image_encoder_shapes, network_input, read_weights
 from adapters.systems.lam3d import model as lam3d
@@ -147,7 +147,7 @@ def test_lam3d_meshes_the_surface_that_its_network_describes(monkeypatch: pytest
     volume = np.einsum("ij,ij->", corner[:, 0], np.cross(corner[:, 1], corner[:, 2])) / 6
     assert volume == pytest.approx(4 / 3 * np.pi * 0.2**3, rel=0.01), "outward faces"
     monkeypatch.setattr(lam3d, "distance", lambda _F, _w, _p, x: np.ones(x.shape[:2]))
-    with pytest.raises(ValueError, match="no surface: the least signed distance is 1"):
+    with pytest.raises(ContractError, match="no surface: the least signed distance is 1"):
         adapter.predict(Views((np.zeros((64, 64, 3), np.uint8),), ("a",)))
 
 

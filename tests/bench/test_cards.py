@@ -45,6 +45,11 @@ BROKEN = [
     (GOOD + '[weights]\nurl = "a.pt"\n', "weights url 'a.pt' seen"),
     (GOOD + '[weights]\nhub = "a/b"\nsha256 = { "a.pt" = "12" }\n', "sha256 '12' of a.pt seen, 64 hex digits"),
     (GOOD + '[weights]\nhub = "a/b"\nsha256 = { "../a.pt" = "" }\n', "weights file '../a.pt' seen"),
+    (GOOD + '[weights]\nhub = "a/b"\n[weights.beside.clip]\n', "weights.beside.clip with a hub id or a url wanted"),
+    (
+        GOOD + '[weights]\nhub = "a/b"\n[weights.beside.".."]\nhub = "a/c"\n',
+        r"weights.beside... seen, a lower-case word",
+    ),
 ]
 
 

@@ -524,3 +524,66 @@ for folder in sys.argv[1:]:
         found.shutdown()
         thread.join()
         found.server_close()
+
+
+SOURCES = """
+[weights]
+url = "file://{folder}/own/"
+sha256 = {{ "a.pt" = "{a}", "b.pt" = "" }}
+
+[weights.beside.clip]
+url = "file://{folder}/clip/c.pt"
+sha256 = {{ "c.pt" = "{c}" }}
+
+[weights.beside.segmenter]
+hub = "org/net"
+revision = "{commit}"
+"""
+TOGETHER = CODE.replace(
+    "self.scale = float(Path(weights).read_text())",
+    """parts = [Path(weights, *names) for names in (("a.pt",), ("clip", "c.pt"), ("segmenter", "model.safetensors"))]
+            self.scale = sum(float(part.read_text()) for part in parts)""",
+)
+
+
+def of_three_sources(tmp_path: Path, a: bytes = b"1") -> Adapter:
+    """A card of two files at one url, a file at another, and a hub's."""
+    for name, content in (("own/a.pt", b"1"), ("own/b.pt", b"5"), ("clip/c.pt", b"2")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    spec = SOURCES.format(folder=tmp_path, a=sha(a), c=sha(b"2"), commit=COMMIT)
+    return network(tmp_path / "net", spec, TOGETHER)
+
+
+def test_weights_of_several_sources_are_fetched_and_checked_alike_and_given_as_one_folder(
+    tmp_path: Path, hub: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adapter = of_three_sources(tmp_path)
+    put(hub, {"model.safetensors": b"4"})
+    with pytest.raises(Unavailable, match=rf"not here \(file://{tmp_path}/own/; file://{tmp_path}/clip/c.pt\)"):
+        weights.resolve(adapter, "pretrained")
+    assert call("adapters", "fetch", adapter.folder, "--accept-licence") == 0
+    told = capfd.readouterr()
+    assert f"org/net on the hub, revision {COMMIT}" in told.err and "sha256 of b.pt, model.safetensors" in told.err
+    given = weights.resolve(adapter, "pretrained")
+    files = sorted(str(path.relative_to(given.load)) for path in Path(given.load).rglob("*") if path.is_file())
+    assert files == ["a.pt", "b.pt", "clip/c.pt", "segmenter/model.safetensors"]
+    outcome, result = run_adapter(adapter, VIEWS, policy=QUICK)  # behind walls, which must show what the links lead to
+    assert outcome.status == "ok" and result is not None, outcome.message
+    np.testing.assert_array_equal(result.points, 7 * np.eye(3))
+    cached = next((tmp_path / "cache" / "weights").glob("*/c.pt"))
+    cached.chmod(0o644)
+    cached.write_bytes(b"9")
+    with pytest.raises(Unavailable, match=rf"c.pt: sha256 {sha(b'9')} seen, {sha(b'2')} wanted; delete it"):
+        weights.resolve(adapter, "pretrained")
+    cached.unlink()
+    with pytest.raises(Unavailable, match=rf"not here \(file://{tmp_path}/clip/c.pt\)"):
+        weights.resolve(adapter, "pretrained")
+    assert weights.fetch(adapter) == given
+
+
+def test_a_wrong_file_of_one_source_is_refused_by_name(tmp_path: Path, hub: Path) -> None:
+    adapter = of_three_sources(tmp_path, a=b"other")
+    put(hub, {"model.safetensors": b"4"})
+    with pytest.raises(InputError, match=f"a.pt: sha256 {sha(b'1')} seen"):
+        weights.fetch(adapter)

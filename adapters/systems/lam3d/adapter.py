@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.contract import Mesh, Reconstruction, Reconstructor, Views
+from adapters.contract import ContractError, Mesh, Reconstruction, Reconstructor, Views
 from adapters.shared import functional
 from adapters.shared.latent import network_input, network_weights
 from adapters.shared.surface import isosurface
@@ -46,11 +46,12 @@ class Adapter(Reconstructor):
         return np.concatenate(values).reshape((self._resolution,) * 3)
 
     def finish(self, outputs: functional.Array, views: Views) -> Reconstruction:
-        """A mesh in the object's own frame. ValueError where the field is positive everywhere: there is no surface."""
+        """A mesh in the object's own frame. ContractError where the field is positive everywhere: no surface."""
         step = 1.0 / self._resolution
         inside = (self._level - outputs).astype(np.float32)
         vertices, faces = isosurface(inside, np.full(3, (step - 1) / 2), step)
         if len(faces) == 0:
-            raise ValueError(f"no surface: the least signed distance is {float(np.min(outputs)):.3f} diameters")
+            least = float(np.min(outputs))
+            raise ContractError(f"mesh: no surface: the least signed distance is {least:.3f} diameters")
         points = vertices.astype(np.float32)
         return Reconstruction(points=points, frame="object", scale="arbitrary", mesh=Mesh(points, faces, None))

@@ -18,7 +18,8 @@ from PIL import Image
 
 import tests.adapters.upstream.conftest  # noqa: F401 - torchvision, whatever torch it was built for
 from adapters.contract import Views
-from bench.systems.cards import get_adapter
+from bench.systems.cards import Upstream, get_adapter
+from tests.adapters import objects
 from tests.adapters.recorded import CASES, FOLDER, Case, noise
 from tests.adapters.replay import Recorded, Recorder
 
@@ -95,14 +96,36 @@ def record(name: str) -> None:
         arrays.update({f"{kind}_{i}": image for i, image in enumerate(loaded_by_upstream(case, views))})
     upstream = get_adapter(case.system).card.upstream
     assert upstream is not None
+    shown = {**dataclasses.asdict(case), "mean": np.ravel(case.mean).tolist(), "std": np.ravel(case.std).tolist()}
+    write(name, upstream, {"poses": DIRECTION[case.system], "case": shown}, arrays, recorder.calls)
+
+
+def record_object(name: str) -> None:
+    """The same of a single-object system."""
+    case = objects.CASES[name]
+    tests = importlib.import_module(f"tests.adapters.upstream.test_{case.system.replace('-', '_')}")
+    adapter = objects.adapter_of(name)
+    recorder = Recorder(case.functions, case.opaque)
+    adapter.network = Recorded(tests.Stub(), "network", recorder)
+    with recorder.recording():
+        outputs = adapter.infer(adapter.prepare(objects.object_views(case.views)))
+        adapter.finish(outputs, objects.object_views(case.views))
+    upstream = get_adapter(case.system).card.upstream
+    assert upstream is not None
+    write(name, upstream, {"case": dataclasses.asdict(case)}, recorder.arrays, recorder.calls)
+
+
+def write(
+    name: str, upstream: Upstream, more: Any, arrays: dict[str, NDArray[Any]], calls: list[dict[str, Any]]
+) -> None:
+    """A fixture and its manifest."""
     manifest = {
         "upstream": upstream.url,
         "commit": upstream.commit,
         "torch": torch.__version__,
-        "poses": DIRECTION[case.system],
-        "case": {**dataclasses.asdict(case), "mean": np.ravel(case.mean).tolist(), "std": np.ravel(case.std).tolist()},
+        **more,
         "arrays": {key: f"{value.dtype} {list(value.shape)}" for key, value in arrays.items()},
-        "calls": recorder.calls,
+        "calls": calls,
     }
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / f"{name}.npz", **arrays)  # type: ignore[arg-type]
@@ -111,4 +134,4 @@ def record(name: str) -> None:
 
 if __name__ == "__main__":
     for asked in sys.argv[1:]:
-        record(asked)
+        (record_object if asked in objects.CASES else record)(asked)

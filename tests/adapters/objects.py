@@ -1,0 +1,105 @@
+"""Recorded runs of single-object networks, and the shapes that must come back; see `recorded` for those of scenes.
+
+A stub in the place of an upstream network knows a shape; what upstream's own code around it made of that is recorded
+(`fixtures/NAME.json`, `fixtures/NAME.npz`) and replayed without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any
+
+import numpy as np
+
+from adapters.contract import Reconstruction, Views
+from tests.adapters.recorded import load
+
+S = "point_e.diffusion.sampler.PointCloudSampler"
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectCase:
+    """A recorded run of a single-object system."""
+
+    system: str
+    functions: tuple[str, ...]  # of upstream, that the adapter calls
+    opaque: tuple[str, ...]  # those whose results the adapter only passes on
+    views: int = 1
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the adapter
+
+    @property
+    def module(self) -> str:
+        return f"adapters.systems.{self.system.replace('-', '_')}.adapter"
+
+
+POINT_E = {
+    "functions": (S, "torch.manual_seed"),
+    "opaque": (S, "network.clip", "network.stages", "network.diffusions"),
+}
+CASES: dict[str, ObjectCase] = {
+    "point-e": ObjectCase("point-e", **POINT_E),  # type: ignore[arg-type]
+    "point-e-mean": ObjectCase("point-e", **POINT_E, views=3, options={"fusion": "mean", "steps": 5}),  # type: ignore[arg-type]
+    "point-e-tokens": ObjectCase("point-e", **POINT_E, views=3, options={"steps": 5}),  # type: ignore[arg-type]
+    "lrm": ObjectCase("lrm", (), ("network.synthesizer", "network.forward_planes"), options={"resolution": 24}),
+}
+
+
+def object_views(count: int = 1, masked: bool = True) -> Views:
+    """Photos of noise, 90 x 60, with an object of 40 x 30 in the middle."""
+    rng = np.random.default_rng(1)
+    images = tuple(rng.integers(0, 256, (60, 90, 3)).astype(np.uint8) for _ in range(count))
+    mask = np.zeros((60, 90), np.bool_)
+    mask[10:40, 30:70] = True
+    return Views(images, tuple(f"{i:03d}" for i in range(count)), (mask,) * count if masked else None)
+
+
+_RNG = np.random.default_rng(0)
+CLOUD = (_RNG.uniform(-0.3, 0.3, (4096, 3)) + [0.1, -0.05, 0.19]).astype(np.float32)  # Point-E clips at 0.5
+COLOURS = _RNG.integers(0, 256, (4096, 3)).astype(np.uint8)
+CENTRE, RADIUS = np.array([0.2, -0.1, 0.3]), 0.4  # of the sphere that LRM's stub knows
+
+
+def check_cloud(result: Reconstruction) -> None:
+    """What Point-E's stub knows came back: points to 3e-7, colours exactly."""
+    result.validate(object_views())
+    assert (result.frame, result.scale, result.mesh) == ("object", "arbitrary", None)
+    assert result.points.shape == CLOUD.shape and np.abs(result.points - CLOUD).max() <= 3e-7
+    assert result.colors is not None and (result.colors == COLOURS).all()
+    assert result.up is not None and result.up.tolist() == [0, 0, 1]
+
+
+def check_sphere(result: Reconstruction, step: float) -> None:
+    """LRM's sphere came back, its grid's points `step` apart; its colours say where they lie."""
+    result.validate(object_views())
+    assert (result.frame, result.scale, result.up) == ("object", "arbitrary", None) and result.mesh is not None
+    assert (result.mesh.vertices == result.points).all()
+    away = np.linalg.norm(result.points - CENTRE, axis=1)
+    assert abs(away.mean() - RADIUS) < 0.1 * step and away.std() < 0.1 * step  # the density is bent at its foot
+    assert np.abs(result.points.mean(axis=0) - CENTRE).max() < 0.3 * step
+    a, b, c = (result.mesh.vertices[result.mesh.faces[:, k]].astype(np.float64) for k in range(3))
+    volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6  # positive where faces look outwards
+    assert abs(volume / (4 / 3 * np.pi * RADIUS**3) - 1) < step
+    assert result.colors is not None and result.mesh.colors is not None
+    assert (result.colors == result.mesh.colors).all()
+    assert np.abs(result.colors - (result.points + 1) / 2 * 255).max() < 1.01
+
+
+def check_object(name: str, adapter: Any) -> Reconstruction:
+    """`prepare`, `infer` and `finish` of `adapter` against the recording, and the shape that comes back."""
+    case = CASES[name]
+    replay, _ = load(name)
+    adapter.network = replay.network
+    with replay.playing():
+        outputs = adapter.infer(adapter.prepare(object_views(case.views)))
+        result: Reconstruction = adapter.finish(outputs, object_views(case.views))
+    if case.system == "point-e":
+        check_cloud(result)
+    elif case.system == "lrm":
+        check_sphere(result, 2 / 23)
+    return result
+
+
+def adapter_of(name: str) -> Any:
+    """The adapter of a case, with its options."""
+    case = CASES[name]
+    return importlib.import_module(case.module).Adapter(**case.options)
