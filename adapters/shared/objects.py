@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from adapters.contract import F32, F64, I32, U8, Bools, ContractError, Execution, Unavailable, Unsupported
+from adapters.contract import F32, F64, I32, U8, Bools, Cameras, ContractError, Execution, Unavailable, Unsupported
 from adapters.shared.network import NetworkAdapter
 from adapters.shared.surface import isosurface
 
@@ -123,3 +123,89 @@ def field_mesh(field: F32, level: float, low: float, high: float) -> tuple[F32, 
             f"mesh: no surface at level {level:g}: the field's values are {field.min():.4g} to {field.max():.4g}"
         )
     return vertices.astype(np.float32), faces
+
+
+@dataclasses.dataclass(frozen=True)
+class Cube:
+    """A cube about the object that posed views show, z up, as networks of posed views want it."""
+
+    cube_from_world: F64  # (4, 4), a similarity: the object's largest reach from the cube's middle becomes `reach`
+    reach: float
+
+    def to_world(self, points: F32) -> F32:
+        """(M, 3) points of the cube, in the world."""
+        world_from_cube = np.linalg.inv(self.cube_from_world)
+        return np.asarray(points @ world_from_cube[:3, :3].T + world_from_cube[:3, 3], np.float32)
+
+
+def object_cube(cameras: Cameras, masks: Sequence[Bools], reach: float) -> Cube:
+    """The cube about what the masks (H, W) of N >= 2 posed views show: its middle is nearest to the rays through the
+    masks' middles, up is where most cameras have their top. Unsupported where the views do not settle it."""
+    if len(cameras) < 2:
+        raise Unsupported(f"cameras: {len(cameras)} seen, at least 2 wanted to tell where the object is")
+    boxes, rays = [], []
+    for i, mask in enumerate(masks):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            raise Unsupported(f"masks[{i}]: no object pixel seen, at least one wanted")
+        low, high = np.array([columns[0], rows[0]]), np.array([columns[-1] + 1, rows[-1] + 1])
+        boxes.append((low, high))
+        ray = cameras.unproject(i, ((low + high) / 2)[None], np.ones(1))[0] - cameras.centres[i]
+        rays.append(ray / np.linalg.norm(ray))
+    across = np.stack([np.eye(3) - np.outer(ray, ray) for ray in rays])  # what of an offset a ray does not bridge
+    if np.linalg.eigvalsh(across.sum(axis=0))[0] < 1e-4:
+        raise Unsupported("cameras: all look along one line, views from several sides wanted")
+    middle = np.linalg.solve(across.sum(axis=0), np.einsum("nij,nj->i", across, cameras.centres))
+    largest = 0.0
+    for i, (low, high) in enumerate(boxes):
+        at, depth = cameras.project(i, middle[None])
+        if depth[0] <= 0:
+            raise Unsupported(f"cameras[{i}]: the object lies behind it")
+        focal = cameras.intrinsics[i, [0, 1], [0, 1]]
+        largest = max(largest, float((np.maximum(high - at[0], at[0] - low) / focal).max() * depth[0]))
+    up = -cameras.camera_from_world[:, 1, :3].mean(axis=0)
+    cube_from_world = np.eye(4)
+    cube_from_world[:3, :3] = turn(up, np.array([0.0, 0.0, 1.0])) * (reach / largest)
+    cube_from_world[:3, 3] = -cube_from_world[:3, :3] @ middle
+    return Cube(cube_from_world, reach)
+
+
+def turn(start: F64, end: F64) -> F64:
+    """(3, 3): the least rotation that brings the direction of `start` (3,) to that of `end` (3,)."""
+    a, b = start / np.linalg.norm(start), end / np.linalg.norm(end)
+    cosine = float(a @ b)
+    if cosine < -1 + 1e-12:  # half a turn about any axis across
+        axis = np.cross(a, np.eye(3)[int(np.abs(a).argmin())])
+        axis /= np.linalg.norm(axis)
+        return np.asarray(2 * np.outer(axis, axis) - np.eye(3))
+    x, y, z = np.cross(a, b)
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.asarray(np.eye(3) + skew + skew @ skew / (1 + cosine))
+
+
+def look_at_middle(
+    image: U8, mask: Bools, K: F64, camera_from_world: F64, cube: Cube, half: float, side: int, grey: int = WHITE
+) -> tuple[F32, float, F64]:
+    """What a camera at the same place would see that looks at the cube's middle: the picture (3, side, side) in [0, 1],
+    the object cut out; its focal length in picture widths; its pose in the cube, world_from_camera (4, 4), OpenCV axes.
+
+    The picture is as wide as 2 `half` of the cube's unit at its middle."""
+    scale = float(np.linalg.norm(cube.cube_from_world[0, :3]))
+    cube_from_camera = cube.cube_from_world @ np.linalg.inv(camera_from_world)
+    cube_from_camera[:3, :3] /= scale
+    middle = -cube_from_camera[:3, :3].T @ cube_from_camera[:3, 3]  # in the camera's axes
+    turned = turn(np.array([0.0, 0.0, 1.0]), middle)  # camera from the camera that looks there
+    focal = float(np.linalg.norm(middle)) / (2 * half)
+    inner = np.array([[focal * side, 0, side / 2], [0, focal * side, side / 2], [0, 0, 1]])
+    # Photos whose pixels are finer than the picture's are shrunk by area first: the warp looks at single pixels.
+    finer = max(1, int(min(K[0, 0], K[1, 1]) / inner[0, 0]))
+    # In 32 bits, since the warp of bytes cuts fractions off.
+    shown = np.where(mask[..., None], image, np.uint8(grey)).astype(np.float32)
+    photo = np.diag([1 / finer, 1 / finer, 1.0]) @ K @ turned @ np.linalg.inv(inner)
+    numbers = (photo / photo[2, 2]).ravel()[:8].tolist()
+    how, filter_by = Image.Transform.PERSPECTIVE, Image.Resampling.BICUBIC
+    planes = [Image.fromarray(np.ascontiguousarray(shown[..., channel])).reduce(finer) for channel in range(3)]
+    warped = [plane.transform((side, side), how, numbers, filter_by, fillcolor=grey) for plane in planes]
+    pose = cube_from_camera.copy()
+    pose[:3, :3] = pose[:3, :3] @ turned
+    return (np.stack(warped).clip(0, 255) / np.float32(255)).astype(np.float32), focal, pose

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adapters.contract import Reconstruction, Views
+from adapters.contract import Cameras, Reconstruction, Views
 from tests.adapters.recorded import load
 
 S = "point_e.diffusion.sampler.PointCloudSampler"
@@ -26,10 +26,15 @@ class ObjectCase:
     opaque: tuple[str, ...]  # those whose results the adapter only passes on
     views: int = 1
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the adapter
+    posed: bool = False
 
     @property
     def module(self) -> str:
         return f"adapters.systems.{self.system.replace('-', '_')}.adapter"
+
+    def shown(self) -> Views:
+        """What the adapter is given."""
+        return posed_views() if self.posed else object_views(self.views)
 
 
 POINT_E = {
@@ -40,6 +45,9 @@ CASES: dict[str, ObjectCase] = {
     "point-e": ObjectCase("point-e", **POINT_E),  # type: ignore[arg-type]
     "point-e-mean": ObjectCase("point-e", **POINT_E, views=3, options={"fusion": "mean", "steps": 5}),  # type: ignore[arg-type]
     "point-e-tokens": ObjectCase("point-e", **POINT_E, views=3, options={"steps": 5}),  # type: ignore[arg-type]
+    "geolrm": ObjectCase(
+        "geolrm", ("torch.manual_seed",), ("network.lrm_generator", "network.lrm_generator.renderer"), posed=True
+    ),
     "lrm": ObjectCase("lrm", (), ("network.synthesizer", "network.forward_planes"), options={"resolution": 24}),
 }
 
@@ -90,8 +98,10 @@ def check_object(name: str, adapter: Any) -> Reconstruction:
     replay, _ = load(name)
     adapter.network = replay.network
     with replay.playing():
-        outputs = adapter.infer(adapter.prepare(object_views(case.views)))
-        result: Reconstruction = adapter.finish(outputs, object_views(case.views))
+        outputs = adapter.infer(adapter.prepare(case.shown()))
+        result: Reconstruction = adapter.finish(outputs, case.shown())
+    if case.system == "geolrm":
+        check_targets(result)
     if case.system == "point-e":
         check_cloud(result)
     elif case.system == "lrm":
@@ -103,3 +113,52 @@ def adapter_of(name: str) -> Any:
     """The adapter of a case, with its options."""
     case = CASES[name]
     return importlib.import_module(case.module).Adapter(**case.options)
+
+
+# GeoLRM's: three photos of a ball at MIDDLE, in a world whose up is (0.6, 0, 0.8); colours say where a pixel lies.
+MIDDLE, BALL = np.array([3.0, -1.0, 2.0]), 0.7
+SIZES = ((640, 480), (480, 640), (500, 500))
+TARGETS = np.random.default_rng(3).standard_normal((200, 3))
+TARGETS = (MIDDLE + 0.9 * BALL * TARGETS / np.linalg.norm(TARGETS, axis=1, keepdims=True)).astype(np.float64)
+PADDING = 5  # of the voxels that its stub proposes
+
+
+def posed_views() -> Views:
+    """Photos of the ball, whose cameras look past it, with principal points off the middle and pixels not square."""
+    up = np.array([0.6, 0.0, 0.8])
+    images, masks, intrinsics, poses = [], [], [], []
+    for i, (width, height) in enumerate(SIZES):
+        angle = 2.1 * i + 0.3
+        aside = np.cross(up, [0.0, 1.0, 0.0])
+        eye = MIDDLE + 3.0 * (np.cos(angle) * aside + np.sin(angle) * np.array([0.0, 1.0, 0.0]) + 0.3 * (i - 1) * up)
+        z = MIDDLE + 0.15 * np.array([1.0, -1.0, 0.5]) * (i + 1) - eye
+        z /= np.linalg.norm(z)
+        x = np.cross(z, up)
+        x /= np.linalg.norm(x)
+        pose = np.eye(4)
+        pose[:3, :3] = np.stack([x, np.cross(z, x), z])
+        pose[:3, 3] = -pose[:3, :3] @ eye
+        poses.append(pose)
+        intrinsics.append(np.array([[600.0 + 20 * i, 0, width / 2 + 9], [0, 640.0, height / 2 - 14], [0, 0, 1]]))
+        v, u = np.mgrid[:height, :width] + 0.5
+        levels = np.stack([25 + 200 * u / width, 25 + 200 * v / height, np.full(u.shape, 30 + 40 * i)], axis=-1)
+        dither = np.random.default_rng(i).random(levels.shape) * [1, 1, 0]  # so that the mean over a patch is exact
+        images.append(np.floor(levels + dither).astype(np.uint8))
+        rays = np.stack([u, v, np.ones(u.shape)], axis=-1) @ np.linalg.inv(intrinsics[i]).T
+        rays /= np.linalg.norm(rays, axis=2, keepdims=True)
+        there = pose[:3, :3] @ MIDDLE + pose[:3, 3]
+        along = rays @ there
+        masks.append((there @ there - along**2) < BALL**2)
+    cameras = Cameras(np.stack(intrinsics), np.stack(poses))
+    return Views(tuple(images), ("000", "001", "002"), tuple(masks), cameras)
+
+
+def check_targets(result: Reconstruction) -> None:
+    """GeoLRM's points came back in the world: each as often as a voxel has Gaussians, none of the padding."""
+    result.validate(posed_views())
+    assert (result.frame, result.scale, result.mesh, result.up) == ("world", "arbitrary", None, None)
+    points = result.points.reshape(len(TARGETS), -1, 3)
+    assert np.abs(points - TARGETS[:, None]).max() < 2e-6  # of a world 3 units away, in 32 bits
+    assert result.colors is not None and (result.colors == 128).all()
+    assert result.confidence_kind == "probability" and result.confidence is not None
+    assert (result.confidence == 0.5).all()

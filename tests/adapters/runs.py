@@ -9,10 +9,13 @@ import dataclasses
 import types
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from adapters.contract import ContractError, Unsupported
+from adapters.shared.objects import Cube
 from tests.adapters import objects
 from tests.adapters.recorded import CASES, check_replayed, check_result, load, replayed
 from tests.adapters.replay import Replay, describe, tensor
@@ -268,4 +271,33 @@ RUNS["point-e"] = {
     **{name: whole_object(name) for name in ("point-e", "point-e-mean", "point-e-tokens")},
     "ranges": point_e_ranges,
 }
+
+
+def geolrm_without(module: Any) -> None:
+    """Cameras and masks are wanted; Gaussians that are hardly there, and no Gaussian at all."""
+    given = objects.posed_views()
+    for views, options, sentence in (
+        (dataclasses.replace(given, cameras=None), {}, "cameras are wanted"),
+        (dataclasses.replace(given, masks=None), {}, "masks are wanted"),
+        (given, {"foreground": "none"}, "masks are wanted"),
+    ):
+        with pytest.raises(Unsupported, match=sentence):
+            module.Adapter(**options).prepare(views)
+    assert module.Adapter().prepare(given).foreground == "given mask, camera turned there, on white"
+    segmented = [np.asarray(mask) for mask in given.masks or ()]
+    with mock.patch.object(module, "segmented", lambda image: segmented[image[0, 0, 2] // 40]):
+        by_rembg = module.Adapter(foreground="rembg").prepare(dataclasses.replace(given, masks=None))
+    assert by_rembg.foreground == "rembg, camera turned there, on white"
+    cube = Cube(np.diag([2.0, 2.0, 2.0, 1.0]), 0.45)
+    gaussians = np.zeros((2, 3, 14), np.float32)
+    gaussians[..., 3] = [[0.005, 0.0049, 0.9], [0.5, 0.5, 0.5]]
+    gaussians[0, 2, 0], gaussians[0, 2, 11:] = 0.5, [0.8, 1.2, -0.1]
+    result = module.Adapter().finish(module.Outputs(gaussians, np.array([True, False]), cube), given)
+    assert result.points.tolist() == [[0, 0, 0], [0.25, 0, 0]] and result.colors.tolist() == [[0, 0, 0], [204, 255, 0]]
+    none = module.Outputs(gaussians, np.zeros(2, np.bool_), cube)
+    with pytest.raises(ContractError, match=r"is left: 0 voxels proposed, opacity at most 0 seen, 0.005 wanted"):
+        module.Adapter().finish(none, given)
+
+
+RUNS["geolrm"] = {"whole": whole_object("geolrm"), "without": geolrm_without}
 RUNS["lrm"] = {"whole": whole_object("lrm"), "ranges": lrm_ranges}

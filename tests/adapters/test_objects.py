@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from adapters.contract import ContractError, Unavailable, Unsupported
-from adapters.shared.objects import ObjectNetwork, bicubic, by_area, cut_out, field_mesh
-from tests.adapters.objects import object_views
+from adapters.shared.objects import ObjectNetwork, bicubic, by_area, cut_out, field_mesh, object_cube, turn
+from tests.adapters.objects import BALL, MIDDLE, object_views, posed_views
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,3 +102,31 @@ def test_a_field_s_surface_is_where_it_has_the_level() -> None:
     assert np.abs(away - 0.5).max() < 0.003 and faces.max() == len(vertices) - 1
     with pytest.raises(ContractError, match=r"mesh: no surface at level 9: the field's values are 1.\d+ to 4.9"):
         field_mesh(field, 9.0, -1.0, 1.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=6))
+def test_a_turn_brings_one_direction_to_another(numbers: list[float]) -> None:
+    start, end = np.array(numbers[:3]), np.array(numbers[3:])
+    if min(np.linalg.norm(start), np.linalg.norm(end)) < 1e-3:
+        start, end = np.array([0.0, 0.0, 2.0]), np.array([0.0, 0.0, -3.0])  # half a turn
+    turned = turn(start, end)
+    assert np.abs(turned @ turned.T - np.eye(3)).max() < 1e-9 and np.linalg.det(turned) > 0
+    assert np.abs(turned @ start / np.linalg.norm(start) - end / np.linalg.norm(end)).max() < 1e-6
+
+
+def test_where_the_object_is_is_told_by_masks_and_refused_where_they_cannot() -> None:
+    views = posed_views()
+    assert views.cameras is not None and views.masks is not None
+    cube = object_cube(views.cameras, views.masks, 0.45)
+    middle = cube.cube_from_world[:3, :3] @ MIDDLE + cube.cube_from_world[:3, 3]
+    assert np.abs(middle).max() < 0.02
+    assert 0.42 < np.linalg.norm(cube.cube_from_world[0, :3]) * BALL < 0.47
+    assert np.abs(cube.to_world(np.zeros((1, 3), np.float32)) - MIDDLE).max() < 0.05
+    for cameras, masks, sentence in (
+        (views.cameras.take([0]), views.masks[:1], "cameras: 1 seen, at least 2 wanted"),
+        (views.cameras.take([0, 0]), [views.masks[0]] * 2, "all look along one line"),
+        (views.cameras.take([0, 1]), [views.masks[0], np.zeros((640, 480), np.bool_)], r"masks\[1\]: no object pixel"),
+    ):
+        with pytest.raises(Unsupported, match=sentence):
+            object_cube(cameras, masks, 0.45)

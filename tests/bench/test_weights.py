@@ -560,7 +560,7 @@ def test_weights_of_several_sources_are_fetched_and_checked_alike_and_given_as_o
 ) -> None:
     adapter = of_three_sources(tmp_path)
     put(hub, {"model.safetensors": b"4"})
-    with pytest.raises(Unavailable, match=rf"not here \(file://{tmp_path}/own/; file://{tmp_path}/clip/c.pt\)"):
+    with pytest.raises(Unavailable, match=rf"not here \(file://{tmp_path}/own/, file://{tmp_path}/clip/c.pt\)"):
         weights.resolve(adapter, "pretrained")
     assert call("adapters", "fetch", adapter.folder, "--accept-licence") == 0
     told = capfd.readouterr()

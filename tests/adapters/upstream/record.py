@@ -108,8 +108,7 @@ def record_object(name: str) -> None:
     recorder = Recorder(case.functions, case.opaque)
     adapter.network = Recorded(tests.Stub(), "network", recorder)
     with recorder.recording():
-        outputs = adapter.infer(adapter.prepare(objects.object_views(case.views)))
-        adapter.finish(outputs, objects.object_views(case.views))
+        adapter.finish(adapter.infer(adapter.prepare(case.shown())), case.shown())
     upstream = get_adapter(case.system).card.upstream
     assert upstream is not None
     write(name, upstream, {"case": dataclasses.asdict(case)}, recorder.arrays, recorder.calls)
