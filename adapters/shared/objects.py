@@ -205,7 +205,7 @@ def look_at_middle(
     numbers = (photo / photo[2, 2]).ravel()[:8].tolist()
     how, filter_by = Image.Transform.PERSPECTIVE, Image.Resampling.BICUBIC
     planes = [Image.fromarray(np.ascontiguousarray(shown[..., channel])).reduce(finer) for channel in range(3)]
-    warped = [plane.transform((side, side), how, numbers, filter_by, fillcolor=grey) for plane in planes]
+    warped = [np.asarray(plane.transform((side, side), how, numbers, filter_by, fillcolor=grey)) for plane in planes]
     pose = cube_from_camera.copy()
     pose[:3, :3] = pose[:3, :3] @ turned
     return (np.stack(warped).clip(0, 255) / np.float32(255)).astype(np.float32), focal, pose

@@ -106,7 +106,7 @@ def installed() -> Iterator[None]:
         torch.nn.init.constant_(layer.weight, val)
         torch.nn.init.constant_(layer.bias, bias)
 
-    class BaseModule(torch.nn.Module):
+    class BaseModule(torch.nn.Module):  # type: ignore[misc]
         def __init__(self, init_cfg: Any = None) -> None:
             super().__init__()
 
