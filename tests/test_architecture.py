@@ -51,13 +51,15 @@ FLOORS = {
 NEEDS_OF_SHARED = {
     "checkpoint": {"torch", "safetensors"},
     "network": {"torch"},
+    "objects": {"PIL", "rembg"},
     "pairs": {"torch"},
     "pointmaps": set[str](),
     "resize": {"PIL"},
+    "surface": {"point_cloud_utils"},
     "torchvision": {"torch"},
 }
 # Shared modules that need Reconbench's own environment.
-OF_THE_CORE = ("functional", "latent", "mvs", "sfm", "stereo", "surface")
+OF_THE_CORE = ("functional", "latent", "mvs", "sfm", "stereo")
 
 
 @pytest.fixture(scope="module")
