@@ -484,7 +484,7 @@ def system_labels(trials: Iterable[TrialRow]) -> dict[str, str]:
         variants[trial.adapter].add(tuple(getattr(trial, name) for name in (*VARIANT, "hardware")))
         cell = (trial.adapter, trial.inputs, trial.scene, trial.view_ids, trial.repeat, trial.device)
         machines[cell].add(trial.hardware)
-    twice = {cell[0] for cell, found in machines.items() if len(found) > 1}
+    twice = {cell[0] for cell, used in machines.items() if len(used) > 1}
     labels = {}
     for trial in listed:
         names = (*VARIANT, "hardware") if trial.adapter in twice else VARIANT

@@ -172,7 +172,9 @@ def write_comparison(
         counts=dict(Counter(row.verdict for row in rows).most_common()),
         trials=len(set(map(_trial, rows))),
         gaps=[
-            (verdict, found) for verdict in GAPS if (found := _by_trial(row for row in rows if row.verdict == verdict))
+            (verdict, trials)
+            for verdict in GAPS
+            if (trials := _by_trial(row for row in rows if row.verdict == verdict))
         ],
         moved=[row for verdict in ("worse", "better") for row in _beyond_noise(rows, verdict)],
         summary=[line for line in summary(rows) if line.change],

@@ -80,7 +80,7 @@ class Comparisons:
 def compare(cells: Mapping[str, Sequence[Cell]], better: str) -> Comparisons:
     """Compare every pair of systems. `cells` maps a system to its cells; `better` is "lower" or "higher"."""
     systems = tuple(sorted(cells))
-    places = sorted({(cell.scene, cell.view_ids) for found in cells.values() for cell in found})
+    places = sorted({(cell.scene, cell.view_ids) for row in cells.values() for cell in row})
     column = {place: i for i, place in enumerate(places)}
     n, m = len(systems), len(places)
     value, draw_low, draw_high = np.full((3, n, m), np.nan)

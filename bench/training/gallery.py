@@ -46,10 +46,12 @@ def write_galleries(data: Path) -> str:
 
 def _medoid(surface: np.ndarray) -> int:
     """The candidate with the least mean Chamfer distance to the others."""
-    few = surface[:, :FEW].astype(np.float64)
-    trees = [cKDTree(points) for points in few[: max(CANDIDATES, OTHERS)]]
+    sparse = surface[:, :FEW].astype(np.float64)
+    trees = [cKDTree(points) for points in sparse[: max(CANDIDATES, OTHERS)]]
     totals = []
     for i in range(CANDIDATES):
-        distances = [np.mean(trees[j].query(few[i])[0]) + np.mean(trees[i].query(few[j])[0]) for j in range(OTHERS)]
+        distances = [
+            np.mean(trees[j].query(sparse[i])[0]) + np.mean(trees[i].query(sparse[j])[0]) for j in range(OTHERS)
+        ]
         totals.append(np.mean(distances))
     return int(np.argmin(totals))

@@ -33,13 +33,13 @@ def behind_walls(wanted: Wanted, stage: Path, progress: Progress) -> None:
 
     def tell(line: bytes) -> None:
         try:
-            said = msgspec.json.decode(line, type=_Line)
+            message = msgspec.json.decode(line, type=_Line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # printed by a library
-        if said.refused:
-            refused.append(said.refused[:2000])
+        if message.refused:
+            refused.append(message.refused[:2000])
         else:
-            progress(said.what[:200], min(max(said.share, 0.0), 1.0))
+            progress(message.what[:200], min(max(message.share, 0.0), 1.0))
 
     with walls.work_folder() as folder:
         made, job = folder / "work" / "scene", folder / "work" / "job.json"

@@ -161,8 +161,8 @@ class Store:
 
     def score(self, record: TrialRecord, protocol_hash: str, truth_id: str) -> ScoreRecord | None:
         """The score of what this trial gave, under this protocol and truth, or None."""
-        found = _read(self._file("scores", f"{record.scored_as}.{protocol_hash}.{truth_id}.json"), ScoreRecord)
-        return msgspec.structs.replace(found, trial=record.key) if found is not None else None
+        result = _read(self._file("scores", f"{record.scored_as}.{protocol_hash}.{truth_id}.json"), ScoreRecord)
+        return msgspec.structs.replace(result, trial=record.key) if result is not None else None
 
     def scores(self) -> list[ScoreRecord]:
         """Every score, by name; `trial` is the first that gave what was scored."""

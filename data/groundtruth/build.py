@@ -474,7 +474,7 @@ def move_dense(dense: Dense, target_from_source: F64) -> Dense:
         dense,
         points=apply(target_from_source, dense.points).astype(np.float32),
         normals=(dense.normals @ turn.T).astype(np.float32),
-        maps=tuple(replace(found, depth=(found.depth * scale).astype(np.float32)) for found in dense.maps),
+        maps=tuple(replace(depth_map, depth=(depth_map.depth * scale).astype(np.float32)) for depth_map in dense.maps),
         cameras=move_cameras(dense.cameras, target_from_source),
     )
 

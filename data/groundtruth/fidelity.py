@@ -43,13 +43,13 @@ def rank_fidelity(exact: Truth, measured: Truth) -> Fidelity | None:
     except ScoringError:
         return None
     surface = prepared(exact)
-    found = [reading(name, points, surface, judge) for name, points in graded(surface)]
+    readings = [reading(name, points, surface, judge) for name, points in graded(surface)]
     known = judge.judge.known if judge.judge is not None else None
     return Fidelity(
-        tau=round(rank_tau(found), 4),
-        predictions=len(found),
-        perfect_fscore=round(found[0].measured, 4),
-        judged=round(found[0].judged, 4),
+        tau=round(rank_tau(readings), 4),
+        predictions=len(readings),
+        perfect_fscore=round(readings[0].measured, 4),
+        judged=round(readings[0].judged, 4),
         known=None if known is None else round(known, 4),
     )
 
@@ -79,9 +79,9 @@ def scored(points: F64, truth: PreparedTruth) -> dict[str, Value]:
     return score(cloud, truth, (), scope="scene", posed=True, brief=True).values
 
 
-def rank_tau(found: list[Reading]) -> float:
+def rank_tau(readings: list[Reading]) -> float:
     """Kendall's tau between the two rankings."""
-    return float(kendalltau([r.exact for r in found], [r.measured for r in found]).statistic)
+    return float(kendalltau([r.exact for r in readings], [r.measured for r in readings]).statistic)
 
 
 def graded(exact: PreparedTruth) -> Iterator[tuple[str, F64]]:

@@ -36,9 +36,9 @@ def knowledge_of(
 
     `dense` is what they come from, `masks` V of (H, W) at full size, `error` the expected distance of a trusted point
     from the real surface, share of the diameter."""
-    sizes = [found.depth.shape[::-1] for found in dense.maps]
+    sizes = [depth_map.depth.shape[::-1] for depth_map in dense.maps]
     small = [shrink_mask(mask, size) for mask, size in zip(masks, sizes, strict=True)] if masks is not None else None
-    depth = [found.depth for found in dense.maps]
+    depth = [depth_map.depth for depth_map in dense.maps]
     low, edge, free = free_space(surface[trusted], depth, small, dense.cameras, box, diameter)
     return Knowledge(trusted, free, low, edge, error)
 
@@ -117,11 +117,11 @@ def free_space(
     carved = np.zeros(shape, np.uint8)
     tree = cKDTree(surface)
     wrong = astray(cameras, masks, surface) if masks is not None else np.zeros(len(depth), np.bool_)
-    for view, found in enumerate(depth):
+    for view, buffer in enumerate(depth):
         if wrong[view]:
             continue
         K, pose = cameras.intrinsics[view], cameras.camera_from_world[view]
-        clear = _clear_depth(found, K, pose, tree, MARGIN * diameter)
+        clear = _clear_depth(buffer, K, pose, tree, MARGIN * diameter)
         if masks is not None:
             mask = masks[view]
             away = distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)

@@ -178,10 +178,10 @@ def main(asked: list[str]) -> int:
     for system in asked or list(RUNS):
         path = Path(str(importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter").__file__))
         assert survives(system, ast.parse(path.read_text())), f"{system}: the adapter as it is does not pass"
-        found = [(what, survives(system, tree)) for what, tree in mutants(path)]
-        left = [what for what, lived in found if lived]
-        lines += [f"{system}: {len(found)} mutations, {len(left)} survive", *(f"  {what}" for what in left)]
-        total, alive = total + len(found), alive + len(left)
+        result = [(what, survives(system, tree)) for what, tree in mutants(path)]
+        left = [what for what, lived in result if lived]
+        lines += [f"{system}: {len(result)} mutations, {len(left)} survive", *(f"  {what}" for what in left)]
+        total, alive = total + len(result), alive + len(left)
     sys.stdout.write("\n".join([*lines, f"{total} mutations, {alive} survive"]) + "\n")
     return int(alive > 0)
 

@@ -107,7 +107,7 @@ def test_colmap_mvs_works_in_the_first_registered_frame(monkeypatch: pytest.Monk
     rng = np.random.default_rng(1)
     points = rng.normal(size=(200, 3)) * [0.3, 1, 1] + [2, 0, 0]
     points = scale * points / np.linalg.norm(points, axis=1, keepdims=True) @ turn.T
-    owner, seen = np.repeat(np.arange(200, dtype=np.int32), 3), np.tile(np.array([0, 2, 3], np.int32), 200)
+    owner, observed = np.repeat(np.arange(200, dtype=np.int32), 3), np.tile(np.array([0, 2, 3], np.int32), 200)
     lost = poses.copy()
     lost[1] = np.nan
     model = SparseModel(
@@ -118,7 +118,7 @@ def test_colmap_mvs_works_in_the_first_registered_frame(monkeypatch: pytest.Monk
         points=points.astype(np.float32),
         colors=np.zeros((200, 3), np.uint8),
         observation_point=owner,
-        observation_view=seen,
+        observation_view=observed,
         observation_pixel=np.zeros((600, 2), np.float32),
         reprojection_error=0.1,
         model_sizes=(3,),

@@ -24,10 +24,10 @@ def test_the_placement_is_what_the_pixels_show(width: int, height: int, square_o
     affine = oracle.look(unit_range([image])[0]).affine
     there = placement.pixels()
     v, u = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
-    seen = np.stack([u, v, np.ones(u.shape)], axis=-1) @ affine.T
+    observed = np.stack([u, v, np.ones(u.shape)], axis=-1) @ affine.T
     # In the network's pixels. Where the ratio is almost a small whole number (511 px to 256) rounding to levels does
     # not average out over the image: of all widths from 300 to 900 the worst is 0.16; others stay below 0.08.
-    assert (np.abs(there - seen) * placement.scale).max() < 0.2
+    assert (np.abs(there - observed) * placement.scale).max() < 0.2
 
 
 @pytest.mark.parametrize(

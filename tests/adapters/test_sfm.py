@@ -105,9 +105,9 @@ def test_observations_are_where_their_points_project(model: SparseModel) -> None
 def test_colours_are_the_photos(model: SparseModel, corner: tuple[list[np.ndarray], Cameras]) -> None:
     images, _ = corner
     pairs = zip(model.observation_view, model.observation_pixel.astype(int), strict=True)
-    seen = np.array([images[view][y, x] for view, (x, y) in pairs], float)
+    observed = np.array([images[view][y, x] for view, (x, y) in pairs], float)
     one = model.colors[model.observation_point].astype(float)
-    assert np.median(np.abs(seen - one).max(axis=1)) < 12
+    assert np.median(np.abs(observed - one).max(axis=1)) < 12
 
 
 def test_same_bits_whatever_the_threads(model: SparseModel, corner: tuple[list[np.ndarray], Cameras]) -> None:
@@ -154,13 +154,13 @@ def test_undistortion_gives_what_a_pinhole_sees(radial: float) -> None:
         x, y = ix / factor, iy / factor
     new_focal = pinhole_focal(focal, radial, size)
     photo = scene(x, y).round().astype(np.uint8)
-    seen = undistorted(photo, K, radial, new_focal)
+    observed = undistorted(photo, K, radial, new_focal)
     wanted = scene((u - 80) / new_focal, (v - 60) / new_focal)
-    assert np.abs(seen - wanted)[1:-1, 1:-1].max() < 4
+    assert np.abs(observed - wanted)[1:-1, 1:-1].max() < 4
     corner = np.hypot(80, 60) / new_focal
     assert focal * corner * (1 + radial * corner**2) <= np.hypot(80, 60) * (1 + 1e-9)  # nothing from beyond the photo
     colour = np.stack([photo, 255 - photo], axis=-1)
-    assert np.array_equal(undistorted(colour, K, radial, new_focal)[..., 0], seen)
+    assert np.array_equal(undistorted(colour, K, radial, new_focal)[..., 0], observed)
     assert undistorted(photo, K, 0.0, focal) is photo
 
 

@@ -94,38 +94,38 @@ def sphere_maps(sphere: Rig) -> tuple[tuple[DepthMap, ...], tuple[tuple[int, ...
     return depth_maps(sphere.images, sphere.K, sphere.pose, ranges, neighbours, seed=3), neighbours
 
 
-def errors(found: DepthMap, exact: np.ndarray, border: int = 8) -> np.ndarray:
+def errors(result: DepthMap, exact: np.ndarray, border: int = 8) -> np.ndarray:
     """Relative depth errors where there is an estimate and the exact depth is that of a surface off its outline."""
     inside = exact > 0
     for axis in (0, 1):
         for shift in (-border, border):
             inside = inside & np.roll(exact > 0, shift, axis=axis)
-    both = inside & (found.depth > 0)
-    return np.abs(found.depth[both] / exact[both] - 1)
+    both = inside & (result.depth > 0)
+    return np.abs(result.depth[both] / exact[both] - 1)
 
 
 def test_depth_of_a_sphere(sphere: Rig, sphere_maps: tuple[tuple[DepthMap, ...], object]) -> None:
-    for found, exact in zip(sphere_maps[0], sphere.depth, strict=True):
-        error = errors(found, exact)
+    for result, exact in zip(sphere_maps[0], sphere.depth, strict=True):
+        error = errors(result, exact)
         assert np.median(error) < 0.003
         assert (error < 0.01).mean() > 0.95
 
 
 def test_normals_point_out_of_the_sphere(sphere: Rig, sphere_maps: tuple[tuple[DepthMap, ...], object]) -> None:
-    found, exact, pose, K = sphere_maps[0][2], sphere.depth[2], sphere.pose[2], sphere.K[2]
+    result, exact, pose, K = sphere_maps[0][2], sphere.depth[2], sphere.pose[2], sphere.K[2]
     v, u = np.mgrid[:SIZE, :SIZE] + 0.5
     local = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], -1) * exact[..., None]
     outward = local - pose[:3, 3]  # the sphere's centre is the world's origin
-    cosine = (outward * found.normal).sum(-1)[(exact > 0) & (exact < 3.4) & (found.depth > 0)]
+    cosine = (outward * result.normal).sum(-1)[(exact > 0) & (exact < 3.4) & (result.depth > 0)]
     assert np.median(cosine) > np.cos(np.radians(15))
-    norm = np.linalg.norm(found.normal[found.depth > 0], axis=1)
+    norm = np.linalg.norm(result.normal[result.depth > 0], axis=1)
     assert np.allclose(norm, 1, atol=1e-5)
 
 
 def test_a_tilted_plane_is_found_exactly() -> None:
     views = rig((-12, 0, 12, 40), shape="plane")
-    found = depth_map(views.images, views.K, views.pose, 3, (0, 1, 2), (2.0, 7.0), seed=0)
-    error = np.abs(found.depth / views.depth[3] - 1)[10:-10, 10:-10]
+    result = depth_map(views.images, views.K, views.pose, 3, (0, 1, 2), (2.0, 7.0), seed=0)
+    error = np.abs(result.depth / views.depth[3] - 1)[10:-10, 10:-10]
     assert np.median(error) < 0.002
 
 
@@ -134,8 +134,8 @@ def test_other_focal_length_and_size() -> None:
     small, large = rig((-15, 0, 15)), rig((-10, 10), size=140)
     images, depth = small.images + large.images, small.depth[1]
     K, pose = np.concatenate([small.K, large.K]), np.concatenate([small.pose, large.pose])
-    found = depth_map(images, K, pose, 1, (3, 4), (2.0, 6.0), seed=0)
-    assert np.median(errors(found, depth)) < 0.003
+    result = depth_map(images, K, pose, 1, (3, 4), (2.0, 6.0), seed=0)
+    assert np.median(errors(result, depth)) < 0.003
 
 
 def test_same_seed_same_bits_whatever_the_threads(sphere: Rig) -> None:

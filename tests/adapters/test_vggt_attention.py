@@ -77,9 +77,9 @@ def test_rollout_is_the_product_of_the_whole_matrices(discard: float) -> None:
 
         return rows, 32
 
-    found = rollout(rows_of, 6, sources, 90, discard)
-    np.testing.assert_allclose(found, brute_force(heads.copy(), discard)[sources], rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-6)
+    result = rollout(rows_of, 6, sources, 90, discard)
+    np.testing.assert_allclose(result, brute_force(heads.copy(), discard)[sources], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(result.sum(axis=1), 1.0, rtol=1e-6)
     assert max(asked) <= 32  # memory stays bounded
     assert asked[0] == len(sources)  # of the last layer, no row but the sources'
 
@@ -88,11 +88,11 @@ def test_the_order_of_layers_and_the_identity_matter() -> None:
     rng = np.random.default_rng(5)
     layers = rng.dirichlet(np.ones(8), size=(2, 8))
     plain = layers[1] @ layers[0]
-    found = rollout(lambda layer: (lambda rows: layers[layer][rows], 8), 2, np.arange(8), 8, 0.0)
+    result = rollout(lambda layer: (lambda rows: layers[layer][rows], 8), 2, np.arange(8), 8, 0.0)
     halves = (layers + np.eye(8)) / 2
-    np.testing.assert_allclose(found, halves[1] @ halves[0], rtol=1e-6)
-    assert np.abs(found - plain).max() > 0.05
-    assert np.abs(found - halves[0] @ halves[1]).max() > 0.01
+    np.testing.assert_allclose(result, halves[1] @ halves[0], rtol=1e-6)
+    assert np.abs(result - plain).max() > 0.05
+    assert np.abs(result - halves[0] @ halves[1]).max() > 0.01
 
 
 def test_discarding_keeps_ties_and_the_residual() -> None:
@@ -110,8 +110,8 @@ def test_tokens_and_sources() -> None:
     everything = source_patches(TOKENS, 0)
     assert len(everything) == VIEWS * 35
     np.testing.assert_array_equal(numbered[TOKENS.index(*everything.T)], maps.ravel())
-    few = source_patches(TOKENS, 3)
-    assert {tuple(patch) for patch in few[:9, 1:]} == {(r, c) for r in (0, 2, 4) for c in (1, 3, 5)}
+    small = source_patches(TOKENS, 3)
+    assert {tuple(patch) for patch in small[:9, 1:]} == {(r, c) for r in (0, 2, 4) for c in (1, 3, 5)}
     assert len(source_patches(TOKENS, 99)) == len(everything)
 
 
@@ -148,7 +148,7 @@ def test_captured_rows_and_rollout_equal_the_full_maps(heads: str, monkeypatch: 
     patches = source_patches(TOKENS, 3)
     sources = TOKENS.index(*patches.T)
     ranges = parse_ranges("0-5,6-23,23", DEPTH)
-    with torch.no_grad(), Capture(network.global_blocks, sources, ranges, heads, keep_inputs=True) as seen:
+    with torch.no_grad(), Capture(network.global_blocks, sources, ranges, heads, keep_inputs=True) as observed:
         before, _ = network(images)
     for handle in undo:
         handle.remove()
@@ -158,8 +158,8 @@ def test_captured_rows_and_rollout_equal_the_full_maps(heads: str, monkeypatch: 
     combined = (maps.mean(axis=1) if heads == "mean" else maps.max(axis=1))[:, sources]
     wanted = np.stack([combined[first : last + 1].mean(axis=0) for first, last in ranges])
     assert combined.max() > 10 / len(TOKENS)  # the rows are far from even, so that a wrong one is seen
-    assert np.abs(seen.attention - wanted).max() < 1e-6
-    assert np.abs(seen.rollout(0.9) - brute_force(maps.copy(), 0.9)[sources]).max() < 1e-6
+    assert np.abs(observed.attention - wanted).max() < 1e-6
+    assert np.abs(observed.rollout(0.9) - brute_force(maps.copy(), 0.9)[sources]).max() < 1e-6
     with torch.no_grad():  # the hooks changed nothing and are gone
         after, _ = network(images)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -195,18 +195,18 @@ def test_the_whole_capture_on_cropped_photos(
     asked = {"options": {}, "device": "cpu", "weights": "/some/file.pt", "seed": 0, "layers": "0,20-23", "pixels": 3}
     (tmp_path / "request.json").write_text(json.dumps({**asked, "heads": "mean", "discard": 0.9}))
     main(str(tmp_path))
-    with np.load(tmp_path / "attention.npz", allow_pickle=False) as found:
-        assert found["names"].tolist() == ["layers 0-0", "layers 20-23", "rollout"]
-        assert found["maps"].shape == (3, 18, 2, 10, 10)
-        assert found["sources"][:4].tolist() == [[0, 1, 1], [0, 1, 5], [0, 1, 8], [0, 5, 1]]
-        np.testing.assert_allclose(found["maps"].sum(axis=(2, 3, 4)) + found["special"].sum(axis=2), 1.0, rtol=1e-4)
+    with np.load(tmp_path / "attention.npz", allow_pickle=False) as result:
+        assert result["names"].tolist() == ["layers 0-0", "layers 20-23", "rollout"]
+        assert result["maps"].shape == (3, 18, 2, 10, 10)
+        assert result["sources"][:4].tolist() == [[0, 1, 1], [0, 1, 5], [0, 1, 8], [0, 5, 1]]
+        np.testing.assert_allclose(result["maps"].sum(axis=(2, 3, 4)) + result["special"].sum(axis=2), 1.0, rtol=1e-4)
         top = 21 / 182 * 640
-        np.testing.assert_allclose(found["area"], [[0, top, 480, 640 - top]] * 2)
+        np.testing.assert_allclose(result["area"], [[0, top, 480, 640 - top]] * 2)
     assert (tmp_path / "prediction.npz").is_file()
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(PROGRESS)]
-    assert len(said) == 1 + DEPTH + DEPTH
-    assert said[1 + DEPTH - 1].split()[2] == "0.400"  # the pass is done
-    assert said[-1].split()[2] == "0.975"  # the last layer of rollout begins
+    output = [line for line in capsys.readouterr().out.splitlines() if line.startswith(PROGRESS)]
+    assert len(output) == 1 + DEPTH + DEPTH
+    assert output[1 + DEPTH - 1].split()[2] == "0.400"  # the pass is done
+    assert output[-1].split()[2] == "0.975"  # the last layer of rollout begins
 
 
 def test_another_row_is_another_patch() -> None:

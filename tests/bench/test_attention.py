@@ -72,12 +72,12 @@ VIEWS = Views(tuple(np.zeros((30, 40, 3), np.uint8) for _ in range(2)), ("000", 
 
 def test_attention_comes_back_from_a_process_of_its_own(looker: Adapter) -> None:
     told: list[tuple[float, str]] = []
-    found = capture(looker, VIEWS, CaptureRequest(rollout=0.9), lambda share, what: told.append((share, what)))
+    result = capture(looker, VIEWS, CaptureRequest(rollout=0.9), lambda share, what: told.append((share, what)))
     assert told == [(0.5, "half way")]
-    assert found.names == ("layers 0-1", "layers 2-3", "rollout")
-    assert found.maps.shape == (3, 24, 2, 3, 4)
-    assert found.prediction is None
-    np.testing.assert_allclose(found.maps.sum(axis=(2, 3, 4)) + found.special.sum(axis=2), 1.0, rtol=1e-5)
+    assert result.names == ("layers 0-1", "layers 2-3", "rollout")
+    assert result.maps.shape == (3, 24, 2, 3, 4)
+    assert result.prediction is None
+    np.testing.assert_allclose(result.maps.sum(axis=(2, 3, 4)) + result.special.sum(axis=2), 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,10 @@ def test_correspondence_is_the_same_surface_point(scene: Scene) -> None:
     assert "exact" in matches.maker
     counts = np.bincount(matches.state.ravel(), minlength=4)
     assert counts[VISIBLE] > 500 and counts[HIDDEN] > 50 and counts[UNKNOWN] > 500
-    seen = np.argwhere((matches.state == VISIBLE) & (page.sources[:, :1] != np.arange(3)))
-    for index, other in seen[:: max(1, len(seen) // 40)]:  # each ray pair meets: rays through both pixels, by hand
+    observed = np.argwhere((matches.state == VISIBLE) & (page.sources[:, :1] != np.arange(3)))
+    for index, other in observed[
+        :: max(1, len(observed) // 40)
+    ]:  # each ray pair meets: rays through both pixels, by hand
         view, row, column = page.sources[index]
         ends = []
         for v, pixel in ((view, page.patch_centres(view)[row, column]), (other, matches.pixel[index, other])):
@@ -157,11 +159,11 @@ def test_the_models_own_geometry_serves_where_there_is_no_truth(scene: Scene) ->
     )
     geometry, true = predicted_geometry(prediction), true_geometry(scene, names)
     assert geometry is not None and true is not None
-    found, wanted = correspondences(page, *geometry), correspondences(page, *true)
-    assert "model's own" in found.maker
-    assert (found.state == wanted.state).mean() > 0.999
-    both = (found.state == VISIBLE) & (wanted.state == VISIBLE)
-    assert np.abs(found.pixel - wanted.pixel)[both].max() < 1e-3
+    result, wanted = correspondences(page, *geometry), correspondences(page, *true)
+    assert "model's own" in result.maker
+    assert (result.state == wanted.state).mean() > 0.999
+    both = (result.state == VISIBLE) & (wanted.state == VISIBLE)
+    assert np.abs(result.pixel - wanted.pixel)[both].max() < 1e-3
     assert predicted_geometry(replace(prediction, depth=None)) is None
     assert predicted_geometry(replace(prediction, registered=np.array([True, False, True]))) is None
 
@@ -174,21 +176,21 @@ def test_a_point_outside_what_the_network_saw_is_not_judged(scene: Scene) -> Non
     geometry = true_geometry(scene, names)
     assert geometry is not None
     matches = correspondences(replace(page, views=(page.views[0], narrow)), *geometry)
-    mine = page.sources[:, 0] == 0
-    y = matches.pixel[mine, 1, 1]
-    outside = matches.state[mine, 1] == OUTSIDE
+    own = page.sources[:, 0] == 0
+    y = matches.pixel[own, 1, 1]
+    outside = matches.state[own, 1] == OUTSIDE
     assert outside.sum() > 10
     assert ((y[outside] < height / 3) | (y[outside] > 2 * height / 3) | np.isnan(y[outside])).all()
-    assert not ((y < height / 3) & (matches.state[mine, 1] == VISIBLE)).any()
+    assert not ((y < height / 3) & (matches.state[own, 1] == VISIBLE)).any()
 
 
 def test_the_page_says_what_it_is_made_of(looker: Adapter, scene: Scene) -> None:
     page = make_page(
         looker, scene, scene.view_names[:2], CaptureRequest(weights="random", rollout=0.5), lambda share, what: None
     )
-    said = dict(page.facts)
-    assert said["Weights"].startswith("random")
-    assert "lowest 50%" in said["Rollout"]
+    output = dict(page.facts)
+    assert output["Weights"].startswith("random")
+    assert "lowest 50%" in output["Rollout"]
     assert page.matches is not None
     assert page.maps.shape == (3, 24, 2, 3, 4)
 
@@ -210,9 +212,9 @@ def test_the_command(looker: Adapter, scene_path: Path, tmp_path: Path, capsys: 
         return int(caught.value.code or 0)
 
     assert call("--scene", str(scene_path), "--views", "000,001") == 0
-    said = capsys.readouterr()
-    assert said.out.strip() == str(tmp_path / "out" / "attention.html")
-    assert "pairs" in said.err and "24 source patches" in said.err
+    output = capsys.readouterr()
+    assert output.out.strip() == str(tmp_path / "out" / "attention.html")
+    assert "pairs" in output.err and "24 source patches" in output.err
     assert call("--images", str(scene_path / "images")) == 0
     assert call() == 2
     assert call("--scene", str(scene_path), "--rollout", "1.5") == 2

@@ -85,8 +85,8 @@ def test_plugins_are_found_from_metadata_and_not_imported(tmp_path: Path, monkey
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text("[reconbench.adapters]\nplugged = plugged_system.glue\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = find_adapters()["plugged"]
-    assert (found.origin, found.folder, found.card.title) == ("plugin plugged 1.2", folder, "X")
+    result = find_adapters()["plugged"]
+    assert (result.origin, result.folder, result.card.title) == ("plugin plugged 1.2", folder, "X")
     assert "plugged_system" not in sys.modules
 
 

@@ -117,10 +117,12 @@ def test_bad_input_is_one_sentence_exit_code_2_and_an_untouched_store(
     arguments = make(tmp_path)
     takes_store = arguments[0] in ("run", "score", "report")
     code = call(*arguments, *(["--store", store] if takes_store else []))
-    said = " ".join(capsys.readouterr().err.split())
-    assert code == 2, said
-    assert sentence.split()[0] in said and " ".join(sentence.split()) in said.replace(str(tmp_path) + "/", ""), said
-    assert "Traceback" not in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert code == 2, output
+    assert sentence.split()[0] in output and " ".join(sentence.split()) in output.replace(str(tmp_path) + "/", ""), (
+        output
+    )
+    assert "Traceback" not in output
     assert not store.exists()
     assert not (tmp_path / "s").exists()
 

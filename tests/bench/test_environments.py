@@ -148,20 +148,20 @@ commit = "{remote}"
 """,
     )
     sources = [str(tmp_path / "outer"), f"file://{tmp_path}/piped.git"]
-    said: list[str] = []
+    output: list[str] = []
     with pytest.raises(
         InputError, match=r"system: step 7 of 7, build step 2: test -e .*ended with exit code 1"
     ) as caught:
-        environments.install(adapter, sources, said.append)
+        environments.install(adapter, sources, output.append)
     assert str(caught.value).endswith("/mended'") and "log.txt" in str(caught.value)
-    assert sum("finished before" in line for line in said) == 0
+    assert sum("finished before" in line for line in output) == 0
     with pytest.raises(Unavailable, match=r"`reconbench adapters install .*/system` makes it"):
         environments.find(adapter)
     assert run_adapter(adapter, VIEWS, policy=QUICK)[0].status == "unavailable"
     (tmp_path / "mended").touch()
-    said.clear()
-    environments.install(adapter, sources, said.append)
-    assert sum("finished before" in line for line in said) == 6
+    output.clear()
+    environments.install(adapter, sources, output.append)
+    assert sum("finished before" in line for line in output) == 6
     outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK)
     assert outcome.message == f"[1, 2, 3, 4, 5, '1.0'] {environments.find(adapter).python.parent.parent}"
     assert git(tmp_path / "outer", "status", "--porcelain", "--ignore-submodules=all") == ""
@@ -195,8 +195,8 @@ only = ["model", "setup.cfg", {'"inner"' if local else ""}]
     )
     environments.install(adapter, [str(tmp_path / "outer")] if local else [], lambda line: None)
     (tree,) = (tmp_path / "cache").rglob("sources/outer")
-    found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and ".git" not in str(path)}
-    assert found == {"model/net.py", "setup.cfg"} | ({"inner/within.py"} if local else set())
+    result = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and ".git" not in str(path)}
+    assert result == {"model/net.py", "setup.cfg"} | ({"inner/within.py"} if local else set())
     if not local:
         listed = git(tree, "cat-file", "--batch-all-objects", "--batch-check")
         assert film not in listed and outer in listed
@@ -214,18 +214,18 @@ def test_a_killed_install_counts_for_nothing_and_the_next_one_waits_for_what_it_
     first.wait()
     with pytest.raises(Unavailable):
         environments.find(adapter)
-    said: list[str] = []
-    second = threading.Thread(target=environments.install, args=(adapter, (), said.append))
+    output: list[str] = []
+    second = threading.Thread(target=environments.install, args=(adapter, (), output.append))
     second.start()
-    while not said:
+    while not output:
         assert second.is_alive()
         time.sleep(0.05)
-    assert said[0] == f"process {first.pid} is installing the same environment; waiting for it"
+    assert output[0] == f"process {first.pid} is installing the same environment; waiting for it"
     assert (tmp_path / "runs").read_text() == "run\n"
     (tmp_path / "go").touch()
     second.join()
     assert (tmp_path / "runs").read_text() == "run\nrun\n", "the step that was killed is done again"
-    assert sum("finished before" in line for line in said) == 2
+    assert sum("finished before" in line for line in output) == 2
     assert environments.find(adapter).python.is_file()
 
 

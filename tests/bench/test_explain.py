@@ -46,13 +46,13 @@ def store(scene_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def found(store: Store) -> list[Difference]:
+def differences(store: Store) -> list[Difference]:
     return list(explain(store, store.trials(), "exact", ONE, OTHER))
 
 
-def test_the_parts_make_up_the_whole_exactly(found: list[Difference]) -> None:
-    assert {d.family for d in found} == set(families(ONE)) == set(families(OTHER))
-    for difference in found:
+def test_the_parts_make_up_the_whole_exactly(differences: list[Difference]) -> None:
+    assert {d.family for d in differences} == set(families(ONE)) == set(families(OTHER))
+    for difference in differences:
         assert difference.a.value is not None and difference.b.value is not None
         if not difference.parts:
             assert difference.note
@@ -91,10 +91,10 @@ def test_what_the_walks_share_is_computed_once_and_reads_the_same(
     for order in (differing(one, other), differing(one, other)[::-1]):
         for i in range(len(order) + 1):
             step = one.swapped(other, order[:i])
-            found = fresh.score(record, step.hash, scene.truth("exact").id)
-            assert found is not None
+            scored = fresh.score(record, step.hash, scene.truth("exact").id)
+            assert scored is not None
             wanted = score_trial(alone, record, scene, "exact", step, brief=0 < i < len(order))
-            assert msgspec.structs.asdict(found)["values"] == msgspec.structs.asdict(wanted)["values"]
+            assert msgspec.structs.asdict(scored)["values"] == msgspec.structs.asdict(wanted)["values"]
     assert {d.family for d in shared} == set(families(one))
 
 
@@ -106,8 +106,8 @@ def test_a_change_of_formula_alone_is_that_formulas_factor(store: Store, scene: 
             assert [part.mean for part in difference.parts] == [pytest.approx(wanted)]
 
 
-def test_mean_parts_make_up_the_mean(found: list[Difference]) -> None:
-    lengths = [d for d in found if d.family == "completeness" and d.parts]
+def test_mean_parts_make_up_the_mean(differences: list[Difference]) -> None:
+    lengths = [d for d in differences if d.family == "completeness" and d.parts]
     whole = math.prod(d.b.value / d.a.value for d in lengths if d.a.value and d.b.value)
     assert math.prod(mean_parts(lengths).values()) == pytest.approx(whole ** (1 / len(lengths)))
 
@@ -131,8 +131,8 @@ def test_the_command_prints_a_table_and_writes_the_parts(
     with pytest.raises(SystemExit) as caught:
         main(["protocol", "diff", *files, *arguments, str(tmp_path / "parts.csv")])
     assert caught.value.code == 0
-    said = capsys.readouterr().out
-    assert "they differ in: equalisation, sampling, formula" in said and "×" in said
+    output = capsys.readouterr().out
+    assert "they differ in: equalisation, sampling, formula" in output and "×" in output
     parts = pd.read_csv(tmp_path / "parts.csv")
     one = parts[parts["measures"] == "chamfer"]
     assert one["part"].prod() == pytest.approx((one["value_b"] / one["value_a"]).iloc[0])
@@ -148,13 +148,13 @@ def labels(protocol: Protocol, scope: str, posed: bool, sure: bool) -> list[tupl
 
 
 def test_a_sweep_varies_only_what_concerns_the_trial() -> None:
-    few = msgspec.structs.replace(ONE, confidence_curve=(1.0, 0.5))
-    assert labels(few, "scene", True, False) == [("as ranked", 1.0)]
-    assert labels(few, "scene", True, True) == [("as ranked", 1.0), ("as ranked", 0.5)]
-    assert [name for name, _ in labels(few, "object", False, False)] == ["as ranked", "without ICP"]
-    whole = list(variants(few, "scene", 8, False, True))
+    small = msgspec.structs.replace(ONE, confidence_curve=(1.0, 0.5))
+    assert labels(small, "scene", True, False) == [("as ranked", 1.0)]
+    assert labels(small, "scene", True, True) == [("as ranked", 1.0), ("as ranked", 0.5)]
+    assert [name for name, _ in labels(small, "object", False, False)] == ["as ranked", "without ICP"]
+    whole = list(variants(small, "scene", 8, False, True))
     assert [v.alignment for v in whole] == ["as ranked"] * 2 + ["without ICP"] * 2 + ["by search"] * 2
-    assert whole[0].protocol is few and len({v.protocol.hash for v in whole}) == 6
+    assert whole[0].protocol is small and len({v.protocol.hash for v in whole}) == 6
 
 
 def test_a_run_can_be_chosen(store: Store) -> None:

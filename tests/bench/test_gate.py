@@ -135,11 +135,11 @@ def test_the_interval_of_a_median_holds_it() -> None:
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(400):
-        found = median_interval(rng.standard_cauchy(24))
-        held += found.low <= 1 <= found.high
+        result = median_interval(rng.standard_cauchy(24))
+        held += result.low <= 1 <= result.high
     assert held >= 390
-    few = median_interval(np.zeros(3))
-    assert few.low == 0 and few.high == np.inf
+    small = median_interval(np.zeros(3))
+    assert small.low == 0 and small.high == np.inf
 
 
 def test_a_tenth_slower_is_a_regression_and_as_fast_passes() -> None:
@@ -164,8 +164,8 @@ def test_a_machine_that_slows_equal_code_decides_nothing() -> None:
 def test_wall_time_on_a_busy_machine_is_inconclusive() -> None:
     made = rounds(1.0, 0.01, others=0.5)
     made.seconds["wall"] = [(a, LIMIT * 2 * b, control) for a, b, control in made.seconds["wall"]]
-    verdict, said = judge(made)
-    assert verdict == "inconclusive" and "others used 50%" in said
+    verdict, output = judge(made)
+    assert verdict == "inconclusive" and "others used 50%" in output
     made.others_share = 0.0
     assert judge(made)[0] == "regression"
 

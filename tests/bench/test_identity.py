@@ -320,11 +320,11 @@ def test_a_report_ranks_under_the_truth_that_ranks_most_systems(scene: Scene) ->
         """The truth, where each system has a card and the truths that it was scored against."""
         pairs = []
         for name, (card, truths) in systems.items():
-            mine = msgspec.structs.replace(record, adapter=name, card=card)
+            own = msgspec.structs.replace(record, adapter=name, card=card)
             for truth in truths.split():
                 made_by = ["colmap"] if truth == "colmap" else []
                 changes = {"truth": truth, "truth_made_by": made_by, "values": [good]}
-                pairs.append((mine, msgspec.structs.replace(score_of(mine), **changes)))
+                pairs.append((own, msgspec.structs.replace(score_of(own), **changes)))
         return _ranks_most(pairs, [scene], "emd")
 
     assert opening({"a": (plain, "exact colmap"), "b": (plain, "colmap")}) == "colmap"

@@ -100,8 +100,8 @@ def sense(folder: Path, scene: Scene, wrong: str) -> Check:
     weights = folder.with_suffix(".npz")
     np.savez(weights, a=np.zeros(1))
     checks = list(check_adapter(get_adapter(str(folder)), scene, weights=str(weights)))
-    (found,) = [check for check in checks if check.name == "answers make sense"] or [checks[-1]]
-    return found
+    (result,) = [check for check in checks if check.name == "answers make sense"] or [checks[-1]]
+    return result
 
 
 def test_a_network_that_is_right_makes_sense(tmp_path: Path, scene: Scene) -> None:

@@ -238,7 +238,7 @@ def test_killed_at_any_moment_and_run_again_the_scores_are_those_of_an_undisturb
     def files(kind: str) -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in (store / kind).glob("[!.]*.json")}
 
-    seen: dict[str, int] = {}
+    observed: dict[str, int] = {}
     mark = str(tmp_path)
     moments: tuple[Callable[[], object], ...] = (
         lambda: workers(mark),  # in the middle of the first trial
@@ -255,10 +255,10 @@ def test_killed_at_any_moment_and_run_again_the_scores_are_those_of_an_undisturb
         process.wait()
         assert wait_for(lambda: not workers(mark), 10), "a worker outlived its host"
         finished = files("trials")
-        assert seen.items() <= finished.items(), "a finished trial was repeated"
-        seen = finished
+        assert observed.items() <= finished.items(), "a finished trial was repeated"
+        observed = finished
     subprocess.run(command, check=True, capture_output=True, timeout=240)
-    assert files("trials").items() >= seen.items()
+    assert files("trials").items() >= observed.items()
     assert scores_of(Store(store)) == scores_of(undisturbed)
 
 
@@ -298,8 +298,8 @@ def test_a_failed_trial_is_stored_and_fails_every_metric(scene: Scene, tmp_path:
 def scores_under(store: Store, record: TrialRecord, scene: Scene) -> list[ScoreRecord]:
     """The scores that `store` holds of `record`."""
     protocol = load_protocol("object-v1").hash
-    found = [store.score(record, protocol, read_truth(scene, kind).id) for kind in scene.truth_kinds]
-    return [score for score in found if score is not None]
+    result = [store.score(record, protocol, read_truth(scene, kind).id) for kind in scene.truth_kinds]
+    return [score for score in result if score is not None]
 
 
 def test_what_was_missing_is_asked_for_again_and_its_scores_follow(
@@ -355,8 +355,8 @@ def test_a_trial_that_another_run_holds_is_left_out(scene: Scene, tmp_path: Path
     store = Store(tmp_path / "store")
     chosen = suite(adapters=[Contestant(name="oracle")], views=(2,))
     (trial,) = plan(chosen, [scene])
-    with store.lock(trial.key) as mine:
-        assert mine
+    with store.lock(trial.key) as own:
+        assert own
         result = run(chosen, scene, store)
     assert result.left_out[0].reason == "another run holds this trial"  # type: ignore[attr-defined]
     assert not store.trials()

@@ -97,11 +97,11 @@ def copies(record: TrialRecord, seconds: dict[int, list[float]], busy: float = 0
         msgspec.structs.replace(
             record,
             views=[f"{i:03d}" for i in range(n)],
-            warm=[Steps(prepare=0.1 * s, infer=0.8 * s, finish=0.1 * s, total=s) for s in found],
+            warm=[Steps(prepare=0.1 * s, infer=0.8 * s, finish=0.1 * s, total=s) for s in result],
             peak_rss=(100 + 10 * n) * 2**20,
             others_share=busy,
         )
-        for n, found in seconds.items()
+        for n, result in seconds.items()
     ]
 
 
@@ -109,7 +109,7 @@ def test_a_stores_laws_are_named_from_quiet_trials_only(run_store: Store) -> Non
     record = next(r for r in run_store.trials() if r.policy.timing_only)
     rng = np.random.default_rng(0)
     seconds = {n: (0.5 + 0.2 * n) * (1 + 0.005 * rng.standard_normal(3)) for n in (1, 2, 3, 4, 6, 8, 12, 16)}
-    calls = {n: found.tolist() for n, found in seconds.items()}
+    calls = {n: result.tolist() for n, result in seconds.items()}
     quiet = {one.quantity: one for one in cost_series(copies(record, calls), limit_bytes=400 * 2**20)}
     assert quiet["warm_seconds"].scaling.named is not None
     assert quiet["warm_seconds"].scaling.named.name == "a + b n"
@@ -123,12 +123,12 @@ def test_a_stores_laws_are_named_from_quiet_trials_only(run_store: Store) -> Non
 
 
 def test_published_tables_are_series_and_name_no_law() -> None:
-    found = {(one.system, one.quantity): one for one in published_series()}
-    vggt = found["VGGT", "time"]
+    result = {(one.system, one.quantity): one for one in published_series()}
+    vggt = result["VGGT", "time"]
     assert vggt.points.n.tolist() == [1, 3, 5, 8, 10, 15, 20]
     assert vggt.points.values.tolist() == [23.8, 30.0, 54.8, 114, 152, 282, 415]
-    assert {("GeoLRM", "time"), ("GeoLRM", "memory"), ("InstantMesh", "time"), ("InstantMesh", "memory")} <= set(found)
-    assert all(one.scaling.named is None for one in found.values())
+    assert {("GeoLRM", "time"), ("GeoLRM", "memory"), ("InstantMesh", "time"), ("InstantMesh", "memory")} <= set(result)
+    assert all(one.scaling.named is None for one in result.values())
     assert "b n^p" in vggt.scaling.verdict and "a + b n log n" in vggt.scaling.verdict
 
 
@@ -168,6 +168,6 @@ def test_a_bad_file_is_one_sentence_and_exit_code_2(
         path.write_text(content)
     with pytest.raises(SystemExit) as ended:
         main(["curves", str(path)])
-    said = " ".join(capsys.readouterr().err.split())
+    output = " ".join(capsys.readouterr().err.split())
     assert ended.value.code == 2
-    assert sentence in said and "bad.csv" in said and "Traceback" not in said
+    assert sentence in output and "bad.csv" in output and "Traceback" not in output

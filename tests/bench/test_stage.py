@@ -81,9 +81,9 @@ def test_reports_read_a_store_that_they_may_not_write_to(
             monkeypatch.setattr(sys.modules["bench.cli.curves"], "_costs", lambda *arguments: [])
         with pytest.raises(SystemExit) as ended:
             main([name, *arguments])
-        said = " ".join(capsys.readouterr().err.split())
-        assert ended.value.code == 0, said
-        assert (sentence in said) if sentence else ("not scored" not in said)
+        output = " ".join(capsys.readouterr().err.split())
+        assert ended.value.code == 0, output
+        assert (sentence in output) if sentence else ("not scored" not in output)
         page = " ".join((out / f"{'leaderboard' if name == 'report' else 'curves'}.html").read_text().split())
         if name == "report" and sentence:
             assert missing in page

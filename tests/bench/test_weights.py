@@ -164,13 +164,13 @@ def server(tmp_path: Path) -> Iterator[str]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
-    thread = threading.Thread(target=found.serve_forever)
+    result = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
+    thread = threading.Thread(target=result.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{found.server_port}"
-    found.shutdown()
+    yield f"http://127.0.0.1:{result.server_port}"
+    result.shutdown()
     thread.join()
-    found.server_close()
+    result.server_close()
 
 
 def test_weights_at_a_url_are_fetched_once_checked_and_kept(
@@ -179,8 +179,8 @@ def test_weights_at_a_url_are_fetched_once_checked_and_kept(
     (tmp_path / "served" / "a.pt").write_bytes(b"4.0")
     adapter = network(tmp_path / "net", f'[weights]\nurl = "{server}/a.pt"\nsha256 = {{ "a.pt" = "{sha(b"4.0")}" }}\n')
     assert call("adapters", "fetch", adapter.folder) == 2
-    said = capsys.readouterr().err
-    assert "net: code under MIT, weights under CC BY-NC 4.0: --accept-licence accepts both" in said
+    output = capsys.readouterr().err
+    assert "net: code under MIT, weights under CC BY-NC 4.0: --accept-licence accepts both" in output
     assert not (tmp_path / "cache").exists()
     assert call("adapters", "fetch", adapter.folder, "--accept-licence") == 0
     (tmp_path / "served" / "a.pt").unlink()
@@ -384,11 +384,11 @@ def test_random_weights_are_timed_and_shown_and_never_scored(tmp_path: Path, sce
 
 def test_a_checkpoint_of_ones_own_is_keyed_by_its_content(tmp_path: Path, scene: Scene) -> None:
     adapter = network(tmp_path / "net", '[weights]\nhub = "org/net"\n')
-    mine = tmp_path / "mine.pt"
+    own = tmp_path / "mine.pt"
     store = Store(tmp_path / "store")
     for content in ("1.0", "1.0", "2.0"):
-        mine.write_text(content)
-        run(store, scene, Contestant(name=str(adapter.folder), weights=str(mine)))
+        own.write_text(content)
+        run(store, scene, Contestant(name=str(adapter.folder), weights=str(own)))
     assert [record.status for record in store.trials()] == ["ok", "ok"]
     assert len({record.weights for record in store.trials()}) == 2
     assert {trial.weights for trial in make_tables(store, "object-v1", "exact").trials} == {"path"}
@@ -487,10 +487,10 @@ def test_the_hubs_library_fetches_into_the_hubs_cache(tmp_path: Path, hub: Path)
         def log_message(self, *arguments: object) -> None:
             pass
 
-    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=found.serve_forever)
+    result = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=result.serve_forever)
     thread.start()
-    environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{found.server_port}"}
+    environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{result.server_port}"}
 
     sentences = {
         "net": "",
@@ -521,9 +521,9 @@ for folder in sys.argv[1:]:
         (path,) = [path for path in hub.rglob("model.safetensors") if path.stat().st_size]
         assert path.read_bytes() == content and not cuts
     finally:
-        found.shutdown()
+        result.shutdown()
         thread.join()
-        found.server_close()
+        result.server_close()
 
 
 SOURCES = """

@@ -98,11 +98,11 @@ def visit_rows(sizes: list[int]) -> Iterator[dict[str, object]]:
     for n in sizes:
         for kind in ("surface", "misaligned"):
             one, other = (TileTree(torch.from_numpy(cloud)) for cloud in pair(kind, n, seed=1))
-            _, _, seen = other.counted(one)
-            per_query = seen.tiles * SEARCH.rows * SEARCH.points / n
+            _, _, observed = other.counted(one)
+            per_query = observed.tiles * SEARCH.rows * SEARCH.points / n
             yield {
                 "n": n, "kind": kind, "compared_per_query": round(per_query, 1), "share": round(per_query / n, 4),
-                "boxes_per_query": round(seen.boxes / n, 1),
+                "boxes_per_query": round(observed.boxes / n, 1),
             }  # fmt: skip
 
 

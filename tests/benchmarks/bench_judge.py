@@ -49,13 +49,13 @@ def stereo(scene: Scene, exact: PreparedTruth) -> F64:
     return fuse(kept, images, K, pose, neighbours, min_support=3).points.astype(np.float64)
 
 
-def inverted(found: list[Reading], values: list[float]) -> list[tuple[str, str]]:
+def inverted(result: list[Reading], values: list[float]) -> list[tuple[str, str]]:
     """Pairs whose order `values` invert although their exact F-scores differ by more than GAP."""
     return [
-        (found[i].name, found[j].name)
-        for i, j in itertools.combinations(range(len(found)), 2)
-        if abs(found[i].exact - found[j].exact) > GAP
-        and (found[i].exact - found[j].exact) * (values[i] - values[j]) < 0
+        (result[i].name, result[j].name)
+        for i, j in itertools.combinations(range(len(result)), 2)
+        if abs(result[i].exact - result[j].exact) > GAP
+        and (result[i].exact - result[j].exact) * (values[i] - values[j]) < 0
     ]
 
 
@@ -90,13 +90,13 @@ class Fidelity:
         if colmap.judge is None:
             raise SystemExit(f"{path}: a truth that does not say what it knows: rebuild it by `reconbench groundtruth`")
         clouds = [*graded(exact), ("stereo of 8 views", stereo(scene, exact))]
-        found = [reading(name, points, exact, colmap) for name, points in clouds]
+        result = [reading(name, points, exact, colmap) for name, points in clouds]
         start = time.process_time()
         scored(clouds[0][1], colmap)
         seconds = time.process_time() - start
         return Fidelity(
             scene.name,
-            found,
+            result,
             [scored(points, bare)["fscore@1%"].value or 0.0 for _, points in clouds],
             colmap.judge.known,
             float(100 * exact.distance(colmap.judge.surface).mean() / truth.diameter),
@@ -105,10 +105,10 @@ class Fidelity:
 
     def row(self, part: str) -> str:
         """Its line of the first table."""
-        found = self.readings
-        first, exact = found[0], [r.exact for r in found]
-        held = sum(r.possible[0] - 5e-4 <= r.exact <= r.possible[1] + 5e-4 for r in found)
-        before, now = inverted(found, self.before), inverted(found, [r.measured for r in found])
+        result = self.readings
+        first, exact = result[0], [r.exact for r in result]
+        held = sum(r.possible[0] - 5e-4 <= r.exact <= r.possible[1] + 5e-4 for r in result)
+        before, now = inverted(result, self.before), inverted(result, [r.measured for r in result])
         for pair in now:
             sys.stderr.write(f"{self.scene}: inverted: {' and '.join(pair)}\n")
         cells = (
@@ -120,10 +120,10 @@ class Fidelity:
             f"{first.accuracy:.2f}",
             f"{self.own_error:.2f}",
             f"{kendalltau(exact, self.before).statistic:.3f}",
-            f"{rank_tau(found):.3f}",
+            f"{rank_tau(result):.3f}",
             f"{len(before)}",
             f"{len(now)}",
-            f"{held} of {len(found)}",
+            f"{held} of {len(result)}",
             f"{first.judged:.0%}",
             "–" if self.known is None else f"{self.known:.0%}",
             f"{self.seconds:.1f}",

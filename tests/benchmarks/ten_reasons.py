@@ -42,19 +42,19 @@ def main() -> None:
     print(f"| changed | {' | '.join(f'{adapter}, {scene}' for adapter, scene in cases)} |")
     print("|---" * (len(cases) + 1) + "|")
     for reason, other in REASONS.items():
-        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        result: dict[tuple[str, str], list[str]] = defaultdict(list)
         for difference in explain(store, records, "exact", BASE, replace(other, name=reason)):
             if difference.family not in ("chamfer", "fscore"):
                 continue
             place = difference.record.adapter, difference.record.scene
             one, two = difference.a.value, difference.b.value
             if one is None or two is None:
-                found[place].append(difference.b.note)
+                result[place].append(difference.b.note)
             elif difference.family == "chamfer":
-                found[place].append(f"×{two / one:.3g}")
+                result[place].append(f"×{two / one:.3g}")
             else:
-                found[place].append(f"{two - one:+.2f}")
-        print(f"| {reason} | {' | '.join(', '.join(found[place]) for place in cases)} |", flush=True)
+                result[place].append(f"{two - one:+.2f}")
+        print(f"| {reason} | {' | '.join(', '.join(result[place]) for place in cases)} |", flush=True)
 
 
 if __name__ == "__main__":

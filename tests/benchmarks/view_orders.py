@@ -34,8 +34,8 @@ def main() -> None:
         for order in orders:
             cells = []
             for count in COUNTS:
-                found = [registered(scene, view_order(scene, seed, order)[:count], seed) for seed in seeds]
-                cells.append(", ".join(map(str, found)))
+                result = [registered(scene, view_order(scene, seed, order)[:count], seed) for seed in seeds]
+                cells.append(", ".join(map(str, result)))
             print(f"| {scene.name} | `{order}` | {' | '.join(cells)} |", flush=True)
 
 

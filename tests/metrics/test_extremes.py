@@ -128,8 +128,8 @@ def test_a_stray_point_adds_its_own_distance_and_no_more() -> None:
     spoilt_pred = np.concatenate([pred[:300], STRAY])
     cost = np.linalg.norm(spoilt_pred[:, None] - truth[None, :301], axis=2)
     exact = float(cost[linear_sum_assignment(cost)].mean())
-    found = emd(spoilt_pred, truth[:301])
-    assert found.lower <= exact * (1 + 1e-9) and exact <= found.upper * (1 + 1e-9)
+    result = emd(spoilt_pred, truth[:301])
+    assert result.lower <= exact * (1 + 1e-9) and exact <= result.upper * (1 + 1e-9)
 
 
 def test_the_surface_far_from_the_origin() -> None:
@@ -252,5 +252,5 @@ def test_ten_million_points() -> None:
     tracemalloc.stop()
     assert memory < 6 * own
     assert 400_000 < len(kept) < len(points)
-    found = nearest(points[:1000] * 1.02, points)
-    assert np.abs(found.distance).max() < 0.02
+    result = nearest(points[:1000] * 1.02, points)
+    assert np.abs(result.distance).max() < 0.02

@@ -60,9 +60,9 @@ def read(
 
 
 def value(result: Score, metric: str) -> float:
-    found = result.values[metric].value
-    assert found is not None, result.values[metric]
-    return found
+    answer = result.values[metric].value
+    assert answer is not None, result.values[metric]
+    return answer
 
 
 def test_the_frame_is_a_centred_square() -> None:

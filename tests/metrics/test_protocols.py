@@ -45,9 +45,9 @@ def scored(points: np.ndarray, truth: Truth, protocol: Protocol, posed: bool = T
 
 
 def value(result: Score, metric: str) -> float:
-    found = result.values[metric].value
-    assert found is not None, result.values[metric]
-    return found
+    answer = result.values[metric].value
+    assert answer is not None, result.values[metric]
+    return answer
 
 
 def test_every_field_that_scores_belongs_to_one_stage() -> None:
@@ -99,8 +99,8 @@ def test_a_length_in_sides_is_the_same_length(truth: Truth) -> None:
 
 def test_sample_against_sample_is_the_chamfer_distance_of_the_two_samples(truth: Truth) -> None:
     points = sampled(truth, 800) + 0.05
-    few = msgspec.structs.replace(PLAIN, chamfer=("l1-sum", "l1-mean", "l2sq-sum", "l2sq-mean"), samples=10**6)
-    prepared = PreparedTruth.of(truth, few)
+    small = msgspec.structs.replace(PLAIN, chamfer=("l1-sum", "l1-mean", "l2sq-sum", "l2sq-mean"), samples=10**6)
+    prepared = PreparedTruth.of(truth, small)
     made = Reconstruction(points.astype(np.float32), frame="world", scale="metric")
     result = score(made, prepared, truth.view_names, scope="scene", posed=True, brief=True)
     side = float(np.ptp(prepared.points, axis=0).max())
@@ -123,12 +123,12 @@ def test_boxes_undo_scale_and_shift_and_leave_a_turn(truth: Truth) -> None:
 
 def test_the_whole_truth_counts_where_the_protocol_says_so(truth: Truth) -> None:
     whole = msgspec.structs.replace(load_protocol("object-v1"), observed_only=False, emd_draws=0)
-    seen = msgspec.structs.replace(whole, observed_only=True)
-    prepared = PreparedTruth.of(truth, seen)
+    observed = msgspec.structs.replace(whole, observed_only=True)
+    prepared = PreparedTruth.of(truth, observed)
     points = prepared.points[prepared.visible]
     unseen_counts = value(scored(points, truth, whole), "completeness")
-    assert unseen_counts > value(scored(points, truth, seen), "completeness-visible")
-    assert "completeness" not in scored(points, truth, seen).values
+    assert unseen_counts > value(scored(points, truth, observed), "completeness-visible")
+    assert "completeness" not in scored(points, truth, observed).values
 
 
 def test_fields_out_of_range_are_named() -> None:

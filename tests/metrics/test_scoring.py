@@ -182,8 +182,8 @@ def test_points_that_no_camera_can_judge_are_not_punished_and_counted(prepared: 
 
 def test_completeness_over_what_the_given_views_see_is_kinder_than_over_everything(prepared: PreparedTruth) -> None:
     truth = prepared.truth
-    seen = seen_surface(fresh(truth), truth, prepared.buffers, 0.01 * truth.diameter)
-    near_first = fresh(truth)[seen[0]]
+    observed = seen_surface(fresh(truth), truth, prepared.buffers, 0.01 * truth.diameter)
+    near_first = fresh(truth)[observed[0]]
     result = score(cloud(near_first, truth), prepared, truth.view_names[:1], scope="scene", posed=True)
     assert reading(result, "completeness-given") < 0.8
     assert reading(result, "completeness-visible") > 5

@@ -213,8 +213,8 @@ def _trial(folder: Path, system: System, scene: str, count: int, rng: np.random.
         finished="2026-05-04T10:00:00+00:00",
     )
     if status != "ok":
-        said = {"message": f"{system.name} gave up on {scene}", "log_tail": "loading\nreconstructing\nKilled"}
-        return replace(trial, status=status, **said, **RESULTS_ABSENT)
+        output = {"message": f"{system.name} gave up on {scene}", "log_tail": "loading\nreconstructing\nKilled"}
+        return replace(trial, status=status, **output, **RESULTS_ABSENT)
     return trial if system.external else replace(trial, warm_seconds=seconds, warm_iqr=seconds * 0.03, warm_n=5)
 
 
@@ -252,14 +252,14 @@ def write_cloud(path: Path, rng: np.random.Generator, count: int, error: float, 
     lobes = 2 + len(scene) % 3
     ring = 1 + 0.35 * np.cos(lobes * t) + 0.28 * np.cos(u)
     surface = np.stack([ring * np.cos(t), 0.28 * np.sin(u) + 0.3 * np.sin(lobes * t), ring * np.sin(t)], axis=1)
-    truth, found = surface[:count].astype(np.float32), surface[count:]
-    share = error * 0.02 * (0.2 + np.clip(found[:, 0], 0, None))
-    noise = rng.normal(size=found.shape) * share[:, None]
+    truth, result = surface[:count].astype(np.float32), surface[count:]
+    share = error * 0.02 * (0.2 + np.clip(result[:, 0], 0, None))
+    noise = rng.normal(size=result.shape) * share[:, None]
     shade = (127 + 120 * np.sin(3 * t)).astype(np.uint8)
     colors = np.stack([shade, 255 - shade, np.full_like(shade, 140)], axis=1)
     np.savez(
         path,
-        pred=(found + noise).astype(np.float32),
+        pred=(result + noise).astype(np.float32),
         error=(np.linalg.norm(noise, axis=1) * 30).astype(np.float32),
         pred_colors=colors[count:],
         truth=truth,

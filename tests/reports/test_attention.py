@@ -104,9 +104,9 @@ def test_files_hold_every_source_once(tmp_path: Path) -> None:
     assert coded is not None
     assert len(coded[1]) == 4 * int(np.ceil(2 * 3 * VIEWS * ROWS * COLUMNS / 3))
     # A coarser page written to the same place leaves no file behind that it does not use.
-    few = page.sources[:, 1] == 1
+    small = page.sources[:, 1] == 1
     coarse = replace(
-        page, maps=page.maps[:, few], special=page.special[:, few], sources=page.sources[few], matches=None
+        page, maps=page.maps[:, small], special=page.special[:, small], sources=page.sources[small], matches=None
     )
     write_attention(coarse, tmp_path)
     assert len(list((tmp_path / "maps").iterdir())) == VIEWS
@@ -150,10 +150,10 @@ def test_a_click_shows_where_attention_falls(tmp_path: Path, width: int, theme: 
         page.locator("[data-layer]").nth(1).click()
         page.get_by_role("button", name="linear").click()
         page.wait_for_function(drawn.format("17 1 linear"))
-        said = page.locator("[data-view='0'] figcaption").inner_text()
-        share = float(re.search(r"([\d.]+) % of the attention", said)[1])  # type: ignore[index]
+        output = page.locator("[data-view='0'] figcaption").inner_text()
+        share = float(re.search(r"([\d.]+) % of the attention", output)[1])  # type: ignore[index]
         assert share == pytest.approx(100 * 234 / (3 * 239), rel=0.05)
-        assert "strongest patch 0 px" in said
+        assert "strongest patch 0 px" in output
         shot = Image.open(io.BytesIO(page.locator("[data-view='1'] canvas").screenshot())).convert("L")
         at = (((TARGET[1] + 0.15) / COLUMNS, (TARGET[0] + 0.15) / ROWS), (5.15 / COLUMNS, 1.15 / ROWS))
         looked, beside = (shot.getpixel((int(x * shot.width), int(y * shot.height))) for x, y in at)

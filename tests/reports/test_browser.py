@@ -28,9 +28,9 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield found
-        found.close()
+        result = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield result
+        result.close()
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def test_sort_tabs_filters_and_views(visit: Callable[..., Any], front: Path) -> 
 def test_hidden_metrics_come_on_request(visit: Callable[..., Any], front: Path) -> None:
     page = visit(front)
     head = page.locator("table.ranks:visible thead th:visible")
-    few = head.count()
+    small = head.count()
     page.get_by_label("all metrics").locator("visible=true").check()
-    assert head.count() == few + 3
+    assert head.count() == small + 3
 
 
 def test_curves_are_drawn(visit: Callable[..., Any], front: Path) -> None:

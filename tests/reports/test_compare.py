@@ -63,14 +63,14 @@ def test_gaps_stand_in_plain_sight(tables: Tables, tmp_path: Path) -> None:
         and verdicts(failed, tables, *place)[metric] == "now works"
     )
     assert verdicts(failed, failed, *place)[metric] == "fails still"
-    said = list(sentences(changes(tables, failed)))
-    assert any(line.startswith("now fails: swiftrecon on vase, 2 views: ") for line in said)
-    found, paths = write_comparison(tables, without(failed, "grid3r-toy-4".__eq__), ("old", "new"), tmp_path)
+    output = list(sentences(changes(tables, failed)))
+    assert any(line.startswith("now fails: swiftrecon on vase, 2 views: ") for line in output)
+    result, paths = write_comparison(tables, without(failed, "grid3r-toy-4".__eq__), ("old", "new"), tmp_path)
     assert {path.name for path in paths} == {"compare.csv", "compare.html"}
     page = (tmp_path / "compare.html").read_text()
     for word in ("now fails", "vanished", "too slow"):
         assert word in page
-    assert len(pd.read_csv(tmp_path / "compare.csv")) == len(found)
+    assert len(pd.read_csv(tmp_path / "compare.csv")) == len(result)
 
 
 def timed(trial: TrialRow) -> bool:
@@ -86,8 +86,8 @@ def test_what_cannot_be_compared_is_not(tables: Tables) -> None:
         "other truth"
     )
     slower = replace(tables, trials=altered(tables.trials, timed, warm_seconds=lambda t: t.warm_seconds * 1.5))
-    found = verdicts(tables, slower, "grid3r", "toy", 4)
-    assert found["warm_seconds", ""] == "worse" and found["cold_seconds", ""] == "same"
+    result = verdicts(tables, slower, "grid3r", "toy", 4)
+    assert result["warm_seconds", ""] == "worse" and result["cold_seconds", ""] == "same"
 
 
 def test_means_are_over_the_cells_that_both_runs_have(tables: Tables) -> None:

@@ -95,5 +95,5 @@ def test_figures_come_as_svg_and_png_and_repeat_to_the_byte(make: Callable[..., 
 
 def test_parquet_holds_the_rows_of_the_csv(tables: Tables, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed: extra `parquet`")
-    found = pd.read_parquet(write_parquet(replace(tables), tmp_path))
-    assert len(found) >= len(tables.scores) and found["views"].dtype == "int64"
+    result = pd.read_parquet(write_parquet(replace(tables), tmp_path))
+    assert len(result) >= len(tables.scores) and result["views"].dtype == "int64"

@@ -41,9 +41,9 @@ def same(named: Law, truth: str) -> bool:
 
 @pytest.mark.parametrize("name", TRUE)
 def test_exact_data_give_back_their_law_and_coefficients(name: str) -> None:
-    found = judge(measured(name, 0.0, 1, 0))
-    assert found.named is not None and found.named.name == name, found.verdict
-    coefficients = next(one.coefficients for one in found.fits if one.law.name == name)
+    result = judge(measured(name, 0.0, 1, 0))
+    assert result.named is not None and result.named.name == name, result.verdict
+    coefficients = next(one.coefficients for one in result.fits if one.law.name == name)
     assert np.allclose(coefficients, TRUE[name], rtol=1e-6)
 
 
@@ -65,12 +65,12 @@ def test_a_law_is_inside_another_only_where_it_is_a_special_case() -> None:
 
 
 def test_aicc_is_the_textbook_formula_and_undefined_for_too_few_points() -> None:
-    found = fit(BY_NAME["a + b n"], measured("a + b n", 0.05, 1, 1))
+    result = fit(BY_NAME["a + b n"], measured("a + b n", 0.05, 1, 1))
     m, k = len(COUNTS), 3
-    assert found.aicc == pytest.approx(m * np.log(found.rss / m) + 2 * k + 2 * k * (k + 1) / (m - k - 1))
-    few = measured("a + b n", 0.05, 1, 1, COUNTS[:4])
-    assert fit(BY_NAME["a + b n"], few).aicc is None
-    assert fit(BY_NAME["b n"], few).aicc is not None
+    assert result.aicc == pytest.approx(m * np.log(result.rss / m) + 2 * k + 2 * k * (k + 1) / (m - k - 1))
+    small = measured("a + b n", 0.05, 1, 1, COUNTS[:4])
+    assert fit(BY_NAME["a + b n"], small).aicc is None
+    assert fit(BY_NAME["b n"], small).aicc is not None
 
 
 def test_the_named_law_is_right_and_named_often_when_noise_is_small() -> None:
@@ -83,7 +83,7 @@ def test_the_named_law_is_right_and_named_often_when_noise_is_small() -> None:
 
 def test_laws_that_noise_hides_are_not_named() -> None:
     verdicts = [judge(measured(name, 0.15, 1, seed)) for name in ("b n", "a + b n", "a + b n^2") for seed in range(5)]
-    assert not [found.verdict for found in verdicts if found.named is not None]
+    assert not [result.verdict for result in verdicts if result.named is not None]
     assert all("not distinguishable" in v.verdict or "fits best" in v.verdict for v in verdicts)
 
 
@@ -91,16 +91,16 @@ def test_two_laws_that_look_alike_over_a_short_range_are_both_listed() -> None:
     counts = np.arange(10.0, 18.0)  # n log n and n^1.4 differ by less than the noise here
     n = np.repeat(counts, 3)
     noise = 1 + 0.01 * np.random.default_rng(0).standard_normal(len(n))
-    found = judge(gather(n, n * np.log(n) * noise))
-    assert found.named is None
-    assert "b n^p" in found.verdict and "a + b n log n" in found.verdict
+    result = judge(gather(n, n * np.log(n) * noise))
+    assert result.named is None
+    assert "b n^p" in result.verdict and "a + b n log n" in result.verdict
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_too_few_counts_say_so_and_name_nothing(count: int) -> None:
-    found = judge(measured("a + b n", 0.0, 1, 0, COUNTS[:count]))
-    assert found.named is None
-    assert f"{count} counts are too few" in found.verdict and str(WANTED) in found.verdict
+    result = judge(measured("a + b n", 0.0, 1, 0, COUNTS[:count]))
+    assert result.named is None
+    assert f"{count} counts are too few" in result.verdict and str(WANTED) in result.verdict
 
 
 def test_a_law_that_fails_on_the_largest_count_is_not_named() -> None:
@@ -110,8 +110,8 @@ def test_a_law_that_fails_on_the_largest_count_is_not_named() -> None:
 
 
 def test_a_curve_that_turns_is_no_law_of_growth() -> None:
-    found = judge(gather(COUNTS, 1 + 2 * COUNTS - 0.045 * COUNTS**2))
-    assert found.named is None and "no law of growth" in found.verdict
+    result = judge(gather(COUNTS, 1 + 2 * COUNTS - 0.045 * COUNTS**2))
+    assert result.named is None and "no law of growth" in result.verdict
 
 
 def test_intervals_hold_the_true_coefficient_as_often_as_they_say() -> None:

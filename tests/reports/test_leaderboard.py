@@ -25,9 +25,9 @@ def made(tables: Tables) -> Leaderboard:
 
 
 def row(board: Leaderboard, system: str, views: int, inputs: str | None = None) -> Row:
-    found = [r for r in board.rows if (r.system, r.views) == (system, views) and inputs in (None, r.board.inputs)]
-    assert len(found) == 1
-    return found[0]
+    result = [r for r in board.rows if (r.system, r.views) == (system, views) and inputs in (None, r.board.inputs)]
+    assert len(result) == 1
+    return result[0]
 
 
 def turned(top: float) -> dict[str, Callable[[ScoreRow], float]]:
@@ -52,8 +52,8 @@ def test_rows_of_different_tables_never_meet(tables: Tables) -> None:
     for group in board.groups:
         assert {r.board for r in group.rows} == {group.board}
         assert {r.views for r in group.rows} == {group.views}
-        for found in group.comparisons.values():
-            assert set(found.systems) <= {r.system for r in group.rows}
+        for result in group.comparisons.values():
+            assert set(result.systems) <= {r.system for r in group.rows}
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_who_is_never_ranked(tables: Tables, system: str, under_colmap: str, und
 
 
 def test_random_weights_are_shown_with_their_time_only(tables: Tables) -> None:
-    found = row(made(tables), "onepass", 4)
-    assert found.standings["exact"].reason == "random weights: timed only"
-    assert found.scores == {}
-    assert found.seconds("warm_seconds") is not None
+    result = row(made(tables), "onepass", 4)
+    assert result.standings["exact"].reason == "random weights: timed only"
+    assert result.scores == {}
+    assert result.seconds("warm_seconds") is not None
 
 
 def test_an_excellent_outsider_changes_nobodys_rank(tables: Tables, make: Callable[..., Tables]) -> None:
@@ -85,10 +85,10 @@ def test_an_excellent_outsider_changes_nobodys_rank(tables: Tables, make: Callab
 
 
 def test_a_failure_is_counted_by_kind_and_never_averaged(tables: Tables) -> None:
-    found = row(made(tables), "densestereo", 8)
-    score = found.scores["colmap", "chamfer-l1-sum"]
+    result = row(made(tables), "densestereo", 8)
+    score = result.scores["colmap", "chamfer-l1-sum"]
     assert (len(score.good), len(score.cells), score.status) == (3, 4, "partial")
-    assert found.failures("colmap", "chamfer-l1-sum") == {"timeout": 1}
+    assert result.failures("colmap", "chamfer-l1-sum") == {"timeout": 1}
     values = [
         s.value
         for s in tables.scores
@@ -102,24 +102,24 @@ def test_a_system_without_a_result_has_no_rank_and_keeps_its_row(tables: Tables)
     keys = {t.key for t in tables.trials if (t.adapter, t.views) == ("grid3r", 2)}
     trials = altered(tables.trials, lambda t: t.key in keys, status="oom")
     kept = replace(tables, trials=trials, scores=tuple(s for s in tables.scores if s.key not in keys))
-    found = row(made(kept), "grid3r", 2)
-    assert found.standings["colmap"].rank is None
-    assert found.standings["colmap"].reason == "no result (oom)"
-    assert found.failures("colmap", "chamfer-l1-sum") == {"oom": 4}
+    result = row(made(kept), "grid3r", 2)
+    assert result.standings["colmap"].rank is None
+    assert result.standings["colmap"].reason == "no result (oom)"
+    assert result.failures("colmap", "chamfer-l1-sum") == {"oom": 4}
 
 
 def test_cells_not_run_and_not_scored_are_in_the_coverage(tables: Tables) -> None:
     kept = without(tables, lambda key: key == "grid3r-toy-2")
     kept = replace(kept, scores=tuple(s for s in kept.scores if s.key != "grid3r-vase-2"))
-    found = row(made(kept), "grid3r", 2)
-    assert found.failures("colmap", "chamfer-l1-sum") == {"not_run": 1, "unscored": 1}
-    assert len(found.scores["colmap", "chamfer-l1-sum"].cells) == 4
+    result = row(made(kept), "grid3r", 2)
+    assert result.failures("colmap", "chamfer-l1-sum") == {"not_run": 1, "unscored": 1}
+    assert len(result.scores["colmap", "chamfer-l1-sum"].cells) == 4
 
 
 def test_a_prediction_that_cannot_be_scored_has_failed(tables: Tables) -> None:
-    found = row(made(tables), "carver", 2)
-    assert found.failures("colmap", "chamfer-l1-sum") == {"unscorable": 1}
-    assert found.standings["colmap"].rank is not None
+    result = row(made(tables), "carver", 2)
+    assert result.failures("colmap", "chamfer-l1-sum") == {"unscorable": 1}
+    assert result.standings["colmap"].rank is not None
 
 
 def test_repeats_are_one_cell_that_fails_when_any_of_them_does(tables: Tables) -> None:
@@ -171,19 +171,19 @@ def test_one_trial_on_two_machines_is_two_rows(tables: Tables) -> None:
 
 
 def test_the_mean_has_an_interval_over_scenes_only_with_enough_of_them(make: Callable[..., Tables]) -> None:
-    few = row(made(make(scenes=tuple(f"s{i}" for i in range(4)))), "swiftrecon", 4).scores["exact", "accuracy"]
+    small = row(made(make(scenes=tuple(f"s{i}" for i in range(4)))), "swiftrecon", 4).scores["exact", "accuracy"]
     many = row(made(make(scenes=tuple(f"s{i}" for i in range(9)))), "swiftrecon", 4).scores["exact", "accuracy"]
-    assert not few.over_scenes and many.over_scenes
-    assert few.value and many.value and few.bounds and many.bounds
-    assert few.bounds == pytest.approx((few.value * 0.99, few.value * 1.01))
+    assert not small.over_scenes and many.over_scenes
+    assert small.value and many.value and small.bounds and many.bounds
+    assert small.bounds == pytest.approx((small.value * 0.99, small.value * 1.01))
     assert many.bounds[1] - many.bounds[0] > 0.1 * many.value
 
 
 def test_the_judge_is_judged_on_shared_scenes(tables: Tables) -> None:
     groups = {(g.board.inputs, g.views): g for g in made(tables).groups}
-    found = groups["images", 4].agreement
-    assert found is not None
-    assert (found.systems, found.tau) == (3, 1.0)  # kin is not ranked under COLMAP's truth
+    result = groups["images", 4].agreement
+    assert result is not None
+    assert (result.systems, result.tau) == (3, 1.0)  # kin is not ranked under COLMAP's truth
     nobody = groups["images+truth", 4].agreement
     assert nobody is not None
     assert (nobody.systems, nobody.tau) == (0, None)
@@ -200,9 +200,9 @@ def test_the_judge_is_judged_only_where_both_truths_are(tables: Tables) -> None:
     board = made(replace(tables, scores=scores, scenes=scenes))
     assert row(board, "swiftrecon", 4).standings["colmap"].rank == 1
     assert row(board, "swiftrecon", 4).standings["exact"].rank == 4
-    found = {(g.board.inputs, g.views): g for g in board.groups}["images", 4].agreement
-    assert found is not None
-    assert (found.systems, found.tau) == (3, 1.0)
+    result = {(g.board.inputs, g.views): g for g in board.groups}["images", 4].agreement
+    assert result is not None
+    assert (result.systems, result.tau) == (3, 1.0)
     assert len(row(board, "grid3r", 4).scores["exact", "accuracy"].cells) == 1
 
 
@@ -222,13 +222,13 @@ def test_leaderboard_csv_is_whole(tables: Tables) -> None:
     written = leaderboard_csv(made(tables), tables.run)
     assert len(written) == 10 * 4
     assert not written.duplicated(["adapter", "inputs", "scope", "views"]).any()
-    found = written.query("adapter == 'grid3r' and views == 8").iloc[0]
-    assert found["rank"] == 1
-    assert found["failures"] == "oom 1"
-    assert found["colmap.chamfer-l1-sum.cells"] == "3 of 4"
-    assert found["colmap.truth_id"].split()[0] == "plant=c-plant"
-    assert found["protocol_hash"] == "5e1f00"
-    assert found["peak_rss_bytes"] > 0 and found["parameters"] == 571_000_000
+    result = written.query("adapter == 'grid3r' and views == 8").iloc[0]
+    assert result["rank"] == 1
+    assert result["failures"] == "oom 1"
+    assert result["colmap.chamfer-l1-sum.cells"] == "3 of 4"
+    assert result["colmap.truth_id"].split()[0] == "plant=c-plant"
+    assert result["protocol_hash"] == "5e1f00"
+    assert result["peak_rss_bytes"] > 0 and result["parameters"] == 571_000_000
     for name in written.columns:
         if name.endswith(".status"):
             value = written[name.removesuffix(".status")]

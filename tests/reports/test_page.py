@@ -70,11 +70,11 @@ def pages(written: list[Path]) -> list[Path]:
 
 def test_every_link_leads_to_a_file_beside_the_page(make: Callable[..., Tables], tmp_path: Path) -> None:
     written = write_report(make(cloud_points=60, clouds=3, images=2), tmp_path / "out")
-    found = pages(written)
-    assert len(found) == 1 + 40
+    result = pages(written)
+    assert len(result) == 1 + 40
     papers = {source.url for source in sources()}  # links to follow, nothing that is loaded
     ids = set(read(tmp_path / "out" / "leaderboard.html").ids)
-    for page in found:
+    for page in result:
         reader = read(page)
         assert len(set(reader.ids)) == len(reader.ids)
         for link in reader.links:
@@ -225,9 +225,9 @@ def decoded(path: Path) -> dict[str, np.ndarray]:
     import base64
     import json
 
-    found = re.fullmatch(r'reconbench\.receive\("[0-9a-f]{16}",(\{.*\})\);\n', path.read_text(encoding="ascii"))
-    assert found
-    data = json.loads(found[1])
+    result = re.fullmatch(r'reconbench\.receive\("[0-9a-f]{16}",(\{.*\})\);\n', path.read_text(encoding="ascii"))
+    assert result
+    data = json.loads(result[1])
     places = np.frombuffer(base64.b64decode(data["points"]), "<u2").reshape(-1, 3) / 65535
     return {
         "points": np.array(data["low"]) + places * np.array(data["side"]),

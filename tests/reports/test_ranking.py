@@ -36,17 +36,17 @@ def cells(*values: float | str, spread: float = 0.0, scenes: list[str] | None = 
     return out
 
 
-def at(found: Comparisons, matrix: str, first: str, second: str) -> float:
-    return getattr(found, matrix)[found.systems.index(first), found.systems.index(second)].item()
+def at(result: Comparisons, matrix: str, first: str, second: str) -> float:
+    return getattr(result, matrix)[result.systems.index(first), result.systems.index(second)].item()
 
 
 def test_few_scenes_count_clear_wins() -> None:
-    found = compare({"a": cells(1, 1, 5), "b": cells(2, 2, 4)}, "lower")
-    assert at(found, "wins", "a", "b") == 2
-    assert at(found, "wins", "b", "a") == 1
-    assert at(found, "gain", "a", "b") == pytest.approx(1 / 3)
-    assert np.isnan(at(found, "low", "a", "b"))
-    assert ranks(found) == {"a": 1, "b": 2}
+    result = compare({"a": cells(1, 1, 5), "b": cells(2, 2, 4)}, "lower")
+    assert at(result, "wins", "a", "b") == 2
+    assert at(result, "wins", "b", "a") == 1
+    assert at(result, "gain", "a", "b") == pytest.approx(1 / 3)
+    assert np.isnan(at(result, "low", "a", "b"))
+    assert ranks(result) == {"a": 1, "b": 2}
 
 
 def test_overlapping_draws_are_no_win() -> None:
@@ -57,16 +57,16 @@ def test_overlapping_draws_are_no_win() -> None:
 
 
 def test_higher_can_be_better() -> None:
-    found = compare({"a": cells(0.9, 0.8, spread=0.01), "b": cells(0.5, 0.4, spread=0.01)}, "higher")
-    assert ranks(found) == {"a": 1, "b": 2}
-    assert at(found, "gain", "a", "b") == pytest.approx(0.4)
+    result = compare({"a": cells(0.9, 0.8, spread=0.01), "b": cells(0.5, 0.4, spread=0.01)}, "higher")
+    assert ranks(result) == {"a": 1, "b": 2}
+    assert at(result, "gain", "a", "b") == pytest.approx(0.4)
 
 
 def test_a_failed_cell_loses() -> None:
-    found = compare({"a": cells(1.0, "oom", "oom"), "b": cells(2.0, 2.0, 2.0)}, "lower")
-    assert ranks(found) == {"a": 2, "b": 1}
-    assert at(found, "gain", "a", "b") == pytest.approx(1.0)  # the mean is over the common cell only
-    assert at(found, "common", "a", "b") == 1
+    result = compare({"a": cells(1.0, "oom", "oom"), "b": cells(2.0, 2.0, 2.0)}, "lower")
+    assert ranks(result) == {"a": 2, "b": 1}
+    assert at(result, "gain", "a", "b") == pytest.approx(1.0)  # the mean is over the common cell only
+    assert at(result, "common", "a", "b") == 1
 
 
 def test_a_failure_has_no_size() -> None:
@@ -90,28 +90,28 @@ def test_failing_on_a_scene_helps_nobody() -> None:
 
 def test_better_where_it_has_a_result_but_failing_often_is_not_better() -> None:
     a, b = [*(0.5 for _ in range(10)), *("oom" for _ in range(6))], [1.0 + 0.01 * i for i in range(16)]
-    found = compare({"a": cells(*a), "b": cells(*b)}, "lower")
-    assert at(found, "low", "a", "b") > 0
-    assert ranks(found) == {"a": 1, "b": 1}
+    result = compare({"a": cells(*a), "b": cells(*b)}, "lower")
+    assert at(result, "low", "a", "b") > 0
+    assert ranks(result) == {"a": 1, "b": 1}
 
 
 def test_both_failed_is_a_tie_and_unknown_cells_do_not_count() -> None:
-    found = compare({"a": cells("oom", "not_run", 1.0), "b": cells("crash", 1.0, "unscored")}, "lower")
-    assert at(found, "wins", "a", "b") == at(found, "wins", "b", "a") == 0
-    assert at(found, "scenes", "a", "b") == 1
-    assert ranks(found) == {"a": 1, "b": 1}
+    result = compare({"a": cells("oom", "not_run", 1.0), "b": cells("crash", 1.0, "unscored")}, "lower")
+    assert at(result, "wins", "a", "b") == at(result, "wins", "b", "a") == 0
+    assert at(result, "scenes", "a", "b") == 1
+    assert ranks(result) == {"a": 1, "b": 1}
 
 
 def test_means_only_over_common_cells() -> None:
     """A system that skips the hard scene must not look better for it."""
-    found = compare({"a": cells(1.0, 9.0), "b": cells(1.5, "not_run")}, "lower")
-    assert at(found, "gain", "a", "b") == pytest.approx(0.5)
+    result = compare({"a": cells(1.0, 9.0), "b": cells(1.5, "not_run")}, "lower")
+    assert at(result, "gain", "a", "b") == pytest.approx(0.5)
 
 
 def test_scenes_weigh_the_same_however_many_cells_they_have() -> None:
     scenes = ["s", "s", "s", "t"]
-    found = compare({"a": cells(1, 1, 1, 1, scenes=scenes), "b": cells(2, 2, 2, 5, scenes=scenes)}, "lower")
-    assert at(found, "gain", "a", "b") == pytest.approx((1 + 4) / 2)
+    result = compare({"a": cells(1, 1, 1, 1, scenes=scenes), "b": cells(2, 2, 2, 5, scenes=scenes)}, "lower")
+    assert at(result, "gain", "a", "b") == pytest.approx((1 + 4) / 2)
 
 
 def test_enough_scenes_need_an_interval_clear_of_zero() -> None:
@@ -136,9 +136,9 @@ def test_one_scene_more_or_less_changes_the_rule() -> None:
 
 def test_failures_lose_over_enough_scenes_too() -> None:
     same = [1.0 + 0.01 * i for i in range(10)]
-    found = compare({"a": cells(*same), "b": cells(*same[:3], *["timeout"] * 7)}, "lower")
-    assert ranks(found) == {"a": 1, "b": 2}
-    assert at(found, "gain", "a", "b") == 0
+    result = compare({"a": cells(*same), "b": cells(*same[:3], *["timeout"] * 7)}, "lower")
+    assert ranks(result) == {"a": 1, "b": 2}
+    assert at(result, "gain", "a", "b") == 0
 
 
 NORMAL, T3, LOG_NORMAL = "normal", "t3", "log-normal"
@@ -172,9 +172,9 @@ def test_rows_that_lack_scenes_are_judged_by_those_they_have() -> None:
     values = np.random.default_rng(2).normal(size=(2, 12))
     measured = np.ones((2, 12), np.bool_)
     measured[0, [1, 4]] = measured[1, 5:] = False
-    found = intervals(np.where(measured, values, 1e9), measured)
-    assert found[0].tolist() == pytest.approx(interval(values[0, measured[0]]))
-    assert np.isnan(found[1]).all()
+    result = intervals(np.where(measured, values, 1e9), measured)
+    assert result[0].tolist() == pytest.approx(interval(values[0, measured[0]]))
+    assert np.isnan(result[1]).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -184,8 +184,8 @@ def test_the_signed_rank_test_is_exact_with_ties(values: list[int]) -> None:
     moved = np.array([v for v in values if v], float)
     sizes = rankdata(np.abs(moved))
     sums = np.array([sizes @ np.array(signs) for signs in itertools.product((0, 1), repeat=len(moved))])
-    seen = sizes[moved > 0].sum()
-    chance = 2 * min((sums <= seen + 1e-9).mean(), (sums >= seen - 1e-9).mean())
+    observed = sizes[moved > 0].sum()
+    chance = 2 * min((sums <= observed + 1e-9).mean(), (sums >= observed - 1e-9).mean())
     assert abs(signed_rank(np.array(values, float))) == (chance <= 0.05)
 
 
@@ -201,13 +201,13 @@ VALUES = st.lists(st.one_of(st.floats(0.1, 9), st.sampled_from(["oom", "not_run"
 @given(st.lists(VALUES, min_size=2, max_size=5), st.sampled_from([3, 9]))
 def test_comparisons_are_antisymmetric_and_others_do_not_matter(table: list[list[float | str]], count: int) -> None:
     systems = {f"m{i}": cells(*row[:count]) for i, row in enumerate(table)}
-    found = compare(systems, "lower")
-    assert not (found.better & found.better.T).any()
-    assert np.array_equal(found.gain, -found.gain.T, equal_nan=True)
+    result = compare(systems, "lower")
+    assert not (result.better & result.better.T).any()
+    assert np.array_equal(result.gain, -result.gain.T, equal_nan=True)
     pair = compare({name: systems[name] for name in ("m0", "m1")}, "lower")
-    assert bool(pair.better[0, 1]) == bool(found.better[0, 1])
-    assert max(ranks(found).values()) <= len(systems)
-    assert 1 in ranks(found).values() or found.better.any()
+    assert bool(pair.better[0, 1]) == bool(result.better[0, 1])
+    assert max(ranks(result).values()) <= len(systems)
+    assert 1 in ranks(result).values() or result.better.any()
     flipped = {
         name: [
             Cell(
@@ -222,14 +222,14 @@ def test_comparisons_are_antisymmetric_and_others_do_not_matter(table: list[list
         ]
         for name, row in systems.items()
     }
-    assert ranks(compare(flipped, "higher")) == ranks(found)
+    assert ranks(compare(flipped, "higher")) == ranks(result)
 
 
 def test_agreement_has_known_values() -> None:
     assert agreement({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 3}) == Agreement(3, 1.0)
     assert agreement({"a": 1, "b": 2, "c": 3}, {"a": 3, "b": 2, "c": 1}) == Agreement(3, -1.0)
-    found = agreement({"a": 1, "b": 2, "c": 3, "d": 4}, {"a": 1, "b": 3, "c": 2, "e": 1})
-    assert found == Agreement(3, pytest.approx(1 / 3))  # a, b, c: two of three pairs agree
+    result = agreement({"a": 1, "b": 2, "c": 3, "d": 4}, {"a": 1, "b": 3, "c": 2, "e": 1})
+    assert result == Agreement(3, pytest.approx(1 / 3))  # a, b, c: two of three pairs agree
     assert agreement({"a": 1, "b": 1, "c": 3}, {"a": 1, "b": 2, "c": 3}).tau == pytest.approx(2 / np.sqrt(2 * 3))
 
 

@@ -54,47 +54,47 @@ def judged(tables: Tables, views: int = 4) -> tuple[Leaderboard, Sweeps, Stabili
     board = leaderboard(tables)
     sweeps = Sweeps(tables, board)
     group = next(g for g in board.groups if g.board.inputs == "images" and g.views == views)
-    found = sweeps.stability(group, "colmap")
-    assert found is not None
-    return board, sweeps, found
+    result = sweeps.stability(group, "colmap")
+    assert result is not None
+    return board, sweeps, result
 
 
-def share(found: Stability, one: str, other: str) -> float:
-    return float(found.share[found.systems.index(one), found.systems.index(other)])
+def share(result: Stability, one: str, other: str) -> float:
+    return float(result.share[result.systems.index(one), result.systems.index(other)])
 
 
 def test_a_system_better_under_every_choice_always_wins(tables: Tables) -> None:
-    _, _, found = judged(swept(tables, lambda name, *_: 1.0 if name == A else 5.0))
-    assert share(found, A, B) == 1.0 and share(found, B, A) == 0.0
-    off = ~np.eye(len(found.systems), dtype=bool)
-    np.testing.assert_allclose((found.share + found.share.T)[off], 1.0)
-    assert found.alignments == ("as ranked", "by search") and found.shares_kept == (1.0, 0.5)
+    _, _, result = judged(swept(tables, lambda name, *_: 1.0 if name == A else 5.0))
+    assert share(result, A, B) == 1.0 and share(result, B, A) == 0.0
+    off = ~np.eye(len(result.systems), dtype=bool)
+    np.testing.assert_allclose((result.share + result.share.T)[off], 1.0)
+    assert result.alignments == ("as ranked", "by search") and result.shares_kept == (1.0, 0.5)
 
 
 def test_a_choice_that_turns_the_order_is_counted_by_its_share(tables: Tables) -> None:
     turned = swept(
         tables, lambda name, _, alignment, __: 2.0 if name == B else 1.0 if alignment == "as ranked" else 3.0
     )
-    _, _, found = judged(turned)
-    assert share(found, A, B) == 0.5
+    _, _, result = judged(turned)
+    assert share(result, A, B) == 0.5
     fewer = swept(tables, lambda name, _, __, keep: 2.0 if name == B else 1.0 if keep == 1.0 else 3.0)
-    _, _, found = judged(fewer)
-    assert share(found, A, B) == 0.5, "a system without confidence enters with all its points"
+    _, _, result = judged(fewer)
+    assert share(result, A, B) == 0.5, "a system without confidence enters with all its points"
 
 
 def test_noise_within_a_scene_reads_its_normal_share(make: Callable[..., Tables]) -> None:
     gap, spread = 0.05, 0.1 / 1.96
     tables = swept(make(scenes=("toy",)), lambda name, *_: 1.0 if name == A else 1.0 + gap, sure=())
-    _, _, found = judged(tables)
-    assert share(found, A, B) == pytest.approx(0.5 * (1 + math.erf(gap / (2 * spread))), abs=0.04)
+    _, _, result = judged(tables)
+    assert share(result, A, B) == pytest.approx(0.5 * (1 + math.erf(gap / (2 * spread))), abs=0.04)
 
 
 def test_scenes_are_resampled(tables: Tables) -> None:
     # One better by far in one of four scenes, worse in three by less: the mean decides by how often that one is drawn.
     worth = {"toy": -30.0, "vase": 6.0, "skull": 6.0, "plant": 6.0}
     tables = swept(tables, lambda name, scene, *_: 50 + (worth[scene] if name == A else 0.0), sure=())
-    _, _, found = judged(tables)
-    assert share(found, A, B) == pytest.approx(1 - 0.75**4, abs=0.04)  # drawn once or more, -30 outweighs three of 6
+    _, _, result = judged(tables)
+    assert share(result, A, B) == pytest.approx(1 - 0.75**4, abs=0.04)  # drawn once or more, -30 outweighs three of 6
 
 
 def test_a_failed_cell_loses(tables: Tables) -> None:
@@ -107,10 +107,10 @@ def test_a_cell_that_was_never_run_is_no_failure(tables: Tables) -> None:
     """As in the ranking: A, better wherever both were run, must not lose by the scene that it was not run on."""
     whole = swept(tables, lambda name, *_: 1.0 if name == A else 5.0)
     fewer = without(whole, lambda key: key.startswith(f"{A}-toy-"))
-    board, _, found = judged(fewer)
+    board, _, result = judged(fewer)
     group = next(g for g in board.groups if g.board.inputs == "images" and g.views == 4)
     compared = group.comparisons["colmap"]
-    assert share(found, A, B) == 1.0
+    assert share(result, A, B) == 1.0
     assert compared.failed[compared.systems.index(A), compared.systems.index(B)] == 0
 
 

@@ -295,8 +295,10 @@ def _no_room(read_only: bool) -> Callable[[Try], None]:
             command_line([*words, "--store", str(place)])
         except SystemExit as ended:
             assert ended.code in (0, 2), f"exit code {ended.code}"
-            said = errors.read_text()
-            assert "Traceback" not in said and (ended.code == 0 or "What was finished before is kept" in said), said
+            output = errors.read_text()
+            assert "Traceback" not in output and (ended.code == 0 or "What was finished before is kept" in output), (
+                output
+            )
         kept = Store(place)
         assert not kept.unreadable(), "a record was written by half"
         for record in kept.trials():

@@ -101,7 +101,7 @@ def _lift(maps: _Maps, i: int, u: float, v: float, z: float) -> tuple[float, flo
 
 
 @njit(**_LEAF)
-def _drop(maps: _Maps, i: int, x: float, y: float, z: float) -> tuple[float, float, float]:
+def _project(maps: _Maps, i: int, x: float, y: float, z: float) -> tuple[float, float, float]:
     """World point -> pixel coordinates and depth in view i; depth <= 0 behind the camera."""
     P, K = maps.pose, maps.K
     a = P[i, 0, 0] * x + P[i, 0, 1] * y + P[i, 0, 2] * z + P[i, 0, 3]
@@ -115,7 +115,7 @@ def _partner(maps: _Maps, i: int, x: int, y: int, z: float, j: int, pixels: floa
     """Index of the pixel of view j that agrees with pixel (x, y) of view i at depth z; -1 where view j measured nothing
     there or something nearer, -2 where it saw through the point."""
     wx, wy, wz = _lift(maps, i, x + 0.5, y + 0.5, z)
-    u, v, depth = _drop(maps, j, wx, wy, wz)
+    u, v, depth = _project(maps, j, wx, wy, wz)
     width, height = maps.size[j, 0], maps.size[j, 1]
     if not (depth > 1e-12 and 0 <= u < width and 0 <= v < height):
         return -1
@@ -125,7 +125,7 @@ def _partner(maps: _Maps, i: int, x: int, y: int, z: float, j: int, pixels: floa
     if there <= 0:
         return -1
     wx, wy, wz = _lift(maps, j, iu + 0.5, iv + 0.5, there)
-    u, v, back = _drop(maps, i, wx, wy, wz)
+    u, v, back = _project(maps, i, wx, wy, wz)
     if abs(back - z) < relative * z and (u - x - 0.5) ** 2 + (v - y - 0.5) ** 2 < pixels * pixels:
         return int(index)
     return -2 if there > depth * (1 + 2 * relative) else -1

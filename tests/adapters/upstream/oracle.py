@@ -121,9 +121,13 @@ class PixelOracle:
 
     def look_at(self, images: NDArray[np.floating]) -> tuple[list[Seen], NDArray[np.float64], NDArray[np.float64]]:
         """`look` at each of N network images (N, 3, h, w); their poses (N, 4, 4) and intrinsics (N, 3, 3)."""
-        seen = [self.look(image) for image in images]
+        observed = [self.look(image) for image in images]
         K = self.network_intrinsics(*images.shape[-2:])
-        return seen, np.stack([self.camera_from_world(s.index) for s in seen]), np.tile(K, (len(seen), 1, 1))
+        return (
+            observed,
+            np.stack([self.camera_from_world(s.index) for s in observed]),
+            np.tile(K, (len(observed), 1, 1)),
+        )
 
     def camera_from_world(self, index: int) -> NDArray[np.float64]:
         """(4, 4) truth pose."""
@@ -134,22 +138,22 @@ class PixelOracle:
         (fx, fy), (right, down) = self.focal, self.off_centre
         return np.array([[fx, 0, width / 2 + right], [0, fy, height / 2 + down], [0, 0, 1]])
 
-    def points(self, seen: Seen, frame: int | None = None) -> NDArray[np.float64]:
+    def points(self, observed: Seen, frame: int | None = None) -> NDArray[np.float64]:
         """(h, w, 3) truth at the pixels of a network image, in the world or in camera `frame`."""
-        height, width = seen.shown.shape
+        height, width = observed.shown.shape
         v, u = np.mgrid[:height, :width] + 0.5
-        pixels = np.stack([u, v, np.ones(u.shape)], axis=-1) @ seen.affine.T
-        points = self.at(seen.index, pixels.reshape(-1, 2)).reshape(height, width, 3)
+        pixels = np.stack([u, v, np.ones(u.shape)], axis=-1) @ observed.affine.T
+        points = self.at(observed.index, pixels.reshape(-1, 2)).reshape(height, width, 3)
         if frame is None:
             return points
         pose = self.camera_from_world(frame)
         return points @ pose[:3, :3].T + pose[:3, 3]
 
-    def confidence(self, seen: Seen) -> NDArray[np.float64]:
+    def confidence(self, observed: Seen) -> NDArray[np.float64]:
         """(h, w): `least` + the share of the photo's width, so that it can be told where a confidence belongs."""
-        u = np.arange(seen.shown.shape[1]) + 0.5
-        row = self.least + (seen.affine[0, 0] * u + seen.affine[0, 2]) / self.sizes[seen.index][0]
-        return np.tile(row, (seen.shown.shape[0], 1))
+        u = np.arange(observed.shown.shape[1]) + 0.5
+        row = self.least + (observed.affine[0, 0] * u + observed.affine[0, 2]) / self.sizes[observed.index][0]
+        return np.tile(row, (observed.shown.shape[0], 1))
 
     def at(self, index: int, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
         """(M, 3) truth: where the rays through `pixels` (M, 2) of photo `index` meet the room's wall."""
@@ -162,11 +166,11 @@ class PixelOracle:
 
     def check(self, result: Reconstruction, cleaned: bool = False, **limits: float) -> dict[str, float]:
         """Compare `result` with the truth, up to scale alone, and return what was seen; see `measure`."""
-        found = self.measure(result, cleaned)
-        for name, seen in found.items():
+        measured = self.measure(result, cleaned)
+        for name, observed in measured.items():
             limit = limits.get(name, LIMITS[name])
-            assert seen <= limit, f"{name}: {seen:.2g} seen, at most {limit:.2g} wanted; {found}"
-        return found
+            assert observed <= limit, f"{name}: {observed:.2g} seen, at most {limit:.2g} wanted; {measured}"
+        return measured
 
     def measure(self, result: Reconstruction, cleaned: bool = False) -> dict[str, float]:
         """Largest errors against the truth in the first camera's frame, up to scale alone.
@@ -181,44 +185,52 @@ class PixelOracle:
         assert result.registered.all() and (np.diff(result.view_index) >= 0).all()
         first, points, pixels = self.camera_from_world(0), result.points.astype(np.float64), result.pixel
         rows = [np.flatnonzero(result.view_index == i) for i in range(len(self.views))]
-        truth = np.concatenate([self.at(i, pixels[mine].astype(np.float64)) for i, mine in enumerate(rows)])
+        truth = np.concatenate([self.at(i, pixels[ours].astype(np.float64)) for i, ours in enumerate(rows)])
         truth = truth @ first[:3, :3].T + first[:3, 3]
         scale = (points * truth).sum() / (truth * truth).sum()
-        found = {"points": np.linalg.norm(points / scale - truth, axis=1).max() / DIAMETER, "pixels": 0.0, "depth": 0.0}
+        measured = {
+            "points": np.linalg.norm(points / scale - truth, axis=1).max() / DIAMETER,
+            "pixels": 0.0,
+            "depth": 0.0,
+        }
         own = Cameras(result.cameras.intrinsics, result.cameras.camera_from_world.copy())
         assert np.abs(own.camera_from_world[0] - np.eye(4)).max() < 1e-6
-        for i, (mine, image) in enumerate(zip(rows, self.views.images, strict=True)):
+        for i, (ours, image) in enumerate(zip(rows, self.views.images, strict=True)):
             v, u = np.nonzero(self.seen[i].shown)
-            assert len(mine) == len(u), f"view {i}: {len(mine)} points, {len(u)} pixels that show the photo"
+            assert len(ours) == len(u), f"view {i}: {len(ours)} points, {len(u)} pixels that show the photo"
             there = np.stack([u + 0.5, v + 0.5, np.ones(len(u))], axis=1) @ self.seen[i].affine.T
-            moved = np.abs(pixels[mine] - there).max()
-            projected, _ = own.project(i, points[mine])
-            found["pixels"] = max(found["pixels"], moved, np.abs(projected - pixels[mine]).max())
-            found["depth"] = max(found["depth"], self._depth_error(i, result.depth[i] / scale))
-            x, y = np.minimum(pixels[mine].astype(int), [image.shape[1] - 1, image.shape[0] - 1]).T
-            assert (result.colors[mine] == image[y, x]).all(), f"view {i}: colours of other pixels"
-            kept = result.confidence[mine] > 0
+            moved = np.abs(pixels[ours] - there).max()
+            projected, _ = own.project(i, points[ours])
+            measured["pixels"] = max(measured["pixels"], moved, np.abs(projected - pixels[ours]).max())
+            measured["depth"] = max(measured["depth"], self._depth_error(i, result.depth[i] / scale))
+            x, y = np.minimum(pixels[ours].astype(int), [image.shape[1] - 1, image.shape[0] - 1]).T
+            assert (result.colors[ours] == image[y, x]).all(), f"view {i}: colours of other pixels"
+            kept = result.confidence[ours] > 0
             assert cleaned or kept.all()
-            off = np.abs(result.confidence[mine] - self.least - pixels[mine, 0] / image.shape[1])[kept]
+            off = np.abs(result.confidence[ours] - self.least - pixels[ours, 0] / image.shape[1])[kept]
             assert off.max() < 2e-3, f"view {i}: confidences of other pixels"
         own.camera_from_world[:, :3, 3] /= scale
         poses = np.stack([self.camera_from_world(i) for i in range(len(rows))]) @ self.poses[0]
-        found["intrinsics"] = np.abs(own.intrinsics - self.intrinsics).max()
-        found["centres"] = np.linalg.norm(own.centres - Cameras(own.intrinsics, poses).centres, axis=1).max() / DIAMETER
+        measured["intrinsics"] = np.abs(own.intrinsics - self.intrinsics).max()
+        measured["centres"] = (
+            np.linalg.norm(own.centres - Cameras(own.intrinsics, poses).centres, axis=1).max() / DIAMETER
+        )
         between = np.einsum("nij,nkj->nik", own.camera_from_world[:, :3, :3], poses[:, :3, :3])
         # Half the Frobenius norm of R - I is sqrt(2) sin(angle / 2): exact where an arccosine is not.
         half = np.linalg.norm(between - np.eye(3), axis=(1, 2)) / np.sqrt(8)
-        found["degrees"] = np.degrees(2 * np.arcsin(np.minimum(half, 1))).max()
-        return {name: float(seen) for name, seen in found.items()}
+        measured["degrees"] = np.degrees(2 * np.arcsin(np.minimum(half, 1))).max()
+        return {name: float(observed) for name, observed in measured.items()}
 
     def _depth_error(self, index: int, depth: NDArray[np.floating]) -> float:
         """Largest error of a depth map at the photo's resolution, in diameters; it must be there where the crop is."""
         height, width = depth.shape
-        seen = self.seen[index]
+        observed = self.seen[index]
         y, x = np.mgrid[:height, :width] + 0.5
-        u, v = (x - seen.affine[0, 2]) / seen.affine[0, 0], (y - seen.affine[1, 2]) / seen.affine[1, 1]
-        inside = (u > 0.05) & (v > 0.05) & (u < seen.shown.shape[1] - 0.05) & (v < seen.shown.shape[0] - 0.05)
-        outside = (u < -0.05) | (v < -0.05) | (u > seen.shown.shape[1] + 0.05) | (v > seen.shown.shape[0] + 0.05)
+        u, v = (x - observed.affine[0, 2]) / observed.affine[0, 0], (y - observed.affine[1, 2]) / observed.affine[1, 1]
+        inside = (u > 0.05) & (v > 0.05) & (u < observed.shown.shape[1] - 0.05) & (v < observed.shown.shape[0] - 0.05)
+        outside = (
+            (u < -0.05) | (v < -0.05) | (u > observed.shown.shape[1] + 0.05) | (v > observed.shown.shape[0] + 0.05)
+        )
         assert (depth[inside] > 0).all() and (depth[outside] == 0).all(), (
             f"view {index}: depth is not where the crop is"
         )

@@ -28,15 +28,15 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
     class Trunk(torch.nn.Module):
         def forward(self, images: Any, **options: Any) -> Any:
             height, width = images.shape[-2:]
-            seen = [oracle.look(image) for image in images[0].numpy() * IMAGENET_STD + IMAGENET_MEAN]
-            poses = np.stack([oracle.poses[s.index] for s in seen])  # its camera head says world_from_camera
+            observed = [oracle.look(image) for image in images[0].numpy() * IMAGENET_STD + IMAGENET_MEAN]
+            poses = np.stack([oracle.poses[s.index] for s in observed])  # its camera head says world_from_camera
             poses[:, :3, 3] /= 2
-            K = np.tile(oracle.network_intrinsics(height, width), (len(seen), 1, 1))
+            K = np.tile(oracle.network_intrinsics(height, width), (len(observed), 1, 1))
             told["cameras"] = extri_intri_to_pose_encoding(
                 torch.from_numpy(poses[None]), torch.from_numpy(K[None]), (height, width)
             )
-            told["depth"] = np.stack([oracle.points(s, frame=s.index)[..., 2] for s in seen])[None] / 2
-            told["conf"] = np.stack([oracle.confidence(s) for s in seen])[None]
+            told["depth"] = np.stack([oracle.points(s, frame=s.index)[..., 2] for s in observed])[None] / 2
+            told["conf"] = np.stack([oracle.confidence(s) for s in observed])[None]
             return [(None, None)], []
 
     class Head(torch.nn.Module):

@@ -27,12 +27,12 @@ def Stub(oracle: PixelOracle, jitter: bool = False) -> Any:  # noqa: N802 - made
 
     def network(view1: Any, view2: Any) -> Any:
         scale = rng.uniform(0.5, 2) if jitter else 0.5
-        said = []
-        seen = [oracle.look(view["img"][0].numpy() * 0.5 + 0.5) for view in (view1, view2)]
-        for one, key in zip(seen, ("pts3d", "pts3d_in_other_view"), strict=True):
-            points = torch.from_numpy(scale * oracle.points(one, frame=seen[0].index)).float()
-            said.append({key: points[None], "conf": torch.from_numpy(oracle.confidence(one)).float()[None]})
-        return said
+        output = []
+        observed = [oracle.look(view["img"][0].numpy() * 0.5 + 0.5) for view in (view1, view2)]
+        for one, key in zip(observed, ("pts3d", "pts3d_in_other_view"), strict=True):
+            points = torch.from_numpy(scale * oracle.points(one, frame=observed[0].index)).float()
+            output.append({key: points[None], "conf": torch.from_numpy(oracle.confidence(one)).float()[None]})
+        return output
 
     return network
 
@@ -82,8 +82,8 @@ def test_prepares_what_upstream_s_loader_would(size: tuple[int, int], square_ok:
     oracle = PixelOracle(size)
     Image.fromarray(oracle.views.images[0]).save(tmp_path / "a.png")
     wanted = load_images([str(tmp_path / "a.png")], size=512, square_ok=square_ok, verbose=False)
-    mine = Adapter(square_ok=square_ok).prepare(oracle.views).images[0]
-    assert np.array_equal(mine, wanted[0]["img"][0].numpy())
+    own = Adapter(square_ok=square_ok).prepare(oracle.views).images[0]
+    assert np.array_equal(own, wanted[0]["img"][0].numpy())
 
 
 @pytest.mark.parametrize("reference", [0, 1])
@@ -92,10 +92,10 @@ def test_a_pair_whose_pose_is_not_found_has_the_reference_registered_alone(refer
     true = Stub(oracle)
 
     def unsure(view1: Any, view2: Any) -> Any:
-        said = true(view1, view2)
-        for one in said:  # upstream poses by points above 3 alone
+        output = true(view1, view2)
+        for one in output:  # upstream poses by points above 3 alone
             one["conf"] = torch.full_like(one["conf"], 2.0 if int(view1["idx"][0]) == reference else 1.0)
-        return said
+        return output
 
     adapter = Adapter(clean=False)
     adapter.network = unsure
@@ -119,23 +119,23 @@ def test_a_view_that_the_alignment_s_start_could_not_place_is_not_registered(
     true = Stub(oracle)
 
     def unsure(view1: Any, view2: Any) -> Any:
-        said = true(view1, view2)
+        output = true(view1, view2)
         # Upstream asks PnP for a view that is the second of its surest pair, and shows it points above 3 alone.
-        for one, view, level in zip(said, (view1, view2), (1.0, 2.0), strict=True):
+        for one, view, level in zip(output, (view1, view2), (1.0, 2.0), strict=True):
             if int(view["idx"][0]) == lost:
                 one["conf"] = torch.full_like(one["conf"], level)
-        return said
+        return output
 
     adapter = Adapter(clean=False, iterations=iterations)
     adapter.network = unsure
     result = adapter.predict(oracle.views)
     result.validate(oracle.views)
     assert result.registered is not None and result.view_index is not None and result.pixel is not None
-    found = [view for view in range(3) if view != lost]
-    assert np.flatnonzero(result.registered).tolist() == found == sorted(set(result.view_index))
-    pose = oracle.camera_from_world(found[0])
-    pixels = [result.pixel[result.view_index == view].astype(np.float64) for view in found]
-    truth = np.concatenate([oracle.at(view, seen) for view, seen in zip(found, pixels, strict=True)])
+    measured = [view for view in range(3) if view != lost]
+    assert np.flatnonzero(result.registered).tolist() == measured == sorted(set(result.view_index))
+    pose = oracle.camera_from_world(measured[0])
+    pixels = [result.pixel[result.view_index == view].astype(np.float64) for view in measured]
+    truth = np.concatenate([oracle.at(view, observed) for view, observed in zip(measured, pixels, strict=True)])
     truth = truth @ pose[:3, :3].T + pose[:3, 3]
     scale = (result.points * truth).sum() / (truth * truth).sum()
     assert np.linalg.norm(result.points / scale - truth, axis=1).max() < 5e-3 * DIAMETER

@@ -24,27 +24,27 @@ LANDSCAPE, PORTRAIT, SQUARE, ODD = PHOTOS
 class Stub(torch.nn.Module):
     """Says the truth in the first camera at 0.7 of its scale, less surely, and each view's own at 1.3."""
 
-    def __init__(self, oracle: PixelOracle, spoil: Any = lambda said: None) -> None:
+    def __init__(self, oracle: PixelOracle, spoil: Any = lambda output: None) -> None:
         super().__init__()
         self.oracle, self.spoil = oracle, spoil
 
     def forward(self, views: Any, profiling: bool = False) -> Any:
-        seen = [self.oracle.look(view["img"][0].numpy() * 0.5 + 0.5) for view in views]
+        observed = [self.oracle.look(view["img"][0].numpy() * 0.5 + 0.5) for view in views]
         for view in views:
             upstream.view_name(view)  # what upstream does after a slow encoding
-        said = []
-        for one in seen:
+        output = []
+        for one in observed:
             conf = torch.from_numpy(self.oracle.confidence(one)).float()[None]
             own = torch.from_numpy(1.3 * self.oracle.points(one, frame=one.index)).float()[None]
-            common = torch.from_numpy(0.7 * self.oracle.points(one, frame=seen[0].index)).float()[None]
-            said.append(
+            common = torch.from_numpy(0.7 * self.oracle.points(one, frame=observed[0].index)).float()[None]
+            output.append(
                 {"pts3d_in_other_view": common, "conf": conf - LESS_SURE, "pts3d_local": own, "conf_local": conf}
             )
-        self.spoil(said)
-        return said
+        self.spoil(output)
+        return output
 
 
-def run(oracle: PixelOracle, spoil: Any = lambda said: None, **options: str) -> Any:
+def run(oracle: PixelOracle, spoil: Any = lambda output: None, **options: str) -> Any:
     return answer(Adapter(**options), Stub(oracle, spoil), oracle)
 
 
@@ -79,8 +79,8 @@ class TestFast3r(ThroughThePixels):
 
 
 def test_a_view_whose_pose_is_not_found_is_not_registered_and_keeps_its_points() -> None:
-    def spoil(said: Any) -> None:
-        said[1]["conf"][:] = 1  # upstream poses by points above 1 alone
+    def spoil(output: Any) -> None:
+        output[1]["conf"][:] = 1  # upstream poses by points above 1 alone
 
     oracle = PixelOracle(*[LANDSCAPE] * 3)
     result = run(oracle, spoil)
@@ -103,26 +103,26 @@ def test_cameras_and_local_points_are_those_of_upstream_s_own_wrapper() -> None:
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE)
     adapter = Adapter()
     with torch.no_grad():
-        said = Stub(oracle)(
+        output = Stub(oracle)(
             [
                 {"img": torch.from_numpy(i)[None], "dataset": "", "label": "", "instance": ""}
                 for i in adapter.prepare(oracle.views).images
             ]
         )
     noise = torch.Generator().manual_seed(0)
-    for view in said:
+    for view in output:
         view["pts3d_in_other_view"] += 0.01 * torch.randn(view["pts3d_in_other_view"].shape, generator=noise)
     upstream_class = lit.MultiViewDUSt3RLitModule
     theirs, focals = upstream_class.estimate_camera_poses(
-        said, niter_PnP=100, focal_length_estimation_method="first_view_from_global_head"
+        output, niter_PnP=100, focal_length_estimation_method="first_view_from_global_head"
     )
-    flat = [{name: tensor[0] for name, tensor in view.items()} for view in said]
+    flat = [{name: tensor[0] for name, tensor in view.items()} for view in output]
     poses, K, registered = solve_cameras(flat)
     assert registered.all()
     assert np.abs(poses - np.array(theirs[0])).max() < 1e-6
     assert K[:, 0, 0] == pytest.approx(focals[0], rel=1e-6)
-    upstream_class.align_local_pts3d_to_global(None, said, [{}, {}], min_conf_thr_percentile=85)
-    for one, view in zip(flat, said, strict=True):
+    upstream_class.align_local_pts3d_to_global(None, output, [{}, {}], min_conf_thr_percentile=85)
+    for one, view in zip(flat, output, strict=True):
         assert torch.allclose(aligned(one), view["pts3d_local_aligned_to_global"][0], atol=1e-5)
 
 

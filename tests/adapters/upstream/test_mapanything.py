@@ -72,20 +72,20 @@ def Stub(  # noqa: N802 - made as the other systems' stubs are
     class Encoder(torch.nn.Module):
         def forward(self, given: Any) -> Any:
             assert given.data_norm_type == "dinov2"
-            seen = [oracle.look(image) for image in given.image.numpy() * IMAGENET_STD + IMAGENET_MEAN]
-            points = np.stack([oracle.points(s, frame=s.index) for s in seen]) / 4
+            observed = [oracle.look(image) for image in given.image.numpy() * IMAGENET_STD + IMAGENET_MEAN]
+            points = np.stack([oracle.points(s, frame=s.index) for s in observed]) / 4
             reach = np.linalg.norm(points, axis=-1, keepdims=True)
-            confidence = np.stack([oracle.confidence(s) for s in seen])[..., None]
+            confidence = np.stack([oracle.confidence(s) for s in observed])[..., None]
             sure = np.full_like(reach, 4.0)
             dense = np.concatenate([3 * points / reach, np.log(reach), np.log(confidence - 1), sure], axis=-1)
             dense = dense.transpose(0, 3, 1, 2)
             spoil(dense)
-            poses = np.stack([WORLD @ oracle.poses[s.index] for s in seen])
+            poses = np.stack([WORLD @ oracle.poses[s.index] for s in observed])
             quaternions = 2 * rotation_matrix_to_quaternion(torch.from_numpy(poses[:, :3, :3]))
             told["dense"] = torch.from_numpy(dense).float()
             told["pose"] = torch.cat([torch.from_numpy(poses[:, :3, 3] / 4), quaternions], dim=1).float()
             # Features say no more than which view they are of.
-            return ViTEncoderOutput(features=torch.arange(float(len(seen)))[:, None, None, None])
+            return ViTEncoderOutput(features=torch.arange(float(len(observed)))[:, None, None, None])
 
     class Sharing(torch.nn.Module):
         def forward(self, given: Any) -> Any:
@@ -160,18 +160,18 @@ def test_prepares_what_upstream_s_loaders_would(sizes: list[tuple[int, int]], tm
     paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
     for path, image in zip(paths, oracle.views.images, strict=True):
         Image.fromarray(image).save(path)
-    mine = np.stack(Adapter().prepare(oracle.views).images)
+    own = np.stack(Adapter().prepare(oracle.views).images)
     inputs = [{"img": image} for image in oracle.views.images]
     for wanted in (loader.load_images(paths), loader.preprocess_inputs(inputs)):
-        assert np.array_equal(mine, torch.cat([view["img"] for view in wanted]).numpy())
+        assert np.array_equal(own, torch.cat([view["img"] for view in wanted]).numpy())
 
 
 def test_prepares_what_upstream_s_loader_would_of_turned_photos(tmp_path: Path) -> None:
     oracle = PixelOracle(PORTRAIT, LANDSCAPE, ODD)
     upright = by_exif(tmp_path, oracle.views)
     wanted = loader.load_images(str(tmp_path))
-    mine = np.stack(Adapter().prepare(upright).images)
-    assert np.array_equal(mine, torch.cat([view["img"] for view in wanted]).numpy())
+    own = np.stack(Adapter().prepare(upright).images)
+    assert np.array_equal(own, torch.cat([view["img"] for view in wanted]).numpy())
 
 
 def test_shapes_are_chosen_as_upstream_does() -> None:

@@ -60,17 +60,17 @@ class Stub:
         # One more dimension for each side of a pair: those not described best are alike to none of the other side.
         side = np.eye(2)[int(own.index > partner.index)]
         blurred = np.concatenate([wall * 0.5, np.sqrt(0.75) * np.broadcast_to(side, (*wall.shape[:2], 2))], axis=-1)
-        said = {
+        output = {
             "pts3d": self.scale * self.oracle.points(own, frame=reference.index),
             "conf": self.oracle.confidence(own) + 0.999,  # which upstream takes away
             "desc": np.where(sure, np.concatenate([wall, np.zeros_like(wall[..., :2])], axis=-1), blurred),
             "desc_conf": np.where(sure[..., 0], 1.0, 1e-6),
         }
-        return {name: torch.from_numpy(array).float()[None] for name, array in said.items()}
+        return {name: torch.from_numpy(array).float()[None] for name, array in output.items()}
 
     def matched(self, own: Seen, partner: Seen) -> NDArray[np.bool_]:
         """(h, w): pixels of `own` that meet one of `partner` nearest to its centre; the same pairs seen from both."""
-        first, second = sorted((own, partner), key=lambda seen: seen.index)
+        first, second = sorted((own, partner), key=lambda observed: observed.index)
         height, width = second.shown.shape
         there = self.oracle.points(first, frame=second.index)
         K = self.oracle.network_intrinsics(height, width)
@@ -168,8 +168,8 @@ def test_prepares_what_upstream_s_loader_would(
     oracle = PixelOracle(size)
     Image.fromarray(oracle.views.images[0]).save(tmp_path / "a.png")
     wanted = load_images([str(tmp_path / "a.png")], size=512, square_ok=square_ok, verbose=False)
-    mine = Adapter(square_ok=square_ok).prepare(oracle.views).images[0]
-    assert np.array_equal(mine, wanted[0]["img"][0].numpy())
+    own = Adapter(square_ok=square_ok).prepare(oracle.views).images[0]
+    assert np.array_equal(own, wanted[0]["img"][0].numpy())
 
 
 def test_every_call_asks_the_network_and_leaves_no_file(tmp_path: Path) -> None:

@@ -25,15 +25,15 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
     class Encoder(torch.nn.Module):
         def forward(self, images: Any, is_training: bool) -> Any:
-            seen = [oracle.look(image.numpy()) for image in images * network.image_std + network.image_mean]
-            points = np.stack([oracle.points(s, frame=s.index) for s in seen]) / 2
-            poses = np.stack([WORLD @ oracle.poses[s.index] for s in seen])
+            observed = [oracle.look(image.numpy()) for image in images * network.image_std + network.image_mean]
+            points = np.stack([oracle.points(s, frame=s.index) for s in observed]) / 2
+            poses = np.stack([WORLD @ oracle.poses[s.index] for s in observed])
             poses[:, :3, 3] = poses[:, :3, 3] / 2
-            shares = np.stack([oracle.confidence(s) for s in seen])[..., None]
+            shares = np.stack([oracle.confidence(s) for s in observed])[..., None]
             # Heads say x/z, y/z and log z, and the logarithm of the odds.
             told["point"] = np.concatenate([points[..., :2] / points[..., 2:], np.log(points[..., 2:])], axis=-1)
             told["conf"], told["camera"] = np.log(shares / (1 - shares)), poses
-            return torch.zeros(len(seen), 9, 1)
+            return torch.zeros(len(observed), 9, 1)
 
     class Head(torch.nn.Module):
         def __init__(self, name: str) -> None:

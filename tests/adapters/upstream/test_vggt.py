@@ -26,8 +26,8 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
     class Aggregator(torch.nn.Module):
         def forward(self, images: Any) -> Any:
-            seen, poses, K = oracle.look_at(images[0].numpy())
-            points = np.stack([oracle.points(s) for s in seen])
+            observed, poses, K = oracle.look_at(images[0].numpy())
+            points = np.stack([oracle.points(s) for s in observed])
             depth = np.einsum("nhwj,nj->nhw", points, poses[:, 2, :3]) + poses[:, 2, 3][:, None, None]
             poses[:, :3, 3] /= 2
             told["cameras"] = extri_intri_to_pose_encoding(
@@ -37,7 +37,7 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
                 torch.from_numpy(depth[None, ..., None] / 2),
                 torch.from_numpy(points[None] / 2),
             )
-            told["conf"] = torch.from_numpy(np.stack([oracle.confidence(s) for s in seen])[None])
+            told["conf"] = torch.from_numpy(np.stack([oracle.confidence(s) for s in observed])[None])
             return [images], 5
 
     class CameraHead(torch.nn.Module):
@@ -77,9 +77,9 @@ def test_the_point_head_s_points_do_not_suffer_from_an_off_centre_principal_poin
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE, off_centre=(20.0, -12.0))
     result = run(oracle, points="head")
     oracle.least += 10
-    found = oracle.measure(result)
-    assert found["points"] < 1e-4 and found["degrees"] < 0.01 and found["centres"] < 1e-4
-    assert found["intrinsics"] == pytest.approx(20 * 640 / 518, abs=0.05)
+    measured = oracle.measure(result)
+    assert measured["points"] < 1e-4 and measured["degrees"] < 0.01 and measured["centres"] < 1e-4
+    assert measured["intrinsics"] == pytest.approx(20 * 640 / 518, abs=0.05)
 
 
 class TestVggt(ThroughThePixels):

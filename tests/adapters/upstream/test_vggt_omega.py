@@ -28,15 +28,15 @@ def Stub(oracle: PixelOracle) -> Any:  # noqa: N802 - made as the other systems'
 
     class Aggregator(torch.nn.Module):
         def forward(self, images: Any) -> Any:
-            seen, poses, K = oracle.look_at(images[0].numpy())
-            depth = np.stack([oracle.points(s, frame=s.index)[..., 2:] for s in seen]) / 2
+            observed, poses, K = oracle.look_at(images[0].numpy())
+            depth = np.stack([oracle.points(s, frame=s.index)[..., 2:] for s in observed]) / 2
             poses[:, :3, 3] /= 2
             told["cameras"] = extri_intri_to_pose_encoding(
                 torch.from_numpy(poses[None, :, :3]), torch.from_numpy(K[None]), images.shape[-2:]
             )
             told["depth"] = torch.from_numpy(depth[None])
-            told["conf"] = torch.from_numpy(np.stack([oracle.confidence(s) for s in seen])[None])
-            return [torch.zeros(1, len(seen), 5, 1)], 5
+            told["conf"] = torch.from_numpy(np.stack([oracle.confidence(s) for s in observed])[None])
+            return [torch.zeros(1, len(observed), 5, 1)], 5
 
     class CameraHead(torch.nn.Module):
         def forward(self, tokens: Any, patch_token_start: int) -> Any:
@@ -72,9 +72,9 @@ def test_known_geometry_comes_back_through_the_pixels(sizes: list[tuple[int, int
 
 def test_an_off_centre_principal_point_shows_in_the_intrinsics_as_the_camera_cannot_say_it() -> None:
     oracle = PixelOracle(LANDSCAPE, LANDSCAPE, off_centre=(20.0, -12.0))
-    found = oracle.measure(run(oracle))
-    assert found["degrees"] < 0.01 and found["centres"] < 1e-4
-    assert found["intrinsics"] == pytest.approx(20 * 800 / 592, abs=0.1)
+    result = oracle.measure(run(oracle))
+    assert result["degrees"] < 0.01 and result["centres"] < 1e-4
+    assert result["intrinsics"] == pytest.approx(20 * 800 / 592, abs=0.1)
 
 
 class TestVggtOmega(ThroughThePixels):

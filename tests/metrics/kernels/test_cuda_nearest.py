@@ -55,9 +55,9 @@ def test_the_tiles_prune() -> None:
     """A search that compared everything would be right as well."""
     cloud = torch.from_numpy(np.random.default_rng(1).random((2000, 3)))
     tree = kernels.TileTree(cloud)
-    _, index, seen = tree.counted(kernels.TileTree(cloud[::4]))
+    _, index, observed = tree.counted(kernels.TileTree(cloud[::4]))
     assert (index == torch.arange(0, 2000, 4)).all()
-    assert seen.tiles < 0.25 * (500 / 32) * (2000 / 32)
+    assert observed.tiles < 0.25 * (500 / 32) * (2000 / 32)
 
 
 def test_cells_are_those_of_a_balanced_tree() -> None:
