@@ -53,12 +53,17 @@ TINY = [  # of upstream's own configuration
 
 
 @functools.cache
-def tiny() -> tuple[Any, dict[str, Any]]:
-    """Upstream's network by its own factory, small and random, and its configuration."""
+def tiny() -> Any:
+    """Upstream's network by its own factory, small and random."""
     chosen = models._init_hydra_config("configs/train.yaml", TINY).model
     with mock.patch.object(torch.hub, "load", backbone):
-        network = models.init_model(chosen.model_str, chosen.model_config).eval()
-    return network, models.OmegaConf.to_container(chosen.model_config, resolve=True)
+        return models.init_model(chosen.model_str, chosen.model_config).eval()
+
+
+def configuration(small: bool) -> dict[str, Any]:
+    """Of that network, or of the published one."""
+    chosen = models._init_hydra_config("configs/train.yaml", TINY if small else TINY[:2]).model
+    return dict(models.OmegaConf.to_container(chosen.model_config, resolve=True))
 
 
 def Stub(  # noqa: N802 - made as the other systems' stubs are
@@ -104,7 +109,7 @@ def Stub(  # noqa: N802 - made as the other systems' stubs are
         def forward(self, given: Any) -> Any:
             return SummaryTaskOutput(torch.full((len(given.last_feature), 1, 1), np.log(2.0)))
 
-    network = copy.deepcopy(tiny()[0])
+    network = copy.deepcopy(tiny())
     network.encoder, network.info_sharing = Encoder(), Sharing()
     network.dense_head, network.pose_head, network.scale_head = DenseHead(), PoseHead(), ScaleHead()
     network._encode_and_fuse_optional_geometric_inputs = lambda views, features: features
@@ -192,8 +197,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_loads_a_checkpoint_as_the_hub_has_it(tmp_path: Path) -> None:
-    published, configuration = tiny()
-    published.save_pretrained(tmp_path, config=configuration)
+    published, config = tiny(), configuration(small=True)
+    published.save_pretrained(tmp_path, config=config)
     adapter = Adapter()
     adapter.load("cpu", str(tmp_path), 0)
     wanted, own = published.state_dict(), adapter.network.state_dict()
@@ -211,8 +216,8 @@ def test_loads_a_checkpoint_as_the_hub_has_it(tmp_path: Path) -> None:
 def test_a_file_that_lacks_a_parameter_is_unavailable(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    published, configuration = tiny()
-    published.save_pretrained(tmp_path, config=configuration)
+    published, config = tiny(), configuration(small=True)
+    published.save_pretrained(tmp_path, config=config)
     parameters = load_file(tmp_path / "model.safetensors")
     parameters.pop("scale_token")
     save_file(parameters, tmp_path / "model.safetensors")

@@ -10,7 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import inspect
 import os
+import re
+import shutil
+import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +24,10 @@ from unittest import mock
 import msgspec
 import pytest
 
+from bench.cli import main
 from bench.systems import weights
 from bench.systems.cards import Adapter, get_adapter
+from bench.trials.store import Store
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -49,9 +56,8 @@ NARROW = {"embed_dim": 64, "num_heads": 4, "depth": 12, "mlp_ratio": 2.0}
 
 
 @contextlib.contextmanager
-def narrow(system: str) -> Iterator[None]:
-    """The adapter builds a small network."""
-    module = importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter")
+def narrow(system: str, module: Any) -> Iterator[None]:
+    """The adapter of `module` builds a small network."""
     with contextlib.ExitStack() as stack:
         if system in ("dust3r", "mast3r"):
             size = {"enc_embed_dim": 64, "enc_depth": 2, "enc_num_heads": 4, "dec_embed_dim": 48, "dec_num_heads": 3}
@@ -76,7 +82,7 @@ def narrow(system: str) -> Iterator[None]:
         elif system == "mapanything":
             tests = importlib.import_module("tests.adapters.upstream.test_mapanything")
             models = importlib.import_module("mapanything.models")
-            stack.enter_context(mock.patch.object(models, "init_model_from_config", lambda *_, **__: tests.tiny()[0]))
+            stack.enter_context(mock.patch.object(models, "init_model_from_config", lambda *_, **__: tests.tiny()))
         else:
             pytest.skip("upstream's class has one size")
         yield
@@ -90,8 +96,9 @@ def save_as_upstream(system: str, network: Any, folder: Path) -> None:
     elif system == "depth-anything-3":  # api.py: DepthAnything3, a PyTorchModelHubMixin that holds it as `model`
         safetensors.save_model(network, str(folder / "model.safetensors"))
     elif system == "mapanything":
-        config = importlib.import_module("tests.adapters.upstream.test_mapanything").tiny()[1]
-        network.save_pretrained(folder, config=config)
+        tests = importlib.import_module("tests.adapters.upstream.test_mapanything")
+        small = sum(p.numel() for p in network.parameters()) < 10**8
+        network.save_pretrained(folder, config=tests.configuration(small))
     else:
         network.save_pretrained(folder)
 
@@ -111,6 +118,11 @@ def in_the_hub_s_cache(system: str, network: Any, cache: Path) -> Adapter:
     return adapter
 
 
+def module_of(system: str) -> Any:
+    """The module of the system's adapter."""
+    return importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter")
+
+
 def digest(tensor: Any) -> tuple[str, str]:
     """A tensor's type and the hash of its numbers."""
     return str(tensor.dtype), hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
@@ -120,7 +132,7 @@ def same_parameters(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Build, save, find, load under another seed: the same numbers. The largest file's path."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
-    module = importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter")
+    module = module_of(system)
     torch.manual_seed(1)
     network = module.Adapter().build(None)
     adapter = in_the_hub_s_cache(system, network, tmp_path / "hub")
@@ -140,7 +152,7 @@ def test_a_checkpoint_that_upstream_s_code_wrote_loads(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(NEEDS[system], reason="upstream's code is not importable")
-    with narrow(system):
+    with narrow(system, module_of(system)):
         same_parameters(system, tmp_path, monkeypatch)
 
 
@@ -152,3 +164,73 @@ def test_a_checkpoint_of_the_published_size_loads(system: str, tmp_path: Path, m
     size = path.stat().st_size
     path.unlink()
     assert size == BYTES.get(system, size)
+
+
+HEADER = """import contextlib, importlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+NARROW = {narrow!r}
+"""
+BODY = """
+from . import whole
+from .whole import Adapter
+narrowed = narrow({system!r}, whole)
+narrowed.__enter__()
+"""
+
+
+def small_system(system: str, tmp_path: Path) -> Path:
+    """A folder with an adapter of `system` whose network is narrow, and whose card names no hash."""
+    folder = tmp_path / f"small-{system}"
+    shutil.copytree(get_adapter(system).folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "adapter.py").rename(folder / "whole.py")
+    card = (folder / "adapter.toml").read_text()
+    card = re.sub(r'^name = ".*"', f'name = "small-{system}"', card, count=1, flags=re.M)
+    (folder / "adapter.toml").write_text(re.sub(r'"[0-9a-f]{64}"', '""', card))
+    code = HEADER.format(narrow=NARROW) + inspect.getsource(narrow) + BODY.format(system=system)
+    (folder / "adapter.py").write_text(code)
+    return folder
+
+
+def interpreter_of_this(folder: Path) -> Path:
+    """The interpreter of an environment that imports what this process can, Reconbench left out."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    own = Path(__file__).parents[3]
+    (site / "paths.pth").write_text("\n".join(p for p in sys.path if p and Path(p).is_dir() and Path(p) != own))
+    return folder / "bin" / "python"
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("system", ["dust3r", "mast3r", "fast3r", "vggt", "depth-anything-3"])
+def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(NEEDS[system], reason="upstream's code is not importable")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
+    folder = small_system(system, tmp_path)
+    torch.manual_seed(1)
+    with narrow(system, module_of(system)):
+        in_the_hub_s_cache(system, module_of(system).Adapter().build(None), tmp_path / "hub")
+
+    def reconbench(*arguments: object) -> int:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        return int(end.value.code or 0)
+
+    python = interpreter_of_this(tmp_path / "env")
+    assert reconbench("adapters", "install", folder, "--python", python) == 0
+    cell = ("--adapters", folder, "--scenes", "elephant", "--views", 2, "--truth", "exact", "--max-seconds", 1)
+    store = ("--store", tmp_path / "store")
+    assert reconbench("run", *cell, *store, "--deadline", 900) != 0  # not fetched
+    assert reconbench("adapters", "fetch", folder, "--accept-licence") == 0
+    reconbench("run", *cell, *store, "--deadline", 900)
+    (record,) = [r for r in Store(tmp_path / "store").records() if r.weights.startswith("pretrained:")]
+    assert record.status in ("ok", "invalid_output"), record.status  # by chance no point may be left
+    capsys.readouterr()
+    assert reconbench("adapters", "check", folder) == 1
+    printed = " ".join(capsys.readouterr().err.split())
+    expected = "its answers are no better than chance" if record.status == "ok" else "at least one point wanted"
+    assert expected in printed
