@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[3]
 CORE = sysconfig.get_path("purelib")
 SCENES = {case.system for case in CASES.values()}
 PUBLISHED = "test_a_checkpoint_that_upstream_s_code_wrote_loads"
+WORKER = "test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker"
+THROUGH_THE_WORKER = ("dust3r", "mast3r", "fast3r", "vggt", "depth-anything-3")
 
 
 def main() -> int:
@@ -42,9 +44,12 @@ def main() -> int:
             command = ["-m", "tests.adapters.upstream.record", *names]
         else:
             name = system.replace("-", "_")
-            own = [f"tests/adapters/upstream/test_{name}.py", "tests/adapters/test_checkpoint.py"]
-            own += [f"tests/adapters/upstream/test_published.py::{PUBLISHED}[{system}]"] if system in SCENES else []
-            command = ["-m", "pytest", "-q", *own]
+            tests = [f"tests/adapters/upstream/test_{name}.py", "tests/adapters/test_checkpoint.py"]
+            tests += ["tests/adapters/test_recorded.py"]  # what catches every mutation, here beside torch
+            tests += [f"tests/adapters/upstream/test_published.py::{PUBLISHED}[{system}]"] if system in SCENES else []
+            if system in THROUGH_THE_WORKER:
+                tests += [f"tests/adapters/upstream/test_published.py::{WORKER}[{system}]"]
+            command = ["-m", "pytest", "-q", *tests]
         start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); import site; site.addsitedir({CORE!r}); "
         start += "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
         run = subprocess.run([python, "-c", start, *command[1:]], cwd=ROOT, check=False)

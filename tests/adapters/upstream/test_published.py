@@ -28,6 +28,7 @@ from bench.cli import main
 from bench.systems import weights
 from bench.systems.cards import Adapter, get_adapter
 from bench.trials.store import Store
+from tests.adapters.upstream.run import THROUGH_THE_WORKER
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -203,7 +204,7 @@ def interpreter_of_this(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("system", ["dust3r", "mast3r", "fast3r", "vggt", "depth-anything-3"])
+@pytest.mark.parametrize("system", THROUGH_THE_WORKER)
 def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
