@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 import adapters
 from bench.training.loop import averaged
@@ -34,7 +34,7 @@ def ship(run: Path, out: Path | None = None) -> str:
     network = NETWORKS[settings.network]
     path = out or Path(adapters.__file__).parent / "systems" / network.folder / FILE
     note = {"network": settings.network, "settings": msgspec.json.encode(settings).decode()}
-    save_file({name: value.astype(np.float16) for name, value in weights.items()}, path, note)
+    path.write_bytes(save({name: value.astype(np.float16) for name, value in weights.items()}, note))
     last = {row.stage: row.seconds for row in curve}
     record = Record(
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
