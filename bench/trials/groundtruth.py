@@ -15,6 +15,7 @@ from bench.systems import walls
 from bench.systems.measure import version
 from bench.systems.process import run_tool, with_links
 from data.groundtruth.build import Progress, Wanted
+from data.scene import Scene
 
 DEADLINE = 7 * 24 * 3600.0  # seconds; structure from motion has one of its own
 ROOMS = ("adapters", "data", "metrics")
@@ -25,6 +26,12 @@ class _Line(msgspec.Struct):
     what: str = ""
     share: float = 0.0
     refused: str = ""
+
+
+def _sources(wanted: Wanted) -> list[Path]:
+    """What the photos are read from: a folder or file, and what a Scene refers to outside its own folder."""
+    source = Path(wanted.source)
+    return [source, *(Scene.open(source).outside if (source / "scene.json").is_file() else ())]
 
 
 def behind_walls(wanted: Wanted, stage: Path, progress: Progress) -> None:
@@ -50,7 +57,7 @@ def behind_walls(wanted: Wanted, stage: Path, progress: Progress) -> None:
             [sys.executable, "-I", "-B", "-c", _STUB, str(walls.HOUSE), str(job), str(made)],
             folder,
             walls.compiled_folder(f"groundtruth-{version()}"),
-            read=[*(walls.HOUSE / room for room in ROOMS), *with_links(Path(wanted.source))],
+            read=[*(walls.HOUSE / room for room in ROOMS), *(p for s in _sources(wanted) for p in with_links(s))],
             device="cuda",
             deadline=DEADLINE,
             tell=tell,

@@ -4,7 +4,7 @@
     SCENE/images/dslr_images_undistorted/*.JPG
     SCENE/dslr_scan_eval/scan_alignment.mlp, scan*.ply                 laser scans, each with its pose
 
-Checked: ETH3D/multi-view-evaluation@0daa4f4 src/meshlab_project.cc:60-120 (a matrix a scan, rows first, world from
+Checked: ETH3D/multi-view-evaluation@0daa4f4 src/meshlab_project.cc:64-101 (a matrix a scan, rows first, world from
 scan; the reconstruction is read in the cameras' world as it is); www.eth3d.net/documentation, "Calibration" (COLMAP's
 format, names relative to images/).
 """
@@ -69,7 +69,7 @@ LAYOUT = Layout(
     download="SCENE_dslr_undistorted.7z and SCENE_scan_eval.7z of the training scenes, unpacked in one place",
     folder="the scene's folder",
     truth="the laser scans, merged",
-    checked=("ETH3D/multi-view-evaluation@0daa4f4 src/meshlab_project.cc:60", "www.eth3d.net/documentation"),
+    checked=("ETH3D/multi-view-evaluation@0daa4f4 src/meshlab_project.cc:85", "www.eth3d.net/documentation"),
     read=read,
     left_out="ground_truth_depth and masks, which belong to the distorted photos; occlusion meshes; rig videos",
 )

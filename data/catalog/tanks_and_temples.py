@@ -8,7 +8,7 @@
     SCENE/sparse/0/ or SCENE/sparse/          a COLMAP model of the same photos: intrinsics only, the log has none
 
 Checked: isl-org/TanksAndTemples@3c2c212 python_toolbox/evaluation/run.py:71-93 (files), registration.py:65-69 (the
-log's poses, then trans.txt), trajectory_io.py:19-35 (five lines a pose), python_toolbox/convert_to_logfile.py:94-117
+log's poses, then trans.txt), trajectory_io.py:23-35 (five lines a pose), python_toolbox/convert_to_logfile.py:94-117
 (the inverse of COLMAP's pose; a photo that was not placed has -1 and the identity). The volume is Open3D's
 SelectionPolygonVolume.
 """
@@ -128,7 +128,7 @@ LAYOUT = Layout(
     title="Tanks and Temples, training",
     page="https://www.tanksandtemples.org/download/",
     licence="the page's own: https://tanksandtemples.org/license/",
-    licence_read="python_toolbox/evaluation/run.py names it",
+    licence_read="which python_toolbox/evaluation/run.py of its code names",
     download="a scene's image set, ground truth and evaluation data; COLMAP's model of the photos for intrinsics",
     folder="the scene's folder",
     truth="the laser scan inside the crop volume; predictions are cropped to the box round it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tokenize
 import zlib
 from pathlib import Path
 from typing import TypeVar
@@ -101,7 +102,7 @@ def read_npy(path: Path, shapes: tuple[tuple[int, ...], ...] | None = None) -> N
         if len(shape) and int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize > len(content):
             raise InputError(f"{path}: shape {shape} seen, what {len(content)} bytes can hold wanted")
         array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, TypeError, KeyError, tokenize.TokenError) as error:
         raise InputError(f"{path}: not a .npy array of numbers ({error})") from error
     if shapes is not None and array.shape not in shapes:
         raise InputError(f"{path}: shape {array.shape} seen, {' or '.join(map(str, shapes))} wanted")
