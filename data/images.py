@@ -99,6 +99,12 @@ def image_size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
+def is_turned(path: Path) -> bool:
+    """Whether `read_image` turns or mirrors the pixels of the file, as its EXIF data asks."""
+    with _opened(path) as image:
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+
+
 def check_image(path: Path) -> None:
     """InputError where `path` holds no image, or one that is cut off: its pixels are not decoded for it."""
     with _opened(path) as image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +75,7 @@ def import_scene(
     from bench.cli.show import progress_bar
     from data.catalog import find_layout, layouts
     from data.catalog.shared.write import write_capture
+    from data.scene import Scene
 
     if list_layouts:
         from rich.table import Table
@@ -105,5 +107,7 @@ def import_scene(
     agreement = "" if made.agreement is None else f"; {made.agreement:.0%} of the points agree with the depth maps"
     output.print(f"{made.path}: {made.views} of {made.of} views, {made.points:,} points{agreement}", markup=False)
     output.print(f"  licence: {chosen.licence}; layout {chosen.state}", markup=False)
+    truth = Scene.open(made.path).truth_kinds[0]
+    output.print(f"  to run on it: reconbench run --scenes {shlex.quote(str(made.path))} --truth {truth}", markup=False)
     output.print(f"  the same views again: --views {views or 'all'} --pin {made.views_sha256[:16]}", markup=False)
     return 0

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from adapters.contract import F32, F64, Bools, InputError
 from data.catalog.shared.layout import Capture, Layout, Photo, Surface
 from data.catalog.shared.lens import Straightened, as_depth, as_mask, resampled, straighten
-from data.images import image_size, read_image, read_mask
+from data.images import image_size, is_turned, read_image, read_mask
 from data.scene import CameraFile, SceneFile, TruthFile, ViewFile, write_scene, write_truth
 from metrics.normals import estimated_normals
 from metrics.scoring.truth import Knowledge, diameter
@@ -127,6 +127,8 @@ def _chosen(capture: Capture, layout: Layout, views: str, source: Path) -> tuple
 def _view(photo: Photo) -> _View:
     where = f"{photo.image if isinstance(photo.image, Path) else 'view'}: camera of {photo.name}"
     photo.lens.check(where)
+    if isinstance(photo.image, Path) and is_turned(photo.image):
+        raise InputError(f"{photo.image}: an EXIF orientation seen, pixels as the dataset's cameras have them wanted")
     size = image_size(photo.image) if isinstance(photo.image, Path) else photo.lens.size
     lens = photo.lens.scaled(size, where)
     pose = _rigid(photo.camera_from_world, where)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from adapters.contract import InputError
 from bench.cli import main
@@ -158,6 +158,17 @@ def test_a_file_outside_that_changes_or_goes_is_named(tmp_path: Path, kept: Call
     image.unlink()
     with pytest.raises(InputError, match=r"00000001\.jpg: not readable \(No such file or directory\)"):
         scene.image_path("00000001")
+
+
+def test_a_photo_that_would_be_turned_is_refused(tmp_path: Path, kept: Callable[[str], Path]) -> None:
+    path = Path(shutil.copytree(kept("blendedmvs"), tmp_path / "raw"))
+    image = path / "blended_images" / "00000002.jpg"
+    with Image.open(image) as photo:
+        exif = photo.getexif()
+        exif[ExifTags.Base.Orientation] = 3  # upside down: the size stays
+        photo.save(image, exif=exif)
+    with pytest.raises(InputError, match=r"00000002\.jpg: an EXIF orientation seen"):
+        _import("blendedmvs", path, tmp_path / "scene")
 
 
 def test_a_mask_outside_counts_by_what_it_holds(tmp_path: Path, kept: Callable[[str], Path]) -> None:

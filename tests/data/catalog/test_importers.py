@@ -116,6 +116,7 @@ def mistakes_of(capture: Capture) -> list[str]:
     return [mistake for mistake in (*MISTAKES, *SURFACES) if _mistaken(capture, mistake) is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_mistake_would_be_noticed(name: str, written: Callable, tmp_path: Path) -> None:
     miniature, capture = written(name)
