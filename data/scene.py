@@ -86,6 +86,7 @@ class TruthFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     crop_high: tuple[float, float, float] | None = None
     depth_unit: float = 1e-4
     frame: str  # "exact" where the frame is the exact one, else the kind that defines it
+    up: tuple[float, float, float] | None = None  # where up is in this truth's frame, where that is known
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # added to this truth's coordinates gives its source's
 
 
@@ -276,6 +277,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
         faces=faces,
         crop=Box(file.crop_low, file.crop_high) if file.crop_low is not None and file.crop_high is not None else None,
         knowledge=_read_knowledge(folder / "knowledge.npz", len(points)),
+        up=file.up,
     )
 
 

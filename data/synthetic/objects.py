@@ -76,7 +76,7 @@ def write_object(folder: Path, seed: int, number: int) -> None:
     (exact / "mesh.ply").write_bytes(trimesh.exchange.ply.export_ply(mesh, vertex_normal=False))
     samples, _ = trimesh.sample.sample_surface(mesh, SURFACE_SAMPLES, seed=0)
     unit = diameter(samples.astype(np.float32))
-    write_truth(out, TruthFile(kind="exact", made_by=[], diameter=unit, frame="exact"), cameras)
+    write_truth(out, TruthFile(kind="exact", made_by=[], diameter=unit, frame="exact", up=(0, 0, 1)), cameras)
 
 
 def _reduced(shape: Shape) -> Shape:

@@ -137,6 +137,7 @@ def _write_exact(
         crop_high=(float(high[0]), float(high[1]), float(high[2])),
         depth_unit=DEPTH_UNIT * unit,
         frame="exact",
+        up=(0.0, 0.0, 1.0),
     )
     write_truth(out, truth, cameras, depth=dict(depth))
 

@@ -79,6 +79,7 @@ class Start:
     truth_from_pred: F64  # (4, 4)
     margin: float | None = None  # as in `Registration`
     ambiguous: bool = False
+    up: F64 | None = None  # (3,), truth's: what follows turns about it alone
 
 
 def from_correspondences(pred: ArrayLike, truth: ArrayLike, seed: int = 0) -> Start:
@@ -86,13 +87,23 @@ def from_correspondences(pred: ArrayLike, truth: ArrayLike, seed: int = 0) -> St
     return Start("correspondences", robust_umeyama(pred, truth, seed=seed).target_from_source)
 
 
-def from_shape(pred: ArrayLike, truth: ArrayLike, seed: int = 0, device: str | None = None) -> Start:
-    """The pose that a global search over the shapes of `pred` (M, 3) and `truth` (K, 3) gives; errors of `search`."""
+def from_shape(
+    pred: ArrayLike,
+    truth: ArrayLike,
+    seed: int = 0,
+    device: str | None = None,
+    up: tuple[ArrayLike, ArrayLike] | None = None,
+) -> Start:
+    """The pose that a global search over the shapes of `pred` (M, 3) and `truth` (K, 3) gives; errors of `search`.
+
+    `up`: where up is in either frame, (3,) each: the search then turns about it alone."""
     from metrics.register.search import search  # compiled code: not at import
 
     where = device_of(device, pred=pred, truth=truth)
-    result = search(cloud("pred", pred), cloud("truth", truth), seed, where)
-    return Start("search", result.target_from_source, result.margin, result.ambiguous)
+    axes = (np.asarray(up[0], np.float64), np.asarray(up[1], np.float64)) if up is not None else None
+    result = search(cloud("pred", pred), cloud("truth", truth), seed, where, axes)
+    about = axes[1] if axes is not None else None
+    return Start("search", result.target_from_source, result.margin, result.ambiguous, about)
 
 
 def settle(
@@ -113,7 +124,7 @@ def settle(
     pairs = matcher.pairs(matcher.unit_from_truth @ start.truth_from_pred)
     stages = [Stage(start.name, start.truth_from_pred, matcher.residual(pairs), before - matcher.residual(pairs))]
     if refine:
-        stage, pairs = refined(matcher, start.truth_from_pred)
+        stage, pairs = refined(matcher, start.truth_from_pred, up=start.up)
         stages.append(stage)
     last = stages[-1]
     return Registration(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial.transform import Rotation
 
 from adapters.contract import F64
 from metrics.points import device_of
 from metrics.register.stages import Matcher, Pairs, Stage, cloud
-from metrics.similarity import invert, scale_of
+from metrics.similarity import apply, invert, scale_of
 
 # Lengths are in radii of the truth.
 WIDEST = 0.15  # first kernel width at most
@@ -54,8 +55,9 @@ def icp(
     return refined(Matcher(x, y, truth_normals, seed, where), start, with_scale)[0]
 
 
-def refined(matcher: Matcher, start: F64, with_scale: bool = True) -> tuple[Stage, Pairs]:
-    """`icp` from `start` (4, 4), truth from pred, on clouds made ready; also the pairs it ends with."""
+def refined(matcher: Matcher, start: F64, with_scale: bool = True, up: F64 | None = None) -> tuple[Stage, Pairs]:
+    """`icp` from `start` (4, 4), truth from pred, on clouds made ready; also the pairs it ends with. Where `up` (3,) is
+    given, in truth's frame, every step turns about it alone."""
     from metrics.kernels.cpu.icp import plane_step  # compiled code: not at import
 
     pose = matcher.unit_from_truth @ start
@@ -70,6 +72,8 @@ def refined(matcher: Matcher, start: F64, with_scale: bool = True) -> tuple[Stag
         weights = _weights(pairs, width)
         normals = matcher.normals
         change = plane_step(pairs.moved, matcher.truth, normals, pairs.rows, weights, POINT_SHARE, DAMPING, free)
+        if up is not None:
+            change = about(change, up, pairs.moved.mean(axis=0))
         pose = change @ pose
         pairs = matcher.pairs(pose)
         if width < 1.05 * narrow and np.abs(change - np.eye(4)).max() < CONVERGED:
@@ -78,6 +82,19 @@ def refined(matcher: Matcher, start: F64, with_scale: bool = True) -> tuple[Stag
         return Stage("icp", start, matcher.residual(first), 0.0), first
     before, after = matcher.residual(first), matcher.residual(pairs)
     return Stage("icp", invert(matcher.unit_from_truth) @ pose, after, before - after), pairs
+
+
+def about(change: F64, axis: F64, centre: F64) -> F64:
+    """Of a similarity (4, 4) the part that turns about the direction `axis` (3,) alone; it brings `centre` (3,) where
+    the whole does."""
+    scale = scale_of(change)
+    x, y, z, w = Rotation.from_matrix(change[:3, :3] / scale).as_quat()
+    direction = axis / np.linalg.norm(axis)
+    angle = 2 * np.arctan2(np.array([x, y, z]) @ direction, w)
+    out = np.eye(4)
+    out[:3, :3] = scale * Rotation.from_rotvec(angle * direction).as_matrix()
+    out[:3, 3] = apply(change, centre[None])[0] - out[:3, :3] @ centre
+    return out
 
 
 def _weights(pairs: Pairs, width: float) -> F64:

@@ -19,8 +19,9 @@ Deterministic for a seed; single-threaded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -90,19 +91,37 @@ class Pool:
         return Pool(np.concatenate([self.cost, other.cost]), np.concatenate([self.pose, other.pose]))
 
 
-def search(pred: F64, truth: F64, seed: int = 0, device: Any = None) -> SearchResult:
+def search(pred: F64, truth: F64, seed: int = 0, device: Any = None, up: tuple[F64, F64] | None = None) -> SearchResult:
     """The similarity that best brings `pred` (M, 3) onto `truth` (K, 3); see this module's docstring.
 
-    `device`: the torch device that refines, or None for the CPU.
+    `device`: the torch device that refines, or None for the CPU. `up`, where up is in pred's frame and in truth's, each
+    (3,): pred is then turned about it alone, and its up lies on truth's.
 
     Raises AlignmentError where a cloud has fewer than 50 distinct points or lies on a line."""
+    if up is not None:
+        pred_upright, truth_upright = (_upright(direction) for direction in up)
+        upright = _search(apply(pred_upright, pred), apply(truth_upright, truth), seed, device, True)
+        back = invert(truth_upright) @ upright.target_from_source @ pred_upright
+        return replace(upright, target_from_source=back)
+    return _search(pred, truth, seed, device, False)
+
+
+def _upright(up: F64) -> F64:
+    """(4, 4): a rotation that brings the direction `up` (3,) to z."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.align_vectors([[0.0, 0.0, 1.0]], [up])[0].as_matrix()
+    return pose
+
+
+def _search(pred: F64, truth: F64, seed: int, device: Any, upright: bool) -> SearchResult:
+    """`search`; `upright`: about z alone."""
     rng = np.random.default_rng(seed)
     source, target = _usable("pred", pred, rng), _usable("truth", without_strays(truth), rng)
     spacing = np.asarray(cKDTree(source).query(source, k=min(9, len(source)))[0])[:, 1:].mean(axis=1)
     inliers = source[spacing <= OUTLIER_RATIO * np.median(spacing)]
     source = inliers if len(inliers) >= MIN_POINTS else source
     unit_pred, unit_truth = _to_unit(source), _to_unit(target)
-    searcher = _PoseSearch(apply(unit_pred, source), apply(unit_truth, target), rng, device)
+    searcher = _PoseSearch(apply(unit_pred, source), apply(unit_truth, target), rng, device, upright)
     pool = searcher.sharpen(searcher.starts(300, COARSE_SCALES), 60, 5)
     if min(searcher.explained(pool)) < EXPLAINED:
         more = searcher.starts(700, FINE_SCALES) + searcher.off_centre_starts(450, 1500)
@@ -151,8 +170,11 @@ def _balanced(to_truth: float, to_pred: float) -> float:
 class _PoseSearch:
     """The search's steps on two clouds of radius 1 about their centroids."""
 
-    def __init__(self, pred: F64, truth: F64, rng: np.random.Generator, device: Any = None) -> None:
+    def __init__(
+        self, pred: F64, truth: F64, rng: np.random.Generator, device: Any = None, upright: bool = False
+    ) -> None:
         self.rng = rng
+        self._upright = upright
         self.pred, self.pred_spacing = _grid(pred)
         self.truth, truth_spacing = _grid(truth)
         self.normals = surface_normals(truth, cKDTree(truth))
@@ -177,7 +199,23 @@ class _PoseSearch:
     def _refined(
         self, poses: F64, pred: F64, truth_rows: I32, steps: int, wide: float, narrow: float, hops: int, share: float
     ) -> tuple[F64, F64]:
-        """Costs and poses refined from samples; on a device neighbours are exact, and `hops` means nothing."""
+        """Costs and poses refined from samples; on a device neighbours are exact, and `hops` means nothing.
+
+        Poses that must stay upright are set so after every other step, and their costs are those of the last."""
+        if self._upright:
+            rounds = max(1, (steps + 1) // 2)
+            widths = np.geomspace(wide, narrow, rounds + 1)
+            for start, end in pairwise(widths):
+                _, poses = self._free(poses, pred, truth_rows, 2, float(start), float(end), hops, share)
+                poses = about_z(poses)
+            costs, _ = self._free(poses, pred, truth_rows, 0, narrow, narrow, hops, share)
+            return costs, poses
+        return self._free(poses, pred, truth_rows, steps, wide, narrow, hops, share)
+
+    def _free(
+        self, poses: F64, pred: F64, truth_rows: I32, steps: int, wide: float, narrow: float, hops: int, share: float
+    ) -> tuple[F64, F64]:
+        """The kernel's refinement, free to turn about any axis."""
         if self._device is None:
             clouds = self.pred, self.truth, self.normals
             result: tuple[F64, F64] = refine(poses, pred, truth_rows, *clouds, steps, wide, narrow, hops, share)
@@ -193,9 +231,20 @@ class _PoseSearch:
         clouds = self.pred.points, self.truth.points, self.normals
         return on(self._device, clouds[0]), on(self._device, clouds[1]), on(self._device, clouds[2])
 
+    def _turns(self, count: int) -> F64:
+        """(count, 3, 3) rotations spread evenly: over all, or about z."""
+        if not self._upright:
+            return even_rotations(count)
+        return np.asarray(Rotation.from_euler("z", 2 * np.pi * np.arange(count)[:, None] / count).as_matrix())
+
+    def _random_turn(self) -> F64:
+        """(3, 3): a rotation drawn at random, about z where all must be."""
+        drawn = Rotation.random(random_state=int(self.rng.integers(1 << 30)))
+        return np.asarray(drawn.as_matrix()) if not self._upright else np.eye(3)
+
     def starts(self, rotations: int, scales: tuple[float, ...]) -> Pool:
         """Every scale with evenly spread rotations, centroid on centroid."""
-        turn = even_rotations(rotations) @ Rotation.random(random_state=int(self.rng.integers(1 << 30))).as_matrix()
+        turn = self._turns(rotations) @ self._random_turn()
         pose = np.tile(np.eye(4), (len(scales) * rotations, 1, 1))
         pose[:, :3, :3] = (np.array(scales)[:, None, None, None] * turn).reshape(-1, 3, 3)
         return Pool(np.zeros(len(pose)), pose)
@@ -238,7 +287,7 @@ class _PoseSearch:
         """The winner of `pool` turned about truth's centroid, refined: the poses a symmetry would make as good."""
         pose = np.tile(pool.best(1).pose, (300, 1, 1))
         turn = np.tile(np.eye(4), (300, 1, 1))
-        turn[:, :3, :3] = even_rotations(300)
+        turn[:, :3, :3] = self._turns(300)
         turned = self._refine(Pool(np.zeros(300), turn @ pose), 150, 5, 0.3, 0.15, share=1).half()
         turned = self._refine(turned, 150, 3, 0.15, 0.1)
         return self._refine(turned.distinct(30, 0.17), 800, 8, 0.12, 0.05, 3)
@@ -279,6 +328,16 @@ class _PoseSearch:
         pair_up(np.ascontiguousarray(pose), pred, truth_rows, self.pred, self.truth, 6, moved, rows, squared)
         distance = np.sqrt(squared)
         return distance[: len(pred)], distance[len(pred) :]
+
+
+def about_z(poses: F64) -> F64:
+    """Of similarities (K, 4, 4) the nearest that turn about z alone; where they bring the origin is kept."""
+    out = poses.copy()
+    scale = np.sqrt((poses[:, :3, :3] ** 2).sum(axis=(1, 2)) / 3)
+    angle = np.arctan2(poses[:, 1, 0] - poses[:, 0, 1], poses[:, 0, 0] + poses[:, 1, 1])
+    turn = np.asarray(Rotation.from_euler("z", angle[:, None]).as_matrix())
+    out[:, :3, :3] = scale[:, None, None] * turn
+    return out
 
 
 def even_rotations(count: int) -> F64:

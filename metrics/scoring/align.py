@@ -160,7 +160,9 @@ def align(
         elif route == "correspondences":
             start = _from_pixels(prediction, pred, prepared, views)
         else:
-            start = from_shape(pred.cloud, _shape(prepared), protocol.seed, prepared.device)
+            up = (prediction.up, truth.up) if prediction.up is not None and truth.up is not None else None
+            start = from_shape(pred.cloud, _shape(prepared), protocol.seed, prepared.device, up)
+            notes += ["turned about the known up alone"] if up is not None else []
     except AlignmentError as error:
         raise ScoringError("failed", f"alignment by {route}: {error}") from error
     if start.ambiguous:

@@ -58,6 +58,7 @@ class Truth:
     faces: I32 | None = None  # (F, 3)
     crop: Box | None = None
     knowledge: Knowledge | None = None  # of a surface that was measured; an exact one is known everywhere
+    up: tuple[float, float, float] | None = None  # where up is in the truth's frame, where that is known
 
 
 def sample_mesh(vertices: NDArray[np.floating], faces: I32, count: int, seed: int) -> F32:

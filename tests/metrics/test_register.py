@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import trimesh
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from adapters.contract import Cameras
-from metrics.register import AlignmentError, Registration, register
+from metrics.register import AlignmentError, Registration, from_shape, register, settle
+from metrics.register.icp import about
 from metrics.similarity import apply, invert, rotation_angle, rotation_of, scale_of, similarity
 
 F64 = NDArray[np.float64]
@@ -160,3 +163,44 @@ def test_refusals_name_the_argument() -> None:
         register(cloud, cloud, cameras=(cameras, cameras))
     with pytest.raises(ValueError, match="correspondences"):
         register(cloud, cloud, cameras=(cameras, cameras), correspondences=(cloud, cloud))
+
+
+UPS = [Rotation.random(random_state=seed).as_matrix()[0] for seed in range(40)]
+
+
+@settings(max_examples=4, deadline=None, phases=(Phase.generate,))
+@given(
+    seeds=st.tuples(st.integers(0, 19), st.integers(20, 39)), yaw=st.floats(0, 6.28), tilt=st.sampled_from([0.0, 0.3])
+)
+def test_where_up_is_known_nothing_turns_about_another_axis(seeds: tuple[int, int], yaw: float, tilt: float) -> None:
+    """Whatever ICP would gain by it: with `tilt` the prediction leans, and goes on leaning."""
+    truth = sample(chair(), 4000, 0)
+    frames = [
+        similarity(1.0, Rotation.align_vectors([[0, 0, 1.0]], [UPS[seed]])[0].as_matrix(), np.zeros(3))
+        for seed in seeds
+    ]
+    leaning = Rotation.from_euler("zx", [yaw, tilt]).as_matrix()
+    pose = similarity(1.7, leaning, np.array([3.0, -1.0, 2.0]))
+    pred = apply(invert(frames[0]) @ pose, sample(chair(), 4000, 1))
+    target = apply(invert(frames[1]), truth)
+    up = (UPS[seeds[0]], UPS[seeds[1]])
+    start = from_shape(pred, target, up=up)
+    for result in (start.truth_from_pred, settle(start, pred, target).target_from_source):
+        assert np.abs(rotation_of(result) @ up[0] - up[1]).max() < 1e-9
+        if tilt == 0:
+            angle, scale = errors(frames[1] @ result @ invert(frames[0]), invert(pose))
+            assert angle < 1.5 and scale < 0.02
+
+
+def test_only_up_is_kept_of_a_turn_and_the_centre_stays_where_it_came() -> None:
+    axis, centre = UPS[0], np.array([1.0, 2.0, -1.0])
+    change = similarity(
+        1.3,
+        Rotation.from_rotvec(0.4 * axis).as_matrix() @ Rotation.from_rotvec(0.2 * np.cross(axis, UPS[1])).as_matrix(),
+        centre,
+    )
+    kept = about(change, axis, centre)
+    assert scale_of(kept) == pytest.approx(1.3) and np.abs(rotation_of(kept) @ axis - axis).max() < 1e-12
+    assert np.abs(apply(kept, centre[None]) - apply(change, centre[None])).max() < 1e-12
+    twist = similarity(0.8, Rotation.from_rotvec(-2.9 * axis).as_matrix(), centre)
+    assert np.abs(about(twist, axis, centre) - twist).max() < 1e-12
