@@ -13,6 +13,7 @@ import numpy as np
 
 from adapters.contract import Cameras, Reconstruction, Views
 from tests.adapters.recorded import load
+from tests.adapters.upstream.oracle import photo
 
 S = "point_e.diffusion.sampler.PointCloudSampler"
 
@@ -34,6 +35,8 @@ class ObjectCase:
 
     def shown(self) -> Views:
         """What the adapter is given."""
+        if self.system == "combined":
+            return disc_views(masked=self.posed, posed=self.posed)
         return posed_views() if self.posed else object_views(self.views)
 
 
@@ -41,7 +44,11 @@ POINT_E = {
     "functions": (S, "torch.manual_seed"),
     "opaque": (S, "network.clip", "network.stages", "network.diffusions"),
 }
+OBJECT = [101, 4874, 1012, 102]  # the tokens of "object."
+NETWORKS = ("network.detector", "network.segmenter", "network.depth")
 CASES: dict[str, ObjectCase] = {
+    "combined": ObjectCase("combined", (), NETWORKS, options={"fov": 50.0}),
+    "combined-given": ObjectCase("combined", (), NETWORKS, options={"fov": 50.0}, posed=True),
     "point-e": ObjectCase("point-e", **POINT_E),  # type: ignore[arg-type]
     "point-e-mean": ObjectCase("point-e", **POINT_E, views=3, options={"fusion": "mean", "steps": 5}),  # type: ignore[arg-type]
     "point-e-tokens": ObjectCase("point-e", **POINT_E, views=3, options={"steps": 5}),  # type: ignore[arg-type]
@@ -96,13 +103,15 @@ def check_object(name: str, adapter: Any) -> Reconstruction:
     """`prepare`, `infer` and `finish` of `adapter` against the recording, and the shape that comes back."""
     case = CASES[name]
     replay, _ = load(name)
-    adapter.network = replay.network
+    adapter.network, adapter.words = replay.network, OBJECT
     with replay.playing():
         outputs = adapter.infer(adapter.prepare(case.shown()))
         result: Reconstruction = adapter.finish(outputs, case.shown())
     if case.system == "geolrm":
         check_targets(result)
-    if case.system == "point-e":
+    elif case.system == "combined":
+        check_disc(result, case.shown(), 50.0, "metric", 1.0 if case.posed else 1 / (1 + np.exp(-2)))
+    elif case.system == "point-e":
         check_cloud(result)
     elif case.system == "lrm":
         check_sphere(result, 2 / 23)
@@ -162,3 +171,43 @@ def check_targets(result: Reconstruction) -> None:
     assert result.colors is not None and (result.colors == 128).all()
     assert result.confidence_kind == "probability" and result.confidence is not None
     assert (result.confidence == 0.5).all()
+
+
+DISC = np.array([230.0, 250.0, 120.0])  # of the combined pipeline's photo: middle x, y and radius, pixels
+CAMERA = np.array([[555.0, 0, 300], [0, 570.0, 222], [0, 0, 1]])
+
+
+def disc_depth(pixels: Any, size: tuple[int, int]) -> Any:
+    """Metres at `pixels` (..., 2) of a photo of `size`."""
+    return 2.0 + pixels[..., 0] / size[0] + 2 * pixels[..., 1] / size[1]
+
+
+def disc_views(size: tuple[int, int] = (640, 480), masked: bool = False, posed: bool = False) -> Views:
+    """One photo whose colours say where a pixel lies, with the disc's mask, and a camera that is not in its middle."""
+    v, u = np.mgrid[: size[1], : size[0]] + 0.5
+    mask = np.hypot(u - DISC[0], v - DISC[1]) < DISC[2]
+    pose = np.eye(4)
+    pose[:3, 3] = [1.0, 2.0, 3.0]
+    cameras = Cameras(CAMERA[None].copy(), pose[None])
+    return Views((photo(*size, 0),), ("000",), (mask,) if masked else None, cameras if posed else None)
+
+
+def check_disc(result: Reconstruction, views: Views, fov: float, scale: str, sure: float) -> None:
+    """The disc's points came back, each where its pixel and depth say, all of them and none beside it."""
+    result.validate(views)
+    assert (result.frame, result.scale, result.mesh) == ("first_camera", scale, None)
+    assert result.cameras is not None and result.pixel is not None and result.confidence is not None
+    height, width = views.images[0].shape[:2]
+    focal = max(width, height) / 2 / np.tan(np.radians(fov / 2))
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    K = K if views.cameras is None else CAMERA
+    assert np.abs(result.cameras.intrinsics[0] - K).max() < 1e-6
+    rays = np.concatenate([result.pixel, np.ones((len(result.pixel), 1))], axis=1) @ np.linalg.inv(K).T
+    wanted = rays * disc_depth(result.pixel.astype(np.float64), (width, height))[:, None]
+    assert np.abs(result.points - wanted).max() < 5e-3  # the ramps are read to some hundredths of a pixel
+    away = np.hypot(*(result.pixel - DISC[:2]).T)
+    assert away.max() < DISC[2] + 1.5 and away.max() > DISC[2] - 1.5
+    step = np.unique(result.pixel[:, 0])[1] - np.unique(result.pixel[:, 0])[0]
+    down = np.unique(result.pixel[:, 1])[1] - np.unique(result.pixel[:, 1])[0]
+    assert abs(len(away) * step * down / (np.pi * DISC[2] ** 2) - 1) < 0.03
+    assert np.abs(result.confidence - sure).max() < 1e-5

@@ -299,5 +299,36 @@ def geolrm_without(module: Any) -> None:
         module.Adapter().finish(none, given)
 
 
+def combined_ranges(module: Any) -> None:
+    """Options, an object that is not seen, relative depth, and a photo far from any network's shape."""
+    for options in ({"fov": 0.9}, {"fov": 170.1}, {"scale": 0.0}, {"depth": "inverse"}):
+        with pytest.raises(ValueError, match="wanted"):
+            module.Adapter(**options)
+    module.Adapter(fov=1), module.Adapter(fov=170), module.Adapter(scale=0.1)
+    views = objects.disc_views(masked=True)
+    placements = module.Adapter().prepare(views).placements
+    width, height = placements[2].network
+    u, v = np.meshgrid(*((np.arange(side) + 0.5) / side for side in (width, height)))
+    far = 2 + u + 2 * v
+    relative = module.Adapter(fov=50.0, depth="relative", scale=2.0, shift=0.1)
+    outputs = module.Outputs(((1 / far - 0.1) / 2).astype(np.float32), None, 1.0, placements)
+    objects.check_disc(relative.finish(outputs, views), views, 50.0, "arbitrary", 1.0)
+    beyond = dataclasses.replace(outputs, depth=np.full_like(outputs.depth, -1.0))
+    assert relative.finish(beyond, views).points[:, 2].min() == pytest.approx(1e6)
+    unseen = module.Outputs(outputs.depth, np.ones((256, 256), np.float32), 0.2, placements)
+    with pytest.raises(ContractError, match=r"the detector sees no cat: 0.20 at best, 0.25 wanted"):
+        module.Adapter(prompt="cat").finish(unseen, views)
+    seen = dataclasses.replace(unseen, score=0.25)
+    assert len(module.Adapter().finish(seen, views).points) == width * height
+    photo = np.zeros((200, 900, 3), np.uint8)
+    assert module.detector_size(photo) == (1333, 296) and module.detector_size(photo.transpose(1, 0, 2)) == (296, 1333)
+    assert module.segmenter_size(photo) == (1024, 228) and module.depth_size(photo) == (518, 112)
+    assert module.depth_size(photo.transpose(1, 0, 2)) == (112, 518)
+
+
+RUNS["combined"] = {
+    **{name: whole_object(name) for name in ("combined", "combined-given")},
+    "ranges": combined_ranges,
+}
 RUNS["geolrm"] = {"whole": whole_object("geolrm"), "without": geolrm_without}
 RUNS["lrm"] = {"whole": whole_object("lrm"), "ranges": lrm_ranges}

@@ -106,7 +106,7 @@ def record_object(name: str) -> None:
     tests = importlib.import_module(f"tests.adapters.upstream.test_{case.system.replace('-', '_')}")
     adapter = objects.adapter_of(name)
     recorder = Recorder(case.functions, case.opaque)
-    adapter.network = Recorded(tests.Stub(), "network", recorder)
+    adapter.network, adapter.words = Recorded(tests.Stub(), "network", recorder), objects.OBJECT
     with recorder.recording():
         adapter.finish(adapter.infer(adapter.prepare(case.shown())), case.shown())
     upstream = get_adapter(case.system).card.upstream
