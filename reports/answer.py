@@ -15,6 +15,7 @@ from reports.board import Board, Group, Leaderboard, Row, Score
 from reports.schema import Better, Tables
 
 Worth = Literal["ranked", "agreement", "shown"]
+MOST_NAMED = 8  # systems in a sentence on what was not measured
 WORTHWHILE = 0.5  # share of the best quality below which a quick system is not worth a sentence
 
 
@@ -261,13 +262,14 @@ def _not_measured(board: Leaderboard, tables: Tables) -> Iterator[str]:
         titles = sorted(messages)
         alike = " (likewise the others)" if len(titles) > 1 else ""
         yield f"Not measured: {_names(titles)}: {messages[titles[0]]}{alike}."
-    missing: dict[str, set[str]] = defaultdict(set)
+    missing: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for left in tables.left_out:
-        missing[f"{left.adapter} ({left.reason})"].add(str(left.views))
-    if missing:
-        listed = [f"{name} with {_counts([int(n) for n in counts])} views" for name, counts in sorted(missing.items())]
-        shown = _names(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
-        yield f"Planned and not measured: {shown}."
+        why = "for want of time" if "of the budget" in left.reason else left.reason
+        missing[why][left.adapter].append(left.views)
+    for why, systems in missing.items():
+        listed = [f"{name} ({_counts(views)} views)" for name, views in sorted(systems.items())]
+        shown = listed[:MOST_NAMED] + ([f"{len(listed) - MOST_NAMED} more"] if len(listed) > MOST_NAMED else [])
+        yield f"Planned and not measured, {why}: {_names(shown)}."
 
 
 def _value(score: Score) -> str:

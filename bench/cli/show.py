@@ -82,7 +82,10 @@ def outcome(record: TrialRecord, scores: list[ScoreRecord]) -> str:
 def who_ranks(trials: Sequence[Trial]) -> Iterator[str]:
     """A sentence for each truth of the scenes of `trials`, before they run: which systems it can rank, which share its
     method and are compared by agreement with it, which are shown alone."""
-    scored = [trial for trial in trials if not (trial.policy.timing_only or trial.lacks)]
+    here = [trial for trial in trials if trial.available and not trial.lacks]
+    scored = [trial for trial in here if not trial.policy.timing_only]
+    if absent := dict.fromkeys(trial.system for trial in trials if not trial.available):
+        yield f"Not installed here: {', '.join(absent)}; `reconbench adapters install NAME` and `fetch NAME`."
     for kind in dict.fromkeys(kind for trial in scored for kind in trial.scene.truth_kinds):
         ranked, kin, apart = dict[str, None](), dict[str, None](), dict[str, None]()
         for trial in scored:

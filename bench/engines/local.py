@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -55,6 +56,7 @@ def run_plan(
     protocol: str,
     truth: str,
     budget_seconds: float | None = None,
+    strictly: bool = False,
     keep_points: int | None = None,
     metrics_device: str | None = None,
     progress: Progress | None = None,
@@ -64,7 +66,8 @@ def run_plan(
     """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
 
     With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result;
-    what is compiled once for an installation, so that results can be scored, is not counted.
+    what is compiled once for an installation, so that results can be scored, is not counted. `strictly`: what takes
+    longer than foreseen is stopped with the budget, and left out.
     Of predictions of more than `keep_points` points a uniform draw is stored and scored, of others everything.
     A trial that another run holds is left out as well; what was `left_out` before is recorded with these, and so are
     the plan's `remarks`. Scenes without truth are run and timed, not scored."""
@@ -116,7 +119,7 @@ def run_plan(
             record = store.measured(key)
             reused = record is not None
             if record is None:
-                estimate = estimate_seconds(trial, known)
+                estimate = estimate_seconds(trial, known) if trial.available and not trial.lacks else 0.0
                 spent = time.perf_counter() - began - uncounted
                 left = budget_seconds - spent if budget_seconds is not None else float("inf")
                 if estimate > left:
@@ -129,7 +132,10 @@ def run_plan(
                     record = store.measured(key)  # finished by another run since we looked
                     if record is None:
                         progress.started(trial, estimate)
-                        record = _run_one(trial, key, store, keep_points)
+                        record = _run_one(trial, key, store, keep_points, left if strictly else float("inf"))
+                if record is None:
+                    leave(trial, f"stopped after the {left:.0f} s that were left of the budget")
+                    continue
                 known.append(record)
             records.append(record)
             scores = [
@@ -152,10 +158,17 @@ def _truths(trial: Trial, truth: str) -> list[str]:
     return [truth, *(kind for kind in kinds if kind != truth)] if kinds else []
 
 
-def _run_one(trial: Trial, key: str, store: Store, keep_points: int | None) -> TrialRecord:
+def _run_one(
+    trial: Trial, key: str, store: Store, keep_points: int | None, most_seconds: float = math.inf
+) -> TrialRecord | None:
+    """The stored record of `trial`; None, and nothing stored, where it did not end within `most_seconds`."""
     outcome, prediction = _refusal(trial), None
     if outcome is None:
-        outcome, prediction = run_trial(trial, store.log_path(key))
+        asked = trial.policy
+        hurried = msgspec.structs.replace(asked, deadline=max(min(asked.deadline, most_seconds), 1.0))
+        outcome, prediction = run_trial(replace(trial, policy=hurried), store.log_path(key))
+        if outcome.status == "timeout" and hurried.deadline < asked.deadline:
+            return None
     identity, kept = None, 0
     if prediction is not None and not trial.policy.timing_only:
         identity, kept = store.put_prediction(prediction, keep_points)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -285,22 +285,58 @@ def shortened(names: Sequence[str], most: int = 12) -> str:
 
 
 def runnable(scene: Scene) -> list[str]:
-    """The systems that can be run here on a folder of photos; InputError where there is none.
-
-    Those that know our procedural objects alone have nothing to say about photos."""
+    """The systems that can be run here on a folder of photos; InputError where there is none."""
     given = {"masks"} if scene.has_masks else set[str]()
-    names = []
-    for name, adapter in find_adapters().items():
-        card, count = adapter.card, len(scene.view_names)
-        fits = card.min_views <= count <= (card.max_views or count) and given.issuperset(card.requires)
-        if fits and not card.reference and card.training != [OWN_FAMILY]:
-            trial = Trial(adapter, Contestant(name=name), scene, scene.view_names, 0, "cpu", Policy(), "colmap")
-            names += [name] if trial.available else []
+    names = [
+        adapter.name
+        for adapter in _for_photos()
+        if _fits(adapter, len(scene.view_names)) and given.issuperset(adapter.card.requires) and _here(adapter, scene)
+    ]
     if not names:
         raise InputError(
             f"{scene.path}: no system here runs on {len(scene.view_names)} images; `reconbench adapters list`"
         )
     return names
+
+
+def contestants_for(
+    scene: Scene, truth: str, counts: Sequence[int], names: Sequence[str] | None = None
+) -> list[Contestant]:
+    """The systems to choose among on a scene with `truth`, each at those of `counts` that its card and the number of
+    placed photos allow: all that photos can be given to, or those of `names`. What is not installed, and what lacks an
+    input, is there once, so that its row says what is missing. InputError where no count is left."""
+    placed = len(_placed_order(scene, truth, 0, "spread"))
+    fitting = [count for count in dict.fromkeys(counts) if count <= placed]
+    if not fitting:
+        raise InputError(f"{scene.path}: {placed} photos have a camera, at least {min(counts)} wanted")
+    chosen = [get_adapter(name) for name in names] if names is not None else list(_for_photos())
+    out = []
+    for adapter in chosen:
+        own = [count for count in fitting if _fits(adapter, count)]
+        masked = "masks" not in adapter.card.requires or scene.has_masks
+        if own:
+            views = tuple(own if masked and _here(adapter, scene) else own[:1])
+            out.append(Contestant(name=adapter.argument, views=views))
+    if not out:
+        raise InputError(f"{scene.path}: no system runs on {', '.join(map(str, fitting))} photos")
+    return out
+
+
+def _for_photos() -> Iterator[Adapter]:
+    """Every system but references and those that know our procedural objects alone: these have nothing to say."""
+    for adapter in find_adapters().values():
+        if not adapter.card.reference and adapter.card.training != [OWN_FAMILY]:
+            yield adapter
+
+
+def _fits(adapter: Adapter, count: int) -> bool:
+    return adapter.card.min_views <= count <= (adapter.card.max_views or count)
+
+
+def _here(adapter: Adapter, scene: Scene) -> bool:
+    """Whether its environment and weights are on this machine."""
+    trial = Trial(adapter, Contestant(name=adapter.argument), scene, scene.view_names, 0, "cpu", Policy(), "colmap")
+    return trial.available
 
 
 def _placed_order(scene: Scene, truth: str, seed: int, order: Order) -> list[str]:

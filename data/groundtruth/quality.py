@@ -11,6 +11,7 @@ FORMAT = 3
 REGISTERED_GATE = 0.9  # share of the images in the one model
 REPROJECTION_GATE = 1.0  # pixels
 SPLIT_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
+FEW_PHOTOS = 20  # below which more photos are the first advice
 TRUSTED_REGISTERED = 0.95
 TRUSTED_HALVES = 0.5  # share of each half's surface within 1% of the other's
 TRUSTED_ERROR = 0.5  # % of the diameter, at most which the points may be expected to lie off the surface on average
@@ -183,3 +184,23 @@ def judge(
     if refused:
         return "refused", refused
     return ("usable", doubts) if doubts else ("trusted", [])
+
+
+def advice(card: QualityCard) -> list[str]:
+    """What would help a refused ground truth, in sentences; none for any other."""
+    if card.verdict != "refused":
+        return []
+    further = [size for size in card.models[1:] if size >= 2]
+    out = []
+    if card.images < FEW_PHOTOS:
+        out.append(f"{card.images} photos are few: 20 to 60 round the subject are usual")
+    if further:
+        out.append("what would help: photos from between the groups that did not come together")
+    if card.registered < card.images:
+        out.append(
+            "what would help: photos that overlap more, each sharing about three quarters of its picture with the next "
+            "(10 to 15 degrees between them), sharp, at full size, of a subject with texture or on a patterned ground"
+        )
+    if card.reprojection_px is not None and card.registered == card.images and not further:
+        out.append("what would help: one lens and zoom for all photos, and a subject that does not move")
+    return out
