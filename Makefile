@@ -6,7 +6,7 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full train-small test test-upstream record check soak soak-faults lint clean
+.PHONY: help setup bench bench-full video-demo train-small test test-upstream record check soak soak-faults lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ bench-full: $(VENV)/.core  ## the same for the whole grid, repeated: hours
 	$(BIN)/reconbench report --store $(STORE) --out $(REPORT)
 	$(BIN)/reconbench run --suite objects-full --store $(STORE)-objects
 	$(BIN)/reconbench report --store $(STORE)-objects --protocol objects-v1 --out $(REPORT)-objects
+
+video-demo: $(VENV)/.core  ## from a video of an embedded scene to the page that answers, runs/video-demo/ (ten minutes)
+	mkdir -p runs
+	$(BIN)/python -m tests.benchmarks.orbit_video data/embedded/elephant runs/video-demo.mp4
+	$(BIN)/reconbench choose runs/video-demo.mp4 --frames 24 --views 8,4 --out runs/video-demo
 
 # What ships was trained so: a fixed number of steps of a longer schedule, then the averaged weights.
 FAMILY ?= runs/family

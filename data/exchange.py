@@ -57,10 +57,12 @@ def _camera_files(prediction: Reconstruction, views: Views, names: tuple[str, ..
 def _write_colmap(
     prediction: Reconstruction, colors: np.ndarray, views: Views, names: tuple[str, ...], folder: Path
 ) -> list[Path]:
-    """COLMAP's text format: a PINHOLE camera a view, quaternions w first, and every point with an empty track."""
+    """COLMAP's text format: a PINHOLE camera a view, quaternions w first, and every point with the track that is known
+    of it: the view and pixel that it came from."""
     folder.mkdir(exist_ok=True)
     assert prediction.cameras is not None and prediction.registered is not None
     cameras, images, points = [], [], []
+    tracks = np.full(len(prediction.points), "", object)
     for i in np.flatnonzero(prediction.registered):
         K, pose = prediction.cameras.intrinsics[i], prediction.cameras.camera_from_world[i]
         height, width = shapes_of(views.images)[i][:2]
@@ -68,9 +70,16 @@ def _write_colmap(
         cameras.append(f"{i + 1} PINHOLE {width} {height} {pinhole}")
         x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
         numbers = " ".join(repr(float(value)) for value in (w, x, y, z, *pose[:3, 3]))
-        images += [f"{i + 1} {numbers} {i + 1} {names[i]}", ""]
+        observed = ""
+        if prediction.view_index is not None and prediction.pixel is not None:
+            own = np.flatnonzero(prediction.view_index == i)
+            pixels = prediction.pixel[own].tolist()
+            observed = " ".join(f"{u:.3f} {v:.3f} {j + 1}" for j, (u, v) in zip(own.tolist(), pixels, strict=True))
+            tracks[own] = [f" {i + 1} {k}" for k in range(len(own))]
+        images += [f"{i + 1} {numbers} {i + 1} {names[i]}", observed]
     for j, (point, color) in enumerate(zip(prediction.points.tolist(), colors.tolist(), strict=True)):
-        points.append(f"{j + 1} {point[0]!r} {point[1]!r} {point[2]!r} {color[0]} {color[1]} {color[2]} 0")
+        place = f"{point[0]!r} {point[1]!r} {point[2]!r} {color[0]} {color[1]} {color[2]} 0"
+        points.append(f"{j + 1} {place}{tracks[j]}")
     paths = [folder / "cameras.txt", folder / "images.txt", folder / "points3D.txt"]
     for path, lines in zip(paths, (cameras, images, points), strict=True):
         path.write_text("\n".join(lines) + "\n")

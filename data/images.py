@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import json
 import struct
 import zlib
@@ -21,6 +22,7 @@ from adapters.contract import U8, Bools, InputError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Told by content, whatever the name says: Pillow would hand a .jpg that holds EPS to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a phone's MPO is opened as JPEG
+HEIC = (".heic", ".heif")  # read where the package pillow-heif is installed
 MOST_PIXELS = 400_000_000
 # What Pillow's decoders raise, beside OSError, over bytes that do not fit.
 DAMAGED = (
@@ -35,6 +37,17 @@ DAMAGED = (
     MemoryError,
 )
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+
+
+@functools.cache
+def heic_reader() -> bool:
+    """Whether HEIC photos can be read; the first call makes Pillow able to."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -129,7 +142,8 @@ def _check_end(path: Path) -> None:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image of `path`; InputError where it cannot be read, or is larger than any photo."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        heic = ("HEIF",) if path.suffix.lower() in HEIC and heic_reader() else ()
+        with Image.open(path, formats=(*FORMATS, *heic)) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise InputError(f"{path}: {width} x {height} pixels seen, {MOST_PIXELS} at most wanted")

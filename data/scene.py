@@ -11,6 +11,7 @@ truth/KIND/knowledge.npz        optional: where the truth can judge, see `metric
                                 `shape` (3,), low (3,), edge and error f64
 truth/KIND/mesh.ply             optional: the exact surface
 truth/KIND/depth/NAME.png       optional: z-depth, uint16 in units of `depth_unit`, 0 = none
+truth/colmap-cloud.ply, .glb    optional: the COLMAP truth's points in their colours, to look at
 truth/colmap-mesh.ply           optional: a mesh of the COLMAP truth to look at; nothing is scored with it
 quality.json                    the ground truth's quality card, where COLMAP made it
 """

@@ -148,7 +148,7 @@ def _of_board(
     board: Leaderboard, place: Board, found: Sequence[Choice], truth: TruthKind, metric: str, named: bool
 ) -> Iterator[str]:
     """What one table says: the best at each number of views, the quickest, and who finds nothing where."""
-    given = f"Given {place.inputs.replace('+', ' and ')}, w" if named and place.inputs != "images" else "W"
+    given = f"Given {_names(place.inputs.split('+'))}, w" if named and place.inputs != "images" else "W"
     by_views: dict[int, list[Choice]] = defaultdict(list)
     for one in found:
         by_views[one.row.views].append(one)

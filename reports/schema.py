@@ -374,6 +374,8 @@ class SceneRow:
     images: Mapping[str, Path]  # by view id, in the order of the views
     truths: Mapping[TruthKind, TruthCard]
     refused: str = ""  # why its COLMAP truth was refused, so that nothing is scored against it
+    placed: tuple[str, ...] = ()  # the files that its truth placed
+    not_placed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # every other file that was given, and why
 
 
 @dataclass(frozen=True, kw_only=True)

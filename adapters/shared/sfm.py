@@ -16,7 +16,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,9 @@ class SparseModel:
     observation_pixel: F32  # (K, 2) x, y
     reprojection_error: float  # mean over observations, pixels, distortion modelled
     model_sizes: tuple[int, ...]  # registered views of every model found, largest first
+    # Why views are where they are; empty where that is not known.
+    model_of: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # (N,) the first model they are in, -1 in none
+    matched: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # (N,) verified matches with their best partner
 
     @property
     def track_length(self) -> I32:
@@ -94,6 +97,8 @@ class SparseModel:
                 observation_pixel=file["observation_pixel"],
                 reprojection_error=float(file["reprojection_error"]),
                 model_sizes=tuple(int(size) for size in file["model_sizes"]),
+                model_of=file["model_of"],
+                matched=file["matched"],
             )
 
 
@@ -182,7 +187,7 @@ def sparse_model(
         models = _map(database, Path(folder), len(images), seed, report)
         if not models:
             raise Unsupported(f"no model found among {len(images)} views: too little overlap or texture to match")
-        return _collect(models, images, initial)
+        return _collect(models, images, initial, _best_matches(database, len(images)))
 
 
 def _extract(
@@ -283,8 +288,19 @@ def _map(database: Path, folder: Path, views: int, seed: int, report: Progress) 
     return sorted(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True)
 
 
+def _best_matches(database: Path, views: int) -> I32:
+    """(N,) for each view, how many matches the pair that it matches best has after geometric verification."""
+    best = np.zeros(views, np.int32)
+    with pycolmap.Database.open(database) as store:
+        pairs, counts = store.read_two_view_geometry_num_inliers()
+        for pair, count in zip(pairs, counts, strict=True):
+            for image_id in pycolmap.pair_id_to_image_pair(pair):
+                best[image_id - 1] = max(best[image_id - 1], count)
+    return best
+
+
 def _collect(
-    models: list[pycolmap.Reconstruction], images: Sequence[U8], initial: Sequence[pycolmap.Camera]
+    models: list[pycolmap.Reconstruction], images: Sequence[U8], initial: Sequence[pycolmap.Camera], matched: I32
 ) -> SparseModel:
     """The largest of `models` as arrays."""
     model, count = models[0], len(images)
@@ -298,6 +314,9 @@ def _collect(
     for image in model.images.values():
         if image.has_pose:
             poses[image.image_id - 1] = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
+    model_of = np.full(count, -1, np.int32)
+    for index in range(len(models) - 1, -1, -1):
+        model_of[[image.image_id - 1 for image in models[index].images.values() if image.has_pose]] = index
     ids = sorted(model.points3D)
     tracks = [sorted((e.image_id, e.point2D_idx) for e in model.points3D[i].track.elements) for i in ids]
     views = np.array([view - 1 for track in tracks for view, _ in track], np.int32)
@@ -318,6 +337,8 @@ def _collect(
         observation_pixel=pixels,
         reprojection_error=float(model.compute_mean_reprojection_error()),
         model_sizes=tuple(m.num_reg_images() for m in models),
+        model_of=model_of,
+        matched=matched,
     )
 
 

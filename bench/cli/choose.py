@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from bench.cli.common import console, integers, output, say_unreadable, split
+from bench.cli.groundtruth import KeepLargest
 
 if TYPE_CHECKING:
     from bench.trials.records import LeftOut
@@ -28,6 +29,7 @@ def choose(
     views: Annotated[str | None, Parameter(help="view counts, such as 4,8; default: 8, 16, 4 and 2")] = None,
     adapters: Annotated[str | None, Parameter(help="the systems to compare; default: all that fit the photos")] = None,
     frames: Annotated[int, Parameter(help="taken from a video: the sharpest of each equal span")] = 40,
+    keep_largest: KeepLargest = False,
     seed: int = 0,
 ) -> int:
     """Which system for photos like these, with how many views, on this machine?
@@ -36,14 +38,14 @@ def choose(
     the answer. Nothing is computed twice: give the same command to go on, with more seconds for what did not fit. Exit
     code 1 where the ground truth was refused or no system has a result."""
     from adapters.contract import InputError
-    from bench.cli.show import ShownRun, who_ranks
+    from bench.cli.show import ShownRun, print_card, who_ranks
     from bench.engines.local import run_plan
     from bench.scoring.collect import make_tables
     from bench.systems.measure import Policy
     from bench.trials.plan import contestants_for, plan
     from bench.trials.store import Store
     from bench.trials.suite import Suite
-    from data.groundtruth.quality import QualityCard, advice
+    from data.groundtruth.quality import QualityCard
     from reports.answer import answer
     from reports.board import leaderboard
     from reports.report import write_report
@@ -52,12 +54,12 @@ def choose(
     if seconds <= 0:
         raise InputError(f"--seconds: {seconds:g} seen, more than 0 wanted")
     counts = integers("--views", views) if views is not None else MOST_VIEWS
-    scene = _scene(source, out, seconds, frames, seed)
-    card = QualityCard.read(scene.path / "quality.json") if (scene.path / "quality.json").is_file() else None
+    scene = _scene(source, out, seconds, frames, seed, keep_largest)
+    quality = scene.path / "quality.json"
+    if quality.is_file():
+        print_card(output, scene.path, QualityCard.read(quality))
     if not scene.truth_kinds:
-        output.print(f"{scene.path}: {card.verdict if card else 'no ground truth'}, so no system can be judged on it")
-        for sentence in (*card.reasons, *card.notes, *advice(card)) if card else ():
-            output.print(f"  {sentence}")
+        output.print(f"{scene.path}: no ground truth, so no system can be judged on it")
         return 1
     truth = scene.truth_kinds[0]
     policy = Policy(
@@ -106,7 +108,7 @@ def choose(
     return 0 if any(score.status == "ok" for score in tables.scores) else 1
 
 
-def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int) -> Scene:
+def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int, keep_largest: bool) -> Scene:
     """The Scene to judge on: `source` where it has a truth, else the one built into `out`, kept for next time."""
     from adapters.contract import InputError
     from bench.cli.groundtruth import build
@@ -115,7 +117,7 @@ def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int) -> S
     if (source / "scene.json").is_file() and (scene := Scene.open(source)).truth_kinds:
         return scene
     place, mark = out / "scene", out / "photos.txt"
-    made_of = _listing(source, frames, seed)
+    made_of = _listing(source, f"frames {frames} seed {seed} keep-largest {keep_largest}")
     if (place / "scene.json").is_file():
         if not mark.is_file() or mark.read_text() != made_of:
             raise InputError(f"{out}: holds the ground truth of other photos than {source}, another --out wanted")
@@ -123,18 +125,20 @@ def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int) -> S
         return Scene.open(place)
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    build(source, place, name=source.resolve().stem, seed=seed, frames=frames, timeout=seconds)
+    build(
+        source, place, name=source.resolve().stem, seed=seed, frames=frames, timeout=seconds, keep_largest=keep_largest
+    )
     mark.write_text(made_of)
     console.print(f"ground truth: {time.monotonic() - began:.0f} s")
     return Scene.open(place)
 
 
-def _listing(source: Path, frames: int, seed: int) -> str:
-    """What tells a folder of photos or a video from another: names and sizes, a line a file."""
+def _listing(source: Path, choices: str) -> str:
+    """What tells one ground truth from another: how it is made, then names and sizes, a line a file."""
     from adapters.contract import InputError
 
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
     lines = [f"{path.relative_to(source.parent)!s} {path.stat().st_size}" for path in files]
-    return "\n".join([f"frames {frames} seed {seed}", *lines]) + "\n"
+    return "\n".join([choices, *lines]) + "\n"

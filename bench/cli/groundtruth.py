@@ -12,6 +12,8 @@ from bench.cli.common import console, output
 if TYPE_CHECKING:
     from data.groundtruth.quality import QualityCard
 
+KeepLargest = Annotated[bool, Parameter(help="of photos of several places, go on with the largest group alone")]
+
 
 def groundtruth(
     source: Annotated[Path, Parameter(name="INPUT", help="a folder of photos, a video, or a Scene directory")],
@@ -24,16 +26,25 @@ def groundtruth(
     timeout: Annotated[float, Parameter(help="seconds for structure from motion")] = 3600.0,
     dense: Annotated[bool, Parameter(help="also the dense surface, by multi-view stereo")] = True,
     mesh: Annotated[bool, Parameter(help="also a Poisson mesh of it, truth/colmap-mesh.ply")] = False,
+    keep_largest: KeepLargest = False,
 ) -> int:
     """Build COLMAP ground truth from photos, with a quality card that says how far to trust it.
 
     Exit code 1 where it is refused: the scene is written without a truth, and its card says why."""
-    from data.groundtruth.quality import advice
+    from bench.cli.show import print_card
 
-    card = build(source, out, name=name, seed=seed, frames=frames, timeout=timeout, dense=dense, mesh=mesh)
-    output.print(f"{out}: {card.verdict}", markup=False)
-    for sentence in (*card.reasons, *card.notes, *advice(card)):
-        output.print(f"  {sentence}", markup=False)
+    card = build(
+        source,
+        out,
+        name=name,
+        seed=seed,
+        frames=frames,
+        timeout=timeout,
+        dense=dense,
+        mesh=mesh,
+        keep_largest=keep_largest,
+    )
+    print_card(output, out, card)
     return 1 if card.verdict == "refused" else 0
 
 
@@ -47,14 +58,23 @@ def build(
     timeout: float,
     dense: bool = True,
     mesh: bool = False,
+    keep_largest: bool = False,
 ) -> QualityCard:
     """`build_groundtruth` behind the walls, its progress on standard error."""
     from bench.cli.show import progress_bar
     from bench.trials.groundtruth import behind_walls
     from data.groundtruth.build import build_groundtruth
 
+    told: list[str] = []
     with progress_bar(console) as bar:
         task = bar.add_task("ground truth", total=100)
+
+        def advance(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=round(100 * share))
+            if not console.is_terminal and told[-1:] != [what]:  # a log has no bar
+                told.append(what)
+                console.print(f"{what} ...")
+
         return build_groundtruth(
             source,
             out,
@@ -64,6 +84,7 @@ def build(
             timeout=timeout,
             dense=dense,
             mesh=mesh,
-            progress=lambda what, share: bar.update(task, description=what, completed=round(100 * share)),
+            keep_largest=keep_largest,
+            progress=advance,
             make=behind_walls,
         )

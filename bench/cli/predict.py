@@ -55,6 +55,10 @@ def predict(
     names = tuple(Path(view.image).name for view in scene.file.views)
     for path in write_files(prediction, views, names, out):
         output.print(str(path), markup=False)
+    if prediction.registered is not None:
+        lost = [name for name, placed in zip(names, prediction.registered, strict=True) if not placed]
+        without = f"; no place found for {', '.join(lost)}" if lost else ""
+        console.print(f"{len(names) - len(lost)} of {len(names)} photos placed{without}", markup=False)
     seconds = outcome.cold.total if outcome.cold else 0.0
     console.print(f"{len(prediction.points)} points in {seconds:.1f} s, {outcome.peak_rss / 2**30:.2f} GiB")
     if not outcome.isolated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -14,6 +15,7 @@ from bench.systems.measure import hardware, memory_limit_bytes
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
+from data.groundtruth.quality import QualityCard, advice
 from reports.text import NOT_ISOLATED, TRUTH_NAMES
 
 BYTES_A_POINT = 24  # of a stored cloud, compressed: position, colour, confidence, pixel
@@ -130,6 +132,24 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
     output.print(f"memory: {memory}; limit {memory_limit_bytes(trials[0].policy) / 2**30:.1f} GiB a trial")
     if budget is not None and total > budget:
         output.print(f"The budget is {budget:.0f} s: what does not fit will be named and left out.")
+
+
+def print_card(output: Console, place: Path, card: QualityCard) -> None:
+    """A ground truth's verdict with its reasons, what became of every photo, and what would help a refused one."""
+    output.print(f"{place}: {card.verdict}", markup=False)
+    placed = [photo for photo in card.photos if photo.placed]
+    sentences = [*card.reasons, *card.notes]
+    if card.photos:
+        sentences.append(f"{len(placed)} of {len(card.photos)} files placed")
+    # Files of one fate in one line: a folder may hold hundreds.
+    fates: dict[str, list[str]] = {}
+    for photo in card.photos:
+        if not photo.placed or photo.why:
+            fates.setdefault(f"{'placed' if photo.placed else 'not placed'}, {photo.why}", []).append(photo.file)
+    sentences += [f"{', '.join(files)}: {fate}" for fate, files in fates.items()]
+    sentences += [f"these belong together: {', '.join(group)}" for group in card.groups if len(group) > 1]
+    for sentence in (*sentences, *advice(card)):
+        output.print(f"  {sentence}", markup=False)
 
 
 def print_score(output: Console, record: TrialRecord, score: ScoreRecord) -> None:

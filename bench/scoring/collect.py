@@ -381,12 +381,16 @@ def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> Iterato
         if scene is None:
             yield SceneRow(scene=name, title=name, images={}, truths={})
             continue
+        card = _quality(scene)
+        photos = card.photos if card is not None else []
         yield SceneRow(
             scene=name,
             title=scene.file.title,
             images={view.name: (scene.path / view.image).resolve() for view in scene.file.views[:PREVIEW_IMAGES]},
             truths={kind: truth_card(scene, kind) for kind in scene.truth_kinds},
             refused=scene.refused,
+            placed=tuple(photo.file for photo in photos if photo.placed),
+            not_placed={photo.file: photo.why for photo in photos if not photo.placed},
         )
 
 

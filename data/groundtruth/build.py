@@ -15,9 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import trimesh
 from numpy.typing import NDArray
 
-from adapters.contract import F32, F64, Bools, Cameras, InputError, Unsupported
+from adapters.contract import F32, F64, U8, Bools, Cameras, InputError, Unsupported
 from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
 from data.groundtruth.covariance import centre_error
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
@@ -32,6 +33,7 @@ from data.groundtruth.quality import (
     ExactError,
     Fidelity,
     Halves,
+    Photo,
     Predicted,
     QualityCard,
     Seconds,
@@ -47,11 +49,13 @@ from metrics.scoring.knowledge import astray
 from metrics.scoring.truth import Box, Knowledge, Truth, diameter
 from metrics.similarity import AlignmentError, apply, rotation_of, scale_of
 
+FEW_MATCHES = 30  # verified ones with the best partner, below which a photo hardly finds a place
 MAX_POINTS = 55_000
 MAX_TRUSTED = 44_000  # of them: the rest shows what else was measured, for looking at and for finding the pose
 EQUAL = 0.0025  # share of the diameter: the spacing at which the default protocol compares densities
 MIN_POINTS = 50  # below this there is nothing to score against
 MESH = "colmap-mesh.ply"  # beside truth/colmap, whose files are what is scored
+CLOUD = "colmap-cloud"  # .ply and .glb, likewise: the points in their colours, to look at
 EXPECTED_ERROR = 0.005  # of a trusted point, share of the diameter, where halves foretell none
 GRID = 2e-4  # points are rounded to a grid of about this share of the diameter: far below their error, a third smaller
 Progress = Callable[[str, float], None]
@@ -68,6 +72,7 @@ def build_groundtruth(
     dense: bool = True,
     halves: bool = True,
     mesh: bool = False,
+    keep_largest: bool = False,
     progress: Progress | None = None,
     make: Make | None = None,
 ) -> QualityCard:
@@ -81,6 +86,9 @@ def build_groundtruth(
     still solved freely, then one similarity brings them into the exact frame, by the cameras first and then by the
     trusted surface itself; that truth's diameter and crop are taken, and how far its ranking of graded predictions
     agrees is measured; elsewhere z is up and the crop is what many views see.
+
+    `keep_largest`: of photos that fall into several groups, or of which many find no place, the largest group is the
+    scene, and is judged as if it were all that was given.
 
     A refused reconstruction is written without its truth, so that nothing can be scored with it. `make` does the work:
     `make_truth`, or what runs it elsewhere. Raises InputError for
@@ -101,12 +109,15 @@ def build_groundtruth(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         stage = Path(folder, "scene")
         stage.mkdir()
-        wanted = Wanted(str(source.absolute()), name, seed, frames, timeout, dense, halves, mesh, in_place)
+        wanted = Wanted(
+            str(source.absolute()), name, seed, frames, timeout, dense, halves, mesh, in_place, keep_largest
+        )
         make(wanted, stage, progress or (lambda what, share: None))
         card = QualityCard.read(stage / "quality.json")
         if in_place:
             shutil.rmtree(out / "truth" / "colmap", ignore_errors=True)
-            (out / "truth" / MESH).unlink(missing_ok=True)
+            for old in (MESH, f"{CLOUD}.ply", f"{CLOUD}.glb"):
+                (out / "truth" / old).unlink(missing_ok=True)
             for made in (stage / "truth").glob("colmap*"):
                 (out / "truth").mkdir(exist_ok=True)
                 made.rename(out / "truth" / made.name)
@@ -132,6 +143,7 @@ class Wanted:
     halves: bool
     mesh: bool
     in_place: bool
+    keep_largest: bool = False
 
 
 Make = Callable[[Wanted, Path, Progress], None]
@@ -140,7 +152,7 @@ Make = Callable[[Wanted, Path, Progress], None]
 def make_truth(wanted: Wanted, stage: Path, progress: Progress) -> None:
     """Write what is wanted, with its card, into the empty folder `stage`: all the work, in this process."""
     photos = ingest(Path(wanted.source), stage, wanted.name, wanted.frames, wanted.in_place)
-    job = _Job(photos, stage, wanted.seed, wanted.timeout, progress)
+    job = _Job(photos, stage, wanted.seed, wanted.timeout, progress, wanted.keep_largest)
     _run(job, wanted.dense, wanted.halves, wanted.mesh).write(stage / "quality.json")
 
 
@@ -189,6 +201,7 @@ class _Job:
     seed: int
     timeout: float
     progress: Progress
+    keep_largest: bool
     clock: _Clock = field(default_factory=_Clock)
     notes: list[str] = field(default_factory=list)
 
@@ -220,6 +233,10 @@ def _run(job: _Job, dense: bool, halves: bool, mesh: bool) -> QualityCard:
     except Unsupported as error:
         job.notes.append(str(error))
         return _card(job, _Measured(), count)
+    if job.keep_largest and not model.registered.all():
+        kept = int(model.registered.sum())
+        job.notes.append(f"kept the largest group alone: {kept} of {count} photos")
+        count, model = kept, replace(model, model_sizes=model.model_sizes[:1])
     bent = float(model.distortion[model.registered].max())
     measured = _Measured(model, bent, straightened=job.photos.ours and bent > DISTORTION_GATE)
     if _verdict(measured, count)[0] == "refused":
@@ -262,6 +279,7 @@ def _verdict(measured: _Measured, count: int) -> tuple[str, list[str]]:
         registered=int(model.registered.sum()) if model else 0,
         models=list(model.model_sizes) if model else [],
         reprojection_px=model.reprojection_error if model else None,
+        longer_side=int(model.sizes.max()) if model else 0,
         distortion_left_px=0.0 if measured.straightened else measured.distortion,
         coverage=measured.dense.coverage if measured.dense else None,
         halves=measured.halves,
@@ -273,14 +291,19 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
     model, dense = measured.model, measured.dense
     registered = int(model.registered.sum()) if model else 0
     verdict, reasons = _verdict(measured, count)
-    left = job.photos.scene.view_names if model is None else np.array(job.photos.scene.view_names)[~model.registered]
+    names = job.photos.scene.view_names
+    left = (
+        names if model is None else [name for name, placed in zip(names, model.registered, strict=True) if not placed]
+    )
     return QualityCard(
         verdict=verdict,
         reasons=reasons,
         notes=[
             *job.notes,
-            *([f"not registered, so without a camera: {', '.join(left)}"] if registered < count else []),
+            *([f"not registered, so without a camera: {', '.join(left)}"] if left and not job.photos.files else []),
         ],
+        photos=_accounts(job.photos, model),
+        groups=_groups(job.photos, model),
         images=count,
         registered=registered,
         registered_share=_rounded(registered / count),
@@ -306,6 +329,36 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         seed=job.seed,
         versions={name: version(name) for name in ("pycolmap", "numpy", "numba")},
     )
+
+
+def _accounts(photos: Photos, model: SparseModel | None) -> list[Photo]:
+    """What became of every file that was given, by name."""
+    out = [Photo(name, False, why) for name, why in photos.left.items()]
+    for index, view in enumerate(photos.scene.view_names if photos.files else ()):
+        file, placed = photos.files[view], model is not None and bool(model.registered[index])
+        odd = photos.remarks.get(file, "")
+        if placed:
+            out.append(Photo(file, True, odd))
+            continue
+        why = "no model was found"
+        if model is not None and len(model.matched):
+            matches, group = int(model.matched[index]), int(model.model_of[index])
+            why = f"matched, up to {matches} points, but it found no place"
+            if matches < FEW_MATCHES:
+                why = f"too few matches: at most {matches} with any other photo"
+            if group > 0:
+                why = f"in another model, of {int((model.model_of == group).sum())} photos"
+        out.append(Photo(file, False, "; ".join(filter(None, (why, odd)))))
+    return sorted(out, key=lambda photo: photo.file)
+
+
+def _groups(photos: Photos, model: SparseModel | None) -> list[list[str]]:
+    """Which photos belong together, where they fall into several models, the largest first."""
+    if model is None or not photos.files or model.model_of.max(initial=0) < 1:
+        return []
+    files = [photos.files[view] for view in photos.scene.view_names]
+    numbers = range(int(model.model_of.max()) + 1)
+    return [[file for file, group in zip(files, model.model_of, strict=True) if group == number] for number in numbers]
 
 
 def _rounded(value: float) -> float:
@@ -386,10 +439,11 @@ def _measure(
     own_error = None
     if exact is not None and exact_cameras is not None:
         own_error = exact_error(points, trusted, shift, by_cameras, exact_cameras, exact)
-    camera_error = _rounded(100 * centre_std * scale_of(target_from_model) / unit)
+    # Two cameras fix the similarity that the error is measured after: they have none.
+    camera_error = _rounded(100 * centre_std * scale_of(target_from_model) / unit) if len(views) > 2 else None
     if surface is not None and crop is not None:
         expected = EXPECTED_ERROR
-        if agreement is not None and agreement.apart_percent is not None:
+        if camera_error is not None and agreement is not None and agreement.apart_percent is not None:
             foreseen = predicted_error(camera_error, agreement.apart_percent, _rounded(surface.coverage))
             expected = math.sqrt(foreseen.low_percent * foreseen.high_percent) / 100
         knowledge = knowledge_of(points, trusted, surface, masks, crop, unit, expected)
@@ -398,6 +452,7 @@ def _measure(
             lost = ", ".join(names[view] for view in np.flatnonzero(wrong))
             job.notes.append(f"cameras that their masks contradict, left out of what is known: {lost}")
     folder = _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap", knowledge)
+    write_cloud(job.stage / "truth", points, surface.colors[chosen] if surface is not None else model.colors[chosen])
     if exact is not None and knowledge is not None:
         job.progress("ranking graded predictions", 0.98)
         fidelity = rank_fidelity(exact, read_truth(scene, folder))
@@ -414,6 +469,14 @@ def _measure(
         fidelity=fidelity,
         diameter=unit,
     )
+
+
+def write_cloud(folder: Path, points: F32, colors: U8) -> None:
+    """`points` (M, 3), z up, with their `colors` (M, 3), as PLY and, y up as glTF has it, as GLB."""
+    cloud = trimesh.PointCloud(points, colors=colors)
+    cloud.export(folder / f"{CLOUD}.ply")
+    cloud.apply_transform(np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]]))
+    cloud.export(folder / f"{CLOUD}.glb")
 
 
 def _solved(job: _Job, model: SparseModel, masks: Sequence[Bools] | None) -> Solved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from adapters.contract import U8, Bools, InputError
-from data.images import list_images, read_image, read_mask
+from data.groundtruth.photos import Sorted, sort_photos
+from data.images import read_image, read_mask
 from data.scene import Scene, SceneFile, ViewFile, write_scene
 from data.video import SUFFIXES as VIDEO_SUFFIXES
 from data.video import sharpest_frames
@@ -29,6 +30,9 @@ class Photos:
     scene: Scene
     focal: dict[str, float]  # first guess of the focal length in pixels, by camera group, where EXIF gives one
     ours: bool  # the images are our copies, so lens distortion may be taken out of them
+    files: dict[str, str] = field(default_factory=dict)  # view -> the file it came from
+    left: dict[str, str] = field(default_factory=dict)  # file -> why it is not used
+    remarks: dict[str, str] = field(default_factory=dict)  # file -> what is odd about it
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -58,12 +62,14 @@ def ingest(source: Path, stage: Path, name: str | None, frames: int, in_place: b
         _check_sizes(scene)
         return Photos(scene, {}, ours=False)
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
-        views, focal = _from_video(source, stage, frames), dict[str, float]()
+        views, focal, photos = _from_video(source, stage, frames), dict[str, float](), Sorted()
     else:
-        views, focal = _from_photos(source, stage)
+        photos = sort_photos(source / "images" if (source / "images").is_dir() else source)
+        views, focal = _from_photos(source, photos.used, stage)
     title = name or source.stem
     write_scene(stage, SceneFile(name=title, title=title, licence="", source=source.name, views=views))
-    return Photos(Scene.open(stage), focal, ours=True)
+    files = {path.stem: path.name for path in photos.used}
+    return Photos(Scene.open(stage), focal, ours=True, files=files, left=photos.left, remarks=photos.remarks)
 
 
 def _from_video(source: Path, stage: Path, frames: int) -> list[ViewFile]:
@@ -77,11 +83,8 @@ def _from_video(source: Path, stage: Path, frames: int) -> list[ViewFile]:
     return views
 
 
-def _from_photos(source: Path, stage: Path) -> tuple[list[ViewFile], dict[str, float]]:
-    """Photos in `source` or `source/images`, masks in `source/masks` as NAME.png or NAME.SUFFIX.png."""
-    paths = list_images(source / "images" if (source / "images").is_dir() else source)
-    if len(paths) < 2:
-        raise InputError(f"{source}: {len(paths)} image seen, at least 2 wanted")
+def _from_photos(source: Path, paths: list[Path], stage: Path) -> tuple[list[ViewFile], dict[str, float]]:
+    """The photos `paths` of `source` or `source/images`, masks in `source/masks` as NAME.png or NAME.SUFFIX.png."""
     if doubled := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
         raise InputError(f"{source}: several images called {doubled[0]} seen, distinct names wanted")
     masks = source / "masks"

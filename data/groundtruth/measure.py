@@ -18,7 +18,7 @@ from metrics.scoring.visibility import depth_buffers, seen_surface
 from metrics.similarity import rotation_angle
 
 HALVES_SIDE = 320  # pixels: halves are compared on coarser maps, at a quarter of the cost
-MIN_VIEWS = 6  # in a half, below which it is not compared
+MIN_VIEWS = 3  # in a half, below which it is not compared: three views must agree on a point
 MIN_POINTS = 100
 NEAR = 0.01  # share of the diameter within which surfaces count as one
 Progress = Callable[[str, float], None]

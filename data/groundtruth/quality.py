@@ -9,7 +9,8 @@ import msgspec
 
 FORMAT = 3
 REGISTERED_GATE = 0.9  # share of the images in the one model
-REPROJECTION_GATE = 1.0  # pixels
+REPROJECTION_GATE = 1.0  # pixels, in images of up to REPROJECTION_SIDE; in proportion to the longer side beyond
+REPROJECTION_SIDE = 1500  # pixels: the same photos read 0.53 at 960 a side and 0.93 at 1920, with poses equally good
 SPLIT_MODEL = 0.1  # a further model of more than this share of the images (and of 3 at least) means the scene split
 FEW_PHOTOS = 20  # below which more photos are the first advice
 TRUSTED_REGISTERED = 0.95
@@ -82,6 +83,14 @@ class Fidelity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     known: float | None  # share of the object's pixels that show trusted surface; null without masks
 
 
+class Photo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of what was given, and what became of it."""
+
+    file: str
+    placed: bool
+    why: str = ""  # it is not placed; of a placed one, what is odd about it
+
+
 class Seconds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """CPU seconds, child processes included."""
 
@@ -97,6 +106,8 @@ class QualityCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     verdict: str  # trusted | usable | refused
     reasons: list[str]  # what keeps it from the next better verdict; empty when trusted
     notes: list[str]
+    photos: list[Photo] = []  # every file of the folder by name; empty where a Scene was given
+    groups: list[list[str]] = []  # the photos of each model, largest first, where there are several
     images: int
     registered: int  # in the largest model
     registered_share: float
@@ -138,18 +149,22 @@ def judge(
     registered: int,
     models: list[int],
     reprojection_px: float | None,
+    longer_side: int,
     distortion_left_px: float,
     coverage: float | None,
     halves: Halves | None,
     predicted: Predicted | None,
 ) -> tuple[str, list[str]]:
-    """The verdict and its reasons. `distortion_left_px` is what remains in the images at the worst corner.
+    """The verdict and its reasons. `distortion_left_px` is what remains in the images at the worst corner,
+    `longer_side` that of the largest image, pixels.
 
-    Refused: no model, several, fewer than 90% of the images in it, or a mean reprojection error of a pixel or more.
+    Refused: no model, several, fewer than 90% of the images in it, or a mean reprojection error of a pixel or more, in
+    proportion to the image beyond 1500 pixels.
     Trusted: beyond that, nearly all images, a dense surface of which two halves of the views show largely the same, and
     a mean error that is predicted to stay small. A low reprojection error alone earns no trust: a warped solution has
     one too."""
     refused, doubts = [], []
+    limit = REPROJECTION_GATE * max(1.0, longer_side / REPROJECTION_SIDE)
     share = registered / images
     if not models:
         refused.append(f"no model found among {images} images")
@@ -158,8 +173,10 @@ def judge(
             refused.append(f"{registered} of {images} images registered, at least {REGISTERED_GATE:.0%} wanted")
         if further := [size for size in models[1:] if size >= max(3, SPLIT_MODEL * images)]:
             refused.append(f"the scene split into models of {', '.join(map(str, [models[0], *further]))} images")
-        if reprojection_px is None or not reprojection_px < REPROJECTION_GATE:
-            refused.append(f"reprojection error {reprojection_px:.2f} px, less than {REPROJECTION_GATE:g} px wanted")
+        if reprojection_px is None or not reprojection_px < limit:
+            refused.append(f"reprojection error {reprojection_px:.2f} px, less than {limit:.3g} px wanted")
+        if registered == 2:
+            doubts.append("two photos do not tell how far their cameras are off")
     if share < TRUSTED_REGISTERED:
         doubts.append(f"{registered} of {images} images registered, {TRUSTED_REGISTERED:.0%} wanted for trust")
     if distortion_left_px > TRUSTED_DISTORTION:
@@ -195,7 +212,7 @@ def advice(card: QualityCard) -> list[str]:
     if card.images < FEW_PHOTOS:
         out.append(f"{card.images} photos are few: 20 to 60 round the subject are usual")
     if further:
-        out.append("what would help: photos from between the groups that did not come together")
+        out.append("what would help: photos from between the groups; --keep-largest goes on with the largest alone")
     if card.registered < card.images:
         out.append(
             "what would help: photos that overlap more, each sharing about three quarters of its picture with the next "

@@ -25,7 +25,7 @@ from reports.page.clouds import SCALES, CloudPair, write_clouds
 from reports.page.render import dumps, environment, write_assets
 from reports.published import sources
 from reports.ranking import ENOUGH_SCENES, Comparisons
-from reports.schema import AlignmentRow, RunInfo, Tables, TrialRow, TruthCard
+from reports.schema import AlignmentRow, RunInfo, SceneRow, Tables, TrialRow, TruthCard
 from reports.stability import Stability, Sweeps
 
 TITLE = "3D reconstructors, measured"
@@ -57,7 +57,7 @@ class SceneCard:
     title: str
     thumbnails: tuple[Thumbnail, ...]
     clouds: CloudMenu
-    refused: str  # why it has no COLMAP truth, where one was refused
+    row: SceneRow
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _Page:
         counts = ", ".join(f"{text.TRUTH_NAMES[other]} ranks {self.board.ranked(place, other)}" for other in others)
         reason = "; nothing is kin to an exact surface" if truth == "exact" else ""
         ranked = self.board.ranked(place, truth)
-        return f"{text.TRUTH_NAMES[truth]} ranks {ranked} systems in this table, {counts}{reason}."
+        return f"{text.TRUTH_NAMES[truth]} ranks {ranked} system{'s' * (ranked != 1)} in this table, {counts}{reason}."
 
     def trust(self) -> list[Trust]:
         """How far the COLMAP truth of each scene can be trusted to rank."""
@@ -313,7 +313,7 @@ def _scenes(tables: Tables, page: _Page, pairs: list[CloudPair]) -> tuple[list[S
             thumbnails.append(Thumbnail(view, f"images/{target.name}" if readable else ""))
             written += [target] if readable else []
         menu = _cloud_menu(page, (pair for pair in pairs if page.trials[pair.key].scene == scene.scene))
-        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), menu, scene.refused))
+        cards.append(SceneCard(scene.scene, scene.title, tuple(thumbnails), menu, scene))
     return cards, written
 
 

@@ -38,8 +38,8 @@ def photos(folder: Path, count: int = 3) -> Path:
     return folder
 
 
-def truncated(folder: Path) -> Path:
-    path = photos(folder) / "1.jpg"
+def truncated(folder: Path, count: int = 3) -> Path:
+    path = photos(folder, count) / "1.jpg"
     path.write_bytes(path.read_bytes()[:600])
     return folder
 
@@ -97,8 +97,8 @@ REFUSALS = {
     "a ground truth of nothing": (lambda t: ["groundtruth", empty(t / "e"), "--out", t / "s"], "e"),
     "a ground truth of one image": (lambda t: ["groundtruth", photos(t / "p", 1), "--out", t / "s"], "1 image"),
     "a ground truth of a truncated JPEG": (
-        lambda t: ["groundtruth", truncated(t / "p"), "--out", t / "s"],
-        "1.jpg: not a readable image",
+        lambda t: ["groundtruth", truncated(t / "p", 2), "--out", t / "s"],
+        "1.jpg: unreadable (not a readable image",
     ),
 }
 
@@ -266,7 +266,7 @@ def test_a_cloud_that_cannot_be_read_is_refused(
         assert not store.exists()
 
 
-def test_predict_writes_what_other_tools_open(tmp_path: Path) -> None:
+def test_predict_writes_what_other_tools_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "glue"
     folder.mkdir()
     (folder / "adapter.toml").write_text('name = "glue"\ntitle = "Glue"\nlicence_code = "MIT"\nscope = "scene"\n')
@@ -281,6 +281,7 @@ def test_predict_writes_what_other_tools_open(tmp_path: Path) -> None:
         "        K = np.repeat(np.array([[[70.0, 0, 30], [0, 71, 20], [0, 0, 1]]]), n, axis=0)\n"
         "        return Reconstruction(np.eye(3, dtype=np.float32), 'object', 'arbitrary',\n"
         "            colors=np.eye(3, dtype=np.uint8) * 200, cameras=Cameras(K, poses),\n"
+        "            view_index=np.array([0, 2, 2], np.int32), pixel=np.arange(6, dtype=np.float32).reshape(3, 2),\n"
         "            registered=np.arange(n) != 1)\n"
     )
     out = tmp_path / "out"
@@ -292,6 +293,13 @@ def test_predict_writes_what_other_tools_open(tmp_path: Path) -> None:
 
     model = pycolmap.Reconstruction(str(out / "colmap"))
     assert model.num_reg_images() == 2 and model.num_points3D() == 3
+    observed = {
+        (model.images[e.image_id].name, tuple(model.images[e.image_id].points2D[e.point2D_idx].xy.tolist()))
+        for point in model.points3D.values()
+        for e in point.track.elements
+    }
+    assert observed == {("0.jpg", (0, 1)), ("2.jpg", (2, 3)), ("2.jpg", (4, 5))}
+    assert "2 of 3 photos placed; no place found for 1.jpg" in " ".join(capsys.readouterr().err.split())
     poses = {image.name: image.cam_from_world().matrix() for image in model.images.values()}
     np.testing.assert_allclose(poses["2.jpg"][:, 3], [6, 7, 8])
     (camera, *_) = model.cameras.values()

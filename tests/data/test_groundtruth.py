@@ -11,12 +11,13 @@ import trimesh
 from PIL import Image
 
 from adapters.contract import Cameras, InputError, Unsupported
-from data.groundtruth import fidelity, measure
+from data.groundtruth import fidelity, measure, photos
 from data.groundtruth.build import build_groundtruth
 from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.ingest import ingest
 from data.groundtruth.measure import exact_error
+from data.groundtruth.photos import sort_photos
 from data.groundtruth.quality import TRUSTED_ERROR, Halves, Predicted, QualityCard, judge, predicted_error
 from data.groundtruth.solve import solve
 from data.scene import CameraFile, Scene, SceneFile, TruthFile, ViewFile, write_scene, write_truth
@@ -36,6 +37,7 @@ GOOD = {
     "registered": 20,
     "models": [20],
     "reprojection_px": 0.4,
+    "longer_side": 960,
     "distortion_left_px": 0.1,
     "coverage": 0.9,
     "halves": Halves((10, 10), 0.98, 0.2),
@@ -51,6 +53,9 @@ GOOD = {
         ({"models": [20, 4]}, "refused", ["models of 20, 4"]),
         ({"models": [20, 2]}, "trusted", []),
         ({"reprojection_px": 1.2}, "refused", ["1.20 px"]),
+        ({"reprojection_px": 1.2, "longer_side": 1920}, "trusted", []),
+        ({"reprojection_px": 1.3, "longer_side": 1920}, "refused", ["less than 1.28 px"]),
+        ({"images": 2, "registered": 2, "models": [2]}, "usable", ["two photos"]),
         ({"models": [], "registered": 0, "reprojection_px": None}, "refused", ["no model"]),
         ({"registered": 18, "models": [18]}, "usable", ["18 of 20"]),
         ({"coverage": None}, "usable", ["no dense"]),
@@ -107,8 +112,10 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert "at least 2" in refused(tmp_path / "one", tmp_path)
     write_photos(tmp_path / "cut")
     data = (tmp_path / "cut" / "p1.jpg").read_bytes()
-    (tmp_path / "cut" / "p1.jpg").write_bytes(data[: len(data) // 2])
-    assert "p1.jpg" in refused(tmp_path / "cut", tmp_path)
+    for name in ("p1.jpg", "p2.jpg"):
+        (tmp_path / "cut" / name).write_bytes(data[: len(data) // 2])
+    message = refused(tmp_path / "cut", tmp_path)
+    assert "1 image that can be used seen" in message and "p1.jpg: unreadable" in message and "p2.jpg" in message
     write_photos(tmp_path / "twice")
     Image.new("RGB", (48, 32)).save(tmp_path / "twice" / "p1.png")
     assert "several images called p1" in refused(tmp_path / "twice", tmp_path)
@@ -132,6 +139,73 @@ def test_as_many_frames_of_a_video_as_were_asked_for(tmp_path: Path) -> None:
         build_groundtruth(tmp_path / "clip.mp4", tmp_path / "other", frames=1)
 
 
+def test_every_file_is_accounted_for_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    write_photos(folder, 5, (96, 64))
+    smooth = np.linspace(0, 200, 96)[None, :, None] + np.zeros((64, 96, 3))
+    smooth[10:30, 5:40] += 50
+    Image.fromarray(smooth.astype(np.uint8)).save(folder / "p5.png")
+    Image.fromarray(smooth[:, ::-1].astype(np.uint8)).save(folder / "p5-turned.jpg", quality=90)
+    (folder / "copy of 'p0'.jpg").write_bytes((folder / "p0.jpg").read_bytes())
+    for name in ("p1.jpg", "p2.jpg"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:400])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("hello")
+    (folder / "IMG.HEIC").write_bytes(b"heic")
+    Image.fromarray(np.random.default_rng(9).integers(0, 255, (30, 50, 3), dtype=np.uint8)).save(folder / "p9.png")
+    found = sort_photos(folder)
+    assert [path.name for path in found.used] == ["p0.jpg", "p3.jpg", "p4.jpg", "p5.png", "p9.png"]
+    assert found.left["copy of 'p0'.jpg"] == "identical to p0.jpg"
+    assert found.left["p5-turned.jpg"] == "mirrored: p5.png turned left to right"
+    assert found.left["notes.txt"] == "not a photo (.txt)" and "HEIC" in found.left["IMG.HEIC"]
+    assert all(found.left[name].startswith("unreadable (") for name in ("p1.jpg", "p2.jpg", "empty.jpg"))
+    assert str(folder) not in found.left["p1.jpg"]
+    assert found.remarks["p9.png"] == "another size, 50 x 30 where most are 96 x 64"
+    assert found.remarks["p5.png"].startswith("blurred: sharpness")
+    card = build_groundtruth(folder, tmp_path / "out")
+    assert [photo.file for photo in card.photos] == sorted(path.name for path in folder.iterdir())
+    assert not any(photo.placed for photo in card.photos)
+    assert QualityCard.read(tmp_path / "out" / "quality.json") == card
+
+
+def test_a_symmetric_photo_is_no_mirrored_copy(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    half = rng.integers(0, 255, (8, 6, 3), dtype=np.uint8)
+    for i in range(3):  # photos of a symmetric thing, hardly different
+        face = np.concatenate([half, half[:, ::-1]], axis=1).copy()
+        face[0, i] = 0
+        Image.fromarray(face).resize((96, 64), Image.Resampling.NEAREST).save(tmp_path / f"{i}.png")
+    assert len(sort_photos(tmp_path).used) == 3
+
+
+def test_a_large_folder_is_thinned_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "MOST_PHOTOS", 4)
+    write_photos(tmp_path, 9)
+    found = sort_photos(tmp_path)
+    assert [path.name for path in found.used] == ["p0.jpg", "p3.jpg", "p5.jpg", "p8.jpg"]
+    assert found.left["p1.jpg"] == "left out: 9 photos seen, 4 evenly taken are enough"
+
+
+def test_two_places_in_one_folder_are_told_apart_and_the_larger_one_goes_on(tmp_path: Path) -> None:
+    views, _ = corner_views()
+    rng = np.random.default_rng(0)
+    for i, image in enumerate(views):
+        Image.fromarray(image).save(tmp_path / f"corner{i}.png")
+    for i in range(2):  # noise matches nothing
+        Image.fromarray(rng.integers(0, 255, views[0].shape, dtype=np.uint8)).save(tmp_path / f"noise{i}.png")
+    card = build_groundtruth(tmp_path, tmp_path.parent / "refused", dense=False)
+    assert card.verdict == "refused"
+    lost = {photo.file: photo.why for photo in card.photos if not photo.placed}
+    assert sorted(lost) == ["noise0.png", "noise1.png"] and all("too few matches" in why for why in lost.values())
+    kept = build_groundtruth(tmp_path, tmp_path.parent / "kept", dense=False, keep_largest=True)
+    assert kept.verdict == "usable" and kept.registered == kept.images == len(views)
+    assert "kept the largest group alone: 6 of 8 photos" in kept.notes
+    scene = Scene.open(tmp_path.parent / "kept")
+    cloud = trimesh.load(scene.path / "truth" / "colmap-cloud.ply")
+    assert len(cloud.vertices) == len(scene.truth("colmap").points) and len(np.unique(cloud.colors, axis=0)) > 10
+    assert (scene.path / "truth" / "colmap-cloud.glb").is_file()
+
+
 def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos")
     write_photos(tmp_path / "other")
@@ -152,14 +226,15 @@ def test_photos_are_written_upright_without_exif_and_grouped_by_camera(tmp_path:
         exif = Image.Exif()
         exif[274], exif[271] = orientation, "Maker"
         exif.get_ifd(34665).update({41989: equivalent, 37386: equivalent / 2})
+        left[20 + i, 40:] = 90  # three photos, not one thrice
         Image.fromarray(left).save(tmp_path / "in" / f"{i}.jpg", exif=exif, quality=95)
-    photos = ingest(tmp_path / "in", stage, None, 10, in_place=False)
-    assert photos.groups == ("a", "b", "c")
-    assert photos.focal["a"] == pytest.approx(35 / 43.27 * np.hypot(48, 32))
-    assert photos.focal["c"] == pytest.approx(2 * photos.focal["a"])
-    assert photos.scene.image("1").shape == (48, 32, 3)
-    assert photos.scene.image("1")[:20].mean() > 250  # orientation 6: the photo's left side is up
-    for path in photos.paths:
+    taken = ingest(tmp_path / "in", stage, None, 10, in_place=False)
+    assert taken.groups == ("a", "b", "c")
+    assert taken.focal["a"] == pytest.approx(35 / 43.27 * np.hypot(48, 32))
+    assert taken.focal["c"] == pytest.approx(2 * taken.focal["a"])
+    assert taken.scene.image("1").shape == (48, 32, 3)
+    assert taken.scene.image("1")[:20].mean() > 250  # orientation 6: the photo's left side is up
+    for path in taken.paths:
         with Image.open(path) as image:
             assert not dict(image.getexif())
 
@@ -319,9 +394,11 @@ def test_halves_that_differ_by_a_known_shell(monkeypatch: pytest.MonkeyPatch) ->
     assert apart is not None
     assert apart.apart_percent is None
     assert apart.within_1_percent == 0
-    small, notes = halves_of(monkeypatch, (0.5, 0.5), count=8)
+    few, _ = halves_of(monkeypatch, (0.5, 0.5), count=6)
+    assert few is not None and few.views == (3, 3)
+    small, notes = halves_of(monkeypatch, (0.5, 0.5), count=5)
     assert small is None
-    assert "4 even views" in notes[0]
+    assert "2 odd views" in notes[0]
 
 
 # -- end to end, and what is frozen

@@ -92,8 +92,10 @@ def test_a_ranked_table_names_its_best_and_the_page_opens_with_it(tables: Tables
         if row.standings["colmap"].rank == 1
     )
     assert said[0].startswith(f"With 8 views on this machine {best.system} is best of 3: ")
-    write_report(tables, tmp_path / "report", "Which for these photos?")
+    toy = replace(tables.scenes[0], placed=("it's.jpg",), not_placed={'a "b".jpg': "mirrored: it's.jpg turned"})
+    write_report(replace(tables, scenes=(toy, *tables.scenes[1:])), tmp_path / "report", "Which for these photos?")
     page = (tmp_path / "report" / "leaderboard.html").read_text()
     lead = page[page.index("<h1>") : page.index('id="tables"')]
     assert "<h1>Which for these photos?</h1>" in lead and said[0] in lead and "data-choices" in lead
     assert "reconbench.choices=" in (tmp_path / "report" / "assets" / "figures.js").read_text()
+    assert "1 of 2 files placed" in page and "a &#34;b&#34;.jpg</b>: mirrored: it&#39;s.jpg turned" in page
