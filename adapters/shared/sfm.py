@@ -270,6 +270,7 @@ def _map(database: Path, folder: Path, views: int, seed: int, report: Progress) 
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
     options.triangulation.ignore_two_view_tracks = views >= PAIR_TRACK_VIEWS
     options.extract_colors = False
+    options.min_model_size = 3  # by default COLMAP tells of no further model of fewer than ten views
     done = 2  # the initial pair
 
     def next_image() -> None:
