@@ -225,7 +225,7 @@ def _write_truth(
     low, high = surface.points.min(axis=0), surface.points.max(axis=0)
     far = float(np.abs(surface.points).max()) > FAR * extent
     offset = np.round((low + high) / 2) if far else np.zeros(3)
-    points = (surface.points - offset).astype(np.float32)
+    points = np.ascontiguousarray(surface.points - offset, np.float32)
     _check_sight(surface.points, views, source)
     progress("truth", 0.5)
     size = diameter(points)
@@ -252,7 +252,7 @@ def _write_truth(
         if normals is None:
             normals = _normals(surface.points, views)
             capture.notes.append("normals estimated: the truth came without any")
-        arrays = {"points": points, "normals": normals.astype(np.float32)}
+        arrays = {"points": points, "normals": np.ascontiguousarray(normals, np.float32)}
         if surface.colors is not None:
             arrays["colors"] = surface.colors
     knowledge = None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.contract import InputError
 from data.catalog import layouts
 from data.catalog.shared import write
 from data.catalog.shared.layout import Capture, Photo
@@ -127,7 +128,7 @@ def test_a_mistake_would_be_noticed(name: str, written: Callable, tmp_path: Path
         try:
             write_capture(wrong, layouts()[name], miniature.path, out, str(VIEWS))
             check(out, miniature)
-        except (AssertionError, ValueError):  # noticed by the check, or refused by the writer
+        except (AssertionError, InputError):  # noticed by the check, or refused by the writer
             continue
         unnoticed.append(mistake)
     assert not unnoticed
