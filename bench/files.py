@@ -23,7 +23,7 @@ def cache_dir() -> Path:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it when the block ends well: readers see all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
     os.close(descriptor)
     temporary = Path(name)
@@ -35,6 +35,14 @@ def replacing(path: Path) -> Iterator[Path]:
         _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    """Make `folder` and those around it that are missing, so that they survive a power cut as what is put into them."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _to_disk(folder.parent)
 
 
 def _to_disk(path: Path) -> None:

@@ -114,7 +114,7 @@ class Store:
                     )
                 elif not self.prediction_path(trial.prediction).is_file():
                     problems.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
-        for path in sorted((self.path / "predictions").glob("*.npz")):
+        for path in sorted((self.path / "predictions").glob("[!.]*.npz")):
             try:
                 identity = _identity(NpzFile(path))
             except InputError as error:
