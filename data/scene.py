@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ from data.images import image_size, read_image, read_mask
 from metrics.scoring.truth import Box, Knowledge, Truth
 
 FORMAT = 1
+HELD = 1 << 27  # bytes of depth maps, or of masks, of one truth that are held in memory
 SURFACE_SAMPLES = 200_000  # points drawn from a mesh truth, area-uniform
 T = TypeVar("T")
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -270,16 +271,24 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
             np.array([c.camera_from_world for c in cameras], np.float64).reshape(-1, 4, 4),
         ),
         sizes=np.array([[c.width, c.height] for c in cameras], np.int32).reshape(-1, 2),
-        depth=tuple(_read_depth(path, file.depth_unit) for path in depth_paths)
-        if all(path.is_file() for path in depth_paths)
-        else None,
-        masks=tuple(scene.mask(camera.view) for camera in cameras) if masked else None,
+        depth=_held(_depths(depth_paths, file.depth_unit), 4) if all(path.is_file() for path in depth_paths) else None,
+        masks=_held(scene.masks([camera.view for camera in cameras]), 1) if masked else None,
         vertices=vertices,
         faces=faces,
         crop=Box(file.crop_low, file.crop_high) if file.crop_low is not None and file.crop_high is not None else None,
         knowledge=_read_knowledge(folder / "knowledge.npz", len(points)),
         up=file.up,
     )
+
+
+def _depths(paths: Sequence[Path], unit: float) -> OnDemand:
+    return OnDemand([image_size(path)[::-1] for path in paths], lambda i: _read_depth(paths[i], unit))
+
+
+def _held(maps: OnDemand, size: int) -> Sequence[NDArray[Any]]:
+    """The same, of `size` bytes a pixel, in memory where it is little."""
+    pixels = sum(height * width for height, width in maps.shapes)
+    return maps if pixels * size > HELD else tuple(maps)
 
 
 def truth_id(folder: Path, scene: Scene | None = None) -> str:

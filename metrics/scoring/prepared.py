@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,7 +37,7 @@ class PreparedTruth:
     protocol: Protocol
     points: F32  # (M, 3) cropped, equalised
     normals: F32  # (M, 3)
-    buffers: tuple[DepthBuffer, ...]
+    buffers: Sequence[DepthBuffer]
     seen: Bools  # (V, M), which views of the truth see which point
     visible: Bools  # (M,), those that count: seen by some of them, or all; where the truth has a judge, those it trusts
     judge: Judge | None = None  # of a measured truth, under protocols that leave out what was not observed

@@ -12,11 +12,22 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import t as student_t
 
-from adapters.contract import F32, F64, U8, Bools, Cameras, Reconstruction, ScoreStatus, Unavailable
+from adapters.contract import (
+    F32,
+    F64,
+    U8,
+    Bools,
+    Cameras,
+    OnDemand,
+    Reconstruction,
+    ScoreStatus,
+    Unavailable,
+    shapes_of,
+)
 from metrics import similarity
 from metrics.cameras import pose_errors
 from metrics.chamfer import chamfer_of
-from metrics.depth import depth_delta, depth_errors
+from metrics.depth import depth_errors_of_views
 from metrics.emd import emd
 from metrics.fscore import FScore, fscore_of
 from metrics.image import lpips, psnr, ssim
@@ -402,11 +413,15 @@ def _depth_values(
             names, Value("failed", note="the prediction could not be aligned, so its scale is unknown")
         )
     scale = np.float32(1.0 if by_median or truth_from_pred is None else similarity.scale_of(truth_from_pred))
-    pred = np.concatenate([prediction.depth[i].ravel() * scale for i, _ in pairs])[None]
-    true = np.concatenate([truth.depth[j].ravel() for _, j in pairs])[None]
-    errors = depth_errors(pred, true, "scale" if by_median else "none")
-    deltas = (depth_delta(pred, true, factor, errors.scale) for factor in protocol.depth_deltas)
-    readings = (errors.absrel, *deltas, errors.coverage)
+    given, true = prediction.depth, truth.depth
+    shapes = shapes_of(given)
+    errors = depth_errors_of_views(
+        OnDemand([shapes[i] for i, _ in pairs], lambda k: given[pairs[k][0]] * scale),
+        OnDemand([shapes[i] for i, _ in pairs], lambda k: true[pairs[k][1]]),
+        protocol.depth_deltas,
+        "scale" if by_median else "none",
+    )
+    readings = (errors.absrel, *errors.deltas, errors.coverage)
     absent = Value("failed", note="no pixel has both a predicted and a true depth")
     return {k: absent if v is None else Value("ok", v) for k, v in zip(names, readings, strict=True)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,8 @@ class Truth:
     view_names: tuple[str, ...]  # the V views with a pose, in the order of everything below
     cameras: Cameras  # V cameras, in the truth's frame
     sizes: I32  # (V, 2) image width and height, pixels
-    depth: tuple[F32, ...] | None = None  # V maps (H, W) of z-depth, 0 = nothing measured there
-    masks: tuple[Bools, ...] | None = None  # V maps (H, W), true on the object
+    depth: Sequence[F32] | None = None  # V maps (H, W) of z-depth, 0 = nothing measured there; many are read on demand
+    masks: Sequence[Bools] | None = None  # V maps (H, W), true on the object
     vertices: F64 | None = None  # (V, 3), where the surface is a known mesh
     faces: I32 | None = None  # (F, 3)
     crop: Box | None = None

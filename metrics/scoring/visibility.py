@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from adapters.contract import F32, F64, Bools
+from adapters.contract import F32, F64, Bools, OnDemand
 from metrics.scoring.truth import Truth
 
 OUTLINE_PIXELS = 2
@@ -32,22 +34,41 @@ class DepthBuffer:
         return np.where(inside, self.depth[row, column], 0).astype(np.float32), self.free[row, column] & inside, inside
 
 
-def depth_buffers(truth: Truth) -> tuple[DepthBuffer, ...]:
+class _OnDemand(Sequence[DepthBuffer]):
+    """The buffers of depth maps that are read on demand, each made when it is asked for."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
+
+    def __len__(self) -> int:
+        return len(self._truth.view_names)
+
+    def __getitem__(self, index: Any) -> Any:
+        places = range(len(self))[index]
+        return tuple(self[i] for i in places) if isinstance(index, slice) else _measured(self._truth, places)
+
+
+def depth_buffers(truth: Truth) -> Sequence[DepthBuffer]:
     """One buffer a view: from depth maps where the truth has them, else from its points.
 
     A truth of points alone is splatted on cells about twice as wide as the points' spacing in the image, so that the
     near surface hides the far one; points that face away are left out, or a hole in the near surface would show the
     inside of the far one and make space before it look empty. A cell that no point falls into is free only where the
     mask says background."""
-    if truth.depth is not None:
-        masks = truth.masks or tuple(np.ones(d.shape, np.bool_) for d in truth.depth)
-        # An exact depth map is complete: no depth means no object. A measured one has holes: only the mask can tell.
-        exact = truth.kind == "exact"
-        return tuple(
-            DepthBuffer(depth, (depth == 0) if exact else (depth == 0) & _background(mask), 1.0)
-            for depth, mask in zip(truth.depth, masks, strict=True)
-        )
-    return tuple(_splat(truth, view) for view in range(len(truth.view_names)))
+    if truth.depth is None:
+        return tuple(_splat(truth, view) for view in range(len(truth.view_names)))
+    buffers = _OnDemand(truth)
+    return buffers if isinstance(truth.depth, OnDemand) else tuple(buffers)
+
+
+def _measured(truth: Truth, view: int) -> DepthBuffer:
+    assert truth.depth is not None
+    depth = truth.depth[view]
+    # An exact depth map is complete: no depth means no object. A measured one has holes: only the mask can tell.
+    free = depth == 0
+    if truth.kind != "exact":
+        free &= truth.masks is not None and _background(truth.masks[view])
+    return DepthBuffer(depth, free, 1.0)
 
 
 def _splat(truth: Truth, view: int) -> DepthBuffer:
@@ -77,9 +98,7 @@ def _background(mask: Bools) -> Bools:
     return np.asarray(~binary_dilation(mask, iterations=OUTLINE_PIXELS))
 
 
-def seen_surface(
-    points: NDArray[np.floating], truth: Truth, buffers: tuple[DepthBuffer, ...], tolerance: float
-) -> Bools:
+def seen_surface(points: NDArray[np.floating], truth: Truth, buffers: Sequence[DepthBuffer], tolerance: float) -> Bools:
     """(V, M) bool: which surface `points` (M, 3) each of the truth's views sees, depths agreeing to `tolerance`."""
     seen = np.zeros((len(truth.view_names), len(points)), np.bool_)
     for view in range(len(truth.view_names)):
@@ -89,9 +108,7 @@ def seen_surface(
     return seen
 
 
-def observed_space(
-    points: NDArray[np.floating], truth: Truth, buffers: tuple[DepthBuffer, ...], behind: float
-) -> Bools:
+def observed_space(points: NDArray[np.floating], truth: Truth, buffers: Sequence[DepthBuffer], behind: float) -> Bools:
     """(M,) bool: which `points` lie in space that the truth can judge: before, at, or less than `behind` (in the
     truth's unit) behind a surface that some camera sees, or on a ray known to meet nothing."""
     observed = np.zeros(len(points), np.bool_)

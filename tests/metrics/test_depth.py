@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from metrics.depth import depth_errors
+from metrics import depth
+from metrics.depth import depth_errors, depth_errors_of_views
 
 
 def test_closed_form() -> None:
@@ -68,3 +71,30 @@ def test_refusals_name_the_argument() -> None:
         depth_errors(good, good, "shift")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"pred: shape \(6,\)"):
         depth_errors(good.ravel(), good)
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4))
+def test_many_views_are_one_map_of_all_their_pixels(seed: int, sizes: list[tuple[int, int]]) -> None:
+    rng = np.random.default_rng(seed)
+    spread = rng.choice([0.01, 1.0, 15.0])  # from nearly equal depths, which share their upper bits, to all magnitudes
+    holes = rng.choice([0.0, 0.3, 0.9])
+    views = [
+        [(np.exp(spread * rng.normal(size=size)) * (rng.random(size) > holes)).astype(np.float32) for size in sizes]
+        for _ in range(2)
+    ]
+    whole = [np.concatenate([view.ravel() for view in side])[None] for side in views]
+    for align in ("none", "scale"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(depth, "BLOCK", 5)
+            errors = depth_errors_of_views(*views, (1.03, 1.25), align)
+        wanted = depth_errors(*whole, align)
+        assert errors.scale == wanted.scale and errors.coverage == wanted.coverage
+        assert errors.deltas == (wanted.delta_1_03, wanted.delta_1_25)
+        assert errors.absrel == (None if wanted.absrel is None else pytest.approx(wanted.absrel, rel=1e-12))
+
+
+def test_views_of_other_shapes_and_negative_depths_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        depth_errors_of_views([np.ones((2, 3), np.float32)], [np.ones((3, 2), np.float32)], ())
+    with pytest.raises(ValueError, match="truth: negative"):
+        depth_errors_of_views([np.ones((2, 3), np.float32)], [-np.ones((2, 3), np.float32)], ())

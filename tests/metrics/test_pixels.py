@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from adapters.contract import Reconstruction
+from adapters.contract import OnDemand, Reconstruction
+from data import scene as scenes
 from data.scene import Scene
 from metrics.cameras import pose_errors
 from metrics.normals import estimated_normals
@@ -20,6 +23,12 @@ from metrics.scoring.truth import Truth, sample_mesh
 PLAIN = msgspec.structs.replace(
     load_protocol("pi3"), align=Align("none", "none", "none", icp=False), samples=5_000, draws=2
 )
+
+
+class Tracked(np.ndarray):
+    """An array whose end can be seen."""
+
+    __hash__ = object.__hash__
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +158,30 @@ def test_depth_by_medians_and_curves_up_to_any_angle(truth: Truth) -> None:
     assert value(read(scaled, truth, views, PLAIN), "depth-absrel") == pytest.approx(6.0, rel=1e-4)
     errors = pose_errors(truth.cameras, truth.cameras)
     assert (errors.auc(5), errors.auc(10), errors.auc(30)) == (errors.auc_5, errors.auc_10, errors.auc_30)
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [("exact", "object-v1"), ("colmap", "pi3")])
+def test_maps_that_are_read_on_demand_score_alike_one_at_a_time(
+    kind: str, protocol: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = msgspec.structs.replace(load_protocol(protocol), samples=500, draws=2, emd_samples=16)
+    held = scene.truth("exact")
+    views = held.view_names[:4]
+    made = pointmaps(held, views)
+    alive, most = weakref.WeakSet[Tracked](), [0]
+
+    def tracked(path: Path, unit: float) -> Tracked:
+        array = real(path, unit).view(Tracked)
+        alive.add(array)
+        most[0] = max(most[0], len(alive))
+        return array
+
+    real = scenes._read_depth
+    monkeypatch.setattr(scenes, "_read_depth", tracked)
+    monkeypatch.setattr(scenes, "HELD", 0)
+    lazy = scene.truth("exact")
+    assert isinstance(lazy.depth, OnDemand) and isinstance(lazy.masks, OnDemand) and most[0] == 0
+    results = [read(made, replace(truth, kind=kind), views, chosen, posed=False) for truth in (held, lazy)]
+    assert results[0].values == results[1].values
+    assert 0 < most[0] <= 2  # one, and the next while the last is let go
+    assert value(results[1], "depth-absrel") < 1e-3
