@@ -20,18 +20,19 @@ from bench.trials.store import Store
 
 RUN = [sys.executable, "-P", "-c", "import sys; from bench.cli import main; main(sys.argv[1:])"]
 OBJECTS = "--protocol objects-v1"  # names objects; the rest is scored as scenes are
+EXACT = "--truth exact"
 QUICK = "--repeats 0 --warmups 0 --min-seconds 0"
 ROWS = (
-    f"--adapters retrieval --scenes objects/animal-1 --views 1 {QUICK} {OBJECTS}",
-    f"--adapters retrieval --scenes objects/car-1 --views 1 --seeds 1 {QUICK} {OBJECTS}",
-    f"--adapters medoid --scenes objects/animal-1 --views 1 {QUICK} {OBJECTS}",
-    f"--adapters medoid --scenes objects/car-2 --views 1 --seeds 2 --repeats 1 --warmups 1 --min-seconds 0 {OBJECTS}",
-    f"--adapters silhouette-hull --scenes objects/animal-1 --views 4 {QUICK} {OBJECTS}",
-    f"--adapters silhouette-hull --scenes objects/animal-2 --views 2 --option resolution=32 {QUICK} {OBJECTS}",
-    f"--adapters lmnet3d --scenes objects/animal-1 --views 1 {QUICK} {OBJECTS}",
-    f"--adapters lmnet3d --scenes objects/car-1 --views 4 {QUICK} {OBJECTS}",
-    f"--adapters lmnet3d --scenes objects/car-1 --views 1 --seeds 3 --order overlap {QUICK} {OBJECTS}",
-    f"--adapters oracle --scenes objects/car-2 --views 2 --deadline 77.5 {QUICK} {OBJECTS}",
+    f"--adapters retrieval --scenes objects/animal-1 --views 1 {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters retrieval --scenes objects/car-1 --views 1 --seeds 1 {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters medoid --scenes objects/animal-1 --views 1 {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters medoid --scenes objects/car-2 --views 1 --seeds 2 --repeats 1 --min-seconds 0 {EXACT} {OBJECTS}",
+    f"--adapters silhouette-hull --scenes objects/animal-1 --views 4 {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters silhouette-hull --scenes objects/animal-2 --views 2 --option resolution=32 {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters lmnet3d --scenes objects/animal-1 --views 1 {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters lmnet3d --scenes objects/car-1 --views 4 {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters lmnet3d --scenes objects/car-1 --views 1 --seeds 3 --order overlap {QUICK} {EXACT} {OBJECTS}",
+    f"--adapters oracle --scenes objects/car-2 --views 2 --deadline 77.5 {QUICK} {EXACT} {OBJECTS}",
     f"--adapters oracle --scenes elephant --views 2 --truth exact {QUICK}",
     f"--adapters oracle --scenes elephant --views 4 --truth colmap {QUICK}",
     f"--adapters noisy-oracle --scenes elephant --views 2 --option noise=0.01 {QUICK}",

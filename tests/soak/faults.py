@@ -400,7 +400,7 @@ FAULTS = (
             "for _ in range(60): print('x' * 10**6)",
             "import os\nfor _ in range(60): os.write(2, bytes(10**6))",
             "print('\\x1b[2J\\x1b]0;owned\\x07' * 1000)",
-            _lie(b'{"event": "loaded", "seconds": 1.0}\n' * 10**6),
+            PIPE.replace("{lines!r}", 'b\'{"event": "loaded", "seconds": 1.0}\\n\' * 10**6').strip(),
         ],
         ("ok", "invalid_output", "crash"),
         wanted="bounded log; `ok`, or `invalid_output` of messages",
@@ -515,10 +515,15 @@ def _living(mark: str) -> list[str]:
     return out
 
 
+def is_scored(fault: Fault, number: int) -> bool:
+    """Whether the runs of this try are scored: one in eight of those whose host is disturbed."""
+    return fault.disturb is not None and number % 8 == 7
+
+
 def attempt(fault: Fault, number: int, seed: int, shared: Path, typical: float) -> Result:
     """Try `fault` once, and judge what it left."""
     rng = np.random.default_rng([seed, number, sum(fault.name.encode())])
-    scored = "-scored" if fault.disturb is not None and number % 8 == 7 else ""
+    scored = "-scored" if is_scored(fault, number) else ""
     result, began = Result(fault.name, number, seed, 0.0), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-", suffix=scored, ignore_cleanup_errors=True) as name:
         one = Try(Path(name), shared / "plain", shared / "bumpy", rng)
@@ -568,8 +573,9 @@ TOTAL = sum(fault.share for fault in FAULTS)
 
 
 @contextlib.contextmanager
-def prepared() -> Iterator[tuple[Path, float]]:
-    """What every try shares: scenes, caches that are filled, and how long an undisturbed run takes."""
+def prepared(scored: bool) -> Iterator[tuple[Path, float]]:
+    """What every try shares: scenes, caches that are filled, for runs that are `scored` as well, and how long an
+    undisturbed run takes."""
     assert walls.isolated(), "this system permits no namespaces: the table of faults wants them"
     with tempfile.TemporaryDirectory(prefix="soak-shared-") as name:
         shared = Path(name)
@@ -586,8 +592,8 @@ def prepared() -> Iterator[tuple[Path, float]]:
         for _ in range(3):
             one.adapter(GOOD)
         walls.interpreter_folders(find(get_adapter(one.adapter(GOOD))).python)
-        # Twice: the first compiles what scores.
-        assert _wait(_start(lambda: one.run([one.adapter(GOOD)], one.truth), one), 10 * PATIENCE) == 0
+        if scored:  # which compiles what scores
+            assert _wait(_start(lambda: one.run([one.adapter(GOOD)], one.truth), one), 10 * PATIENCE) == 0
         began = time.monotonic()
         _fork(lambda: _three_good(one), one)
         yield shared, time.monotonic() - began
@@ -621,26 +627,49 @@ def read_results(path: Path, seed: int) -> list[Result]:
     return [result for line in lines if (result := Result(**json.loads(line))).seed == seed]
 
 
-def soak(count: int, seed: int, file: Path, console: Console, job: int = 0, jobs: int = 1) -> list[Result]:
-    """Every try of the schedule that `file` does not hold yet, or one of `jobs` parts of them; results go there."""
+def soak(count: int, seed: int, file: Path, console: Console, jobs: int = 1) -> list[Result]:
+    """Every try of the schedule that `file` does not hold yet, `jobs` at a time; results go there."""
     known = read_results(file, seed)
     done = {(result.fault, result.number) for result in known}
-    every = [pair for pair in schedule(count) if (pair[0].name, pair[1]) not in done][job::jobs]
+    every = [pair for pair in schedule(count) if (pair[0].name, pair[1]) not in done]
     if not every:
         return known
+    # Whoever is free takes the next number.
+    reader, writer = os.pipe()
+    os.write(writer, b"".join(index.to_bytes(2, "big") for index in range(len(every))))
+    os.close(writer)
+    with prepared(any(is_scored(*pair) for pair in every)) as (shared, typical):
+        others = []
+        for _ in range(1, jobs):
+            others.append(os.fork())
+            if others[-1] == 0:
+                atexit._clear()
+                _work(every, reader, seed, file, Console(stderr=True, quiet=True), shared, typical)
+                os._exit(0)
+        _work(every, reader, seed, file, console, shared, typical)
+        for other in others:
+            os.waitpid(other, 0)
+    os.close(reader)
+    return read_results(file, seed)
+
+
+def _work(
+    every: list[tuple[Fault, int]], queue: int, seed: int, file: Path, console: Console, shared: Path, typical: float
+) -> None:
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     # No thread of its own draws it: hosts are forks of this process.
-    with prepared() as (shared, typical), Progress(*columns, console=console, auto_refresh=False) as bar:
+    with Progress(*columns, console=console, auto_refresh=False) as bar:
         task = bar.add_task("", total=len(every))
-        for fault, number in every:
-            bar.update(task, description=fault.name[:60], refresh=True)
+        while token := os.read(queue, 2):
+            index = int.from_bytes(token, "big")
+            fault, number = every[index]
+            bar.update(task, description=fault.name[:60], completed=index, refresh=True)
             result = attempt(fault, number, seed, shared, typical)
             with file.open("a") as lines:
                 lines.write(json.dumps(asdict(result)) + "\n")
             if not result.well:
                 bar.console.print(json.dumps(asdict(result), indent=1), markup=False)
-            bar.advance(task)
-    return read_results(file, seed)
+        bar.update(task, completed=len(every), refresh=True)
 
 
 def main() -> int:
@@ -656,16 +685,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = arguments.results or Path(folder, "results.jsonl")
         file.parent.mkdir(parents=True, exist_ok=True)
-        others = []
-        for job in range(1, arguments.jobs):
-            others.append(os.fork())
-            if others[-1] == 0:
-                atexit._clear()
-                soak(arguments.count, arguments.seed, file, Console(stderr=True, quiet=True), job, arguments.jobs)
-                os._exit(0)
-        soak(arguments.count, arguments.seed, file, console, 0, arguments.jobs)
-        for other in others:
-            os.waitpid(other, 0)
+        soak(arguments.count, arguments.seed, file, console, arguments.jobs)
         results = read_results(file, arguments.seed)
     made = table(results)
     console.print(made, markup=False)
