@@ -103,17 +103,10 @@ class Store:
         """Every file that is not what it should be, by name; the rest of the store is read all the same."""
         problems = self.unreadable()
         for path, trial in self._each("trials", TrialRecord):
-            if isinstance(trial, InputError):
+            if isinstance(trial, InputError) or trial.prediction is None:
                 continue
-            if trial.key != path.stem:
-                problems.append(Problem(path, f"{path}: it says that it is {trial.key[:80]!r}"))
-            elif trial.prediction is not None:
-                if not IDENTITY.fullmatch(trial.prediction):
-                    problems.append(
-                        Problem(path, f"{path}: prediction {trial.prediction[:80]!r} is no prediction's name")
-                    )
-                elif not self.prediction_path(trial.prediction).is_file():
-                    problems.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
+            if not self.prediction_path(trial.prediction).is_file():
+                problems.append(Problem(path, f"{path}: its prediction {trial.prediction} is not in the store"))
         for path in sorted((self.path / "predictions").glob("[!.]*.npz")):
             try:
                 identity = _identity(NpzFile(path))
@@ -301,6 +294,12 @@ def _read(path: Path, kind: type[T]) -> T | None:
             raise NewerFormatError(
                 f"{path}: format {newer} seen, this Reconbench reads up to {FORMAT}: a newer one wrote it"
             )
-        return msgspec.json.decode(content, type=kind)
+        record = msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
+    if isinstance(record, TrialRecord):
+        if record.key != path.stem:
+            raise InputError(f"{path}: it says that it is {record.key[:80]!r}")
+        if record.prediction is not None and not IDENTITY.fullmatch(record.prediction):
+            raise InputError(f"{path}: prediction {record.prediction[:80]!r} is no prediction's name")
+    return record

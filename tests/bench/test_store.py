@@ -72,6 +72,8 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "another kind of value": edited(warm="yes"),
     "an unknown field": edited(brilliant=True),
     "a link": relink,
+    "a prediction that leads out": edited(prediction="../../x"),
+    "another trial's key": edited(key="0" * 24),
 }
 
 

@@ -331,16 +331,17 @@ def prepared(shared: Path) -> None:
 def main() -> int:
     """Try every attack and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="attacks whose name holds this text")
+    parser.add_argument("--only", default="", help="attacks whose name holds this text; others keep their rows")
     parser.add_argument("--write", type=Path, help="a page whose table between `attacks` marks is made anew")
     arguments = parser.parse_args()
     assert walls.isolated(), "this system permits no namespaces: the table of attacks wants them"
+    every = (*_workers(), *_commands())
     lines, bad = ["| attack | ends as | printed |", "|---|---|---|"], 0
     with tempfile.TemporaryDirectory(prefix="attacks-") as name:
         os.environ["RECONBENCH_CACHE"] = f"{name}/cache"
         os.environ["SECRET_TOKEN"] = "hunter2"
         prepared(Path(name))
-        for attack in (*_workers(), *_commands()):
+        for attack in every:
             if arguments.only not in attack.name:
                 continue
             outcome, printed, good = tried(attack, Path(name))
@@ -353,7 +354,11 @@ def main() -> int:
     sys.stdout.write(f"{table}\n{len(lines) - 2} attacks, {bad} not as wanted\n")
     if arguments.write is not None:
         before, _, rest = arguments.write.read_text().partition("<!-- attacks -->\n")
-        _, _, after = rest.partition("<!-- /attacks -->")
+        known, _, after = rest.partition("<!-- /attacks -->")
+        # Rows that were not tried stay as they are.
+        rows = {line.split(" | ")[0]: line for line in (*known.splitlines(), *lines)}
+        order = [*(line.split(" | ")[0] for line in lines[:2]), *(f"| {attack.name}" for attack in every)]
+        table = "\n".join(rows[name] for name in order if name in rows)
         arguments.write.write_text(f"{before}<!-- attacks -->\n{table}\n<!-- /attacks -->{after}")
     return 1 if bad else 0
 
