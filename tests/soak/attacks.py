@@ -1,4 +1,4 @@
-"""What each known attack prints now: `python -m tests.soak.attacks [--only TEXT] [--write docs/security.md]`.
+"""What each known attack prints now: `python -m tests.soak.attacks [--only PATTERN] [--write docs/security.md]`.
 
 Each row is done for real: an adapter runs as a trial does, a file or a store is given to the command. Exit code 1 where
 a row does not end as wanted."""
@@ -331,7 +331,9 @@ def prepared(shared: Path) -> None:
 def main() -> int:
     """Try every attack and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="attacks whose name holds this text; others keep their rows")
+    parser.add_argument(
+        "--only", default="", help="a pattern: attacks whose name it is found in; others keep their rows"
+    )
     parser.add_argument("--write", type=Path, help="a page whose table between `attacks` marks is made anew")
     arguments = parser.parse_args()
     assert walls.isolated(), "this system permits no namespaces: the table of attacks wants them"
@@ -342,7 +344,7 @@ def main() -> int:
         os.environ["SECRET_TOKEN"] = "hunter2"
         prepared(Path(name))
         for attack in every:
-            if arguments.only not in attack.name:
+            if not re.search(arguments.only, attack.name):
                 continue
             outcome, printed, good = tried(attack, Path(name))
             bad += not good
