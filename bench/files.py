@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -40,6 +41,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def _make(folder: Path) -> None:
     """Make `folder` and those around it that are missing, so that they survive a power cut as what is put into them."""
     if not folder.is_dir():
+        if folder.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         _make(folder.parent)
         folder.mkdir(exist_ok=True)
         _to_disk(folder.parent)
