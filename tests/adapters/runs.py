@@ -16,6 +16,7 @@ import pytest
 
 from adapters.contract import ContractError, Unsupported
 from adapters.shared.objects import Cube
+from adapters.shared.resize import Placement
 from tests.adapters import objects
 from tests.adapters.recorded import CASES, check_replayed, check_result, load, replayed
 from tests.adapters.replay import Replay, describe, tensor
@@ -320,6 +321,14 @@ def combined_ranges(module: Any) -> None:
         module.Adapter(prompt="cat").finish(unseen, views)
     seen = dataclasses.replace(unseen, score=0.25)
     assert len(module.Adapter().finish(seen, views).points) == width * height
+    words, boxes = np.array([[-3, 0.0], [2, -1.0]]), np.array([[0.1, 0.1, 0.2, 0.2], [0.5, 0.4, 0.2, 0.6]])
+    box, score = module.surest_box(words, boxes)
+    assert np.allclose(box, [0.4, 0.1, 0.6, 0.7]) and score == pytest.approx(1 / (1 + np.exp(-2)))
+    corner = Placement((8, 8), (1024, 1024), (128.0, 128.0), (0.0, 0.0))
+    for level, first in ((0.3, 2), (1.3, 4), (2.9, 7)):  # at x / 2 - 1/4 of the segmenter's four columns
+        ramp = np.tile(np.arange(4.0) - level, (4, 1))
+        wanted = np.tile(np.arange(8) >= first, (8, 1))
+        assert (module.mask_of(ramp, corner) == wanted).all() and (module.mask_of(ramp.T, corner) == wanted.T).all()
     photo = np.zeros((200, 900, 3), np.uint8)
     assert module.detector_size(photo) == (1333, 296) and module.detector_size(photo.transpose(1, 0, 2)) == (296, 1333)
     assert module.segmenter_size(photo) == (1024, 228) and module.depth_size(photo) == (518, 112)

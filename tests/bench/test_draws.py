@@ -1,0 +1,84 @@
+"""Stochastic systems: several samples a cell, on the same views, ranked by their mean, their spread shown."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from adapters.contract import InputError
+from bench.cli.flags import RunFlags, suite_of
+from bench.engines.local import run_plan
+from bench.scoring.collect import make_tables
+from bench.systems.cards import get_adapter
+from bench.systems.measure import Policy
+from bench.trials.plan import Trial, plan
+from bench.trials.store import Store
+from bench.trials.suite import Contestant, Suite
+from data.scene import Scene
+from reports.board import leaderboard
+
+CARD = 'name = "dice"\ntitle = "Dice"\nlicence_code = "MIT"\nscope = "object"\n'
+CODE = """
+import numpy as np
+from adapters.contract import Reconstruction, Reconstructor
+class Adapter(Reconstructor):
+    def load(self, device, weights, seed):
+        self.rng = np.random.default_rng(seed)
+    def infer(self, inputs):
+        at = self.rng.normal(size=(3000, 3))
+        at *= (1 + 0.2 * self.rng.random()) / np.linalg.norm(at, axis=1, keepdims=True)
+        return Reconstruction((at * [1, 0.8, 1.1] + [0, 0, 1.3]).astype(np.float32), "object", "arbitrary")
+"""
+QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
+
+
+def dice(folder: Path, more: str = "stochastic = true\n") -> Contestant:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter.toml").write_text(CARD + more)
+    (folder / "adapter.py").write_text(CODE)
+    return Contestant(name=f"{folder}/")
+
+
+def planned(scene: Scene, contestant: Contestant, seeds: tuple[int, ...] = (0,), draws: int = 3) -> list[Trial]:
+    suite = Suite(name="s", adapters=[contestant], views=(2,), seeds=seeds, draws=draws, truth="exact", policy=QUICK)
+    return plan(suite, [scene])
+
+
+def test_samples_are_drawn_on_the_same_views_and_choices_of_views_are_as_ever(tmp_path: Path, scene: Scene) -> None:
+    trials = planned(scene, dice(tmp_path / "dice"), seeds=(0, 7))
+    assert [trial.seed for trial in trials] == [0, 1000, 2000, 7, 1007, 2007]
+    assert len({trial.views for trial in trials[:3]}) == 1 and len({trial.views for trial in trials[3:]}) == 1
+    assert len({trial.key for trial in trials}) == 6
+    plain = planned(scene, dice(tmp_path / "plain", ""), seeds=(0, 7))
+    assert [(trial.seed, trial.views) for trial in plain] == [(t.seed, t.views) for t in (trials[0], trials[3])]
+    (one,) = planned(scene, dice(tmp_path / "dice"), draws=1)
+    assert one.key == trials[0].key
+    timed = Contestant(name=f"{tmp_path}/dice/", weights="random")
+    assert get_adapter(timed.name).card.stochastic and len(planned(scene, timed)) == 1
+
+
+def test_the_command_of_a_sample_plans_that_sample_alone(tmp_path: Path, scene: Scene) -> None:
+    trial = planned(scene, dice(tmp_path / "dice"))[2]
+    words = shlex.split(trial.command)
+    assert words[words.index("--seeds") + 1] == "2000" and words[words.index("--draws") + 1] == "1"
+    suite = suite_of(RunFlags(adapters=f"{tmp_path}/dice/", views="2", seeds="2000", draws=1, truth="exact"))
+    (again,) = plan(suite, [scene])
+    assert (again.seed, again.views) == (trial.seed, trial.views)
+    with pytest.raises(InputError, match="draws 0 seen, at least 1 wanted"):
+        suite_of(RunFlags(adapters=f"{tmp_path}/dice/", draws=0))
+
+
+def test_a_cell_s_value_is_the_mean_of_its_samples_and_its_interval_spans_them(tmp_path: Path, scene: Scene) -> None:
+    store = Store(tmp_path / "store")
+    run_plan(planned(scene, dice(tmp_path / "dice")), store, protocol="object-no-icp-v1", truth="exact")
+    tables = make_tables(store, "object-no-icp-v1", "exact")
+    (row,) = leaderboard(tables).rows
+    metric = tables.run.rank_metric
+    (cell,) = row.scores["exact", metric].cells
+    values = [score.value for score in tables.scores if score.metric == metric and score.value is not None]
+    assert len(values) == 3 and len(set(values)) == 3
+    assert cell.value == pytest.approx(sum(values) / 3)
+    assert cell.low is not None and cell.high is not None
+    assert cell.low <= min(values) and cell.high >= max(values)
