@@ -169,11 +169,13 @@ class Scene:
         if sha256 is not None:
             try:
                 state = path.stat()
-                found = _hash_file(path, state.st_size, state.st_mtime_ns)
+                result = _hash_file(path, state.st_size, state.st_mtime_ns)
             except OSError as error:
                 raise InputError(f"{path}: not readable ({error.strerror}), which {self.path} refers to") from error
-            if found != sha256:
-                raise InputError(f"{path}: changed since {self.path} was made (sha256 {found[:16]}, not {sha256[:16]})")
+            if result != sha256:
+                raise InputError(
+                    f"{path}: changed since {self.path} was made (sha256 {result[:16]}, not {sha256[:16]})"
+                )
         return path
 
     @property

@@ -90,7 +90,7 @@ def opening_board(board: Leaderboard, truth: TruthKind, metric: str) -> Board | 
 def choices(board: Leaderboard, place: Board, truth: TruthKind, metric: str) -> tuple[Choice, ...]:
     """Every row of `place` that has a score and was not given the truth, made elsewhere or only timed: most views
     first, then the best; those on either Pareto front are marked, over all numbers of views."""
-    found = []
+    chosen = []
     for group in board.groups:
         for row in group.rows if group.board == place else ():
             score = row.scores.get((truth, metric))
@@ -99,7 +99,7 @@ def choices(board: Leaderboard, place: Board, truth: TruthKind, metric: str) -> 
                 continue
             seconds = row.seconds("warm_seconds") or row.seconds("cold_seconds")
             memory = row.amount("device_peak_bytes") or row.amount("peak_rss_bytes")
-            found.append(
+            chosen.append(
                 Choice(
                     row,
                     _worth(row, truth),
@@ -108,18 +108,18 @@ def choices(board: Leaderboard, place: Board, truth: TruthKind, metric: str) -> 
                     int(memory.high) if memory else None,
                 )
             )
-    if not found:
+    if not chosen:
         return ()
-    sign = 1.0 if found[0].row.scores[truth, metric].metric.better == "higher" else -1.0
-    times = [(one.quality, one.seconds) for one in found]
-    sizes = [(one.quality, one.memory) for one in found]
+    sign = 1.0 if chosen[0].row.scores[truth, metric].metric.better == "higher" else -1.0
+    times = [(one.quality, one.seconds) for one in chosen]
+    sizes = [(one.quality, one.memory) for one in chosen]
     marked = [
         replace(
             one,
             quickest=_on_front(one.quality, one.seconds, times, sign),
             smallest=_on_front(one.quality, one.memory, sizes, sign),
         )
-        for one in found
+        for one in chosen
     ]
     return tuple(sorted(marked, key=lambda one: (-one.row.views, -sign * one.quality, one.row.system)))
 
@@ -145,12 +145,12 @@ def _worth(row: Row, truth: TruthKind) -> Worth:
 
 
 def _of_board(
-    board: Leaderboard, place: Board, found: Sequence[Choice], truth: TruthKind, metric: str, named: bool
+    board: Leaderboard, place: Board, chosen: Sequence[Choice], truth: TruthKind, metric: str, named: bool
 ) -> Iterator[str]:
     """What one table says: the best at each number of views, the quickest, and who finds nothing where."""
     given = f"Given {_names(place.inputs.split('+'))}, w" if named and place.inputs != "images" else "W"
     by_views: dict[int, list[Choice]] = defaultdict(list)
-    for one in found:
+    for one in chosen:
         by_views[one.row.views].append(one)
     spoken = ""
     for index, (views, own) in enumerate(sorted(by_views.items(), reverse=True)):
@@ -165,8 +165,8 @@ def _of_board(
             f"{given if index == 0 else 'W'}ith {views} view{'s' * (views != 1)}{' on this machine' * (index == 0)} "
             f"{what}: {metric} {_value(score)}, {lead.costs}."
         )
-    yield from _quick(found, by_views, truth, metric)
-    yield from _blind(board, place, {one.row.system for one in found}, truth, metric)
+    yield from _quick(chosen, by_views, truth, metric)
+    yield from _blind(board, place, {one.row.system for one in chosen}, truth, metric)
 
 
 def _best(group: Group, own: Sequence[Choice], truth: TruthKind, metric: str) -> tuple[list[Choice], str]:
@@ -189,13 +189,13 @@ def _best(group: Group, own: Sequence[Choice], truth: TruthKind, metric: str) ->
     return list(own), f"{own[0].row.system} leads, unranked ({own[0].row.standings[truth].reason or 'no standing'})"
 
 
-def _quick(found: Sequence[Choice], by_views: dict[int, list[Choice]], truth: TruthKind, metric: str) -> Iterator[str]:
+def _quick(chosen: Sequence[Choice], by_views: dict[int, list[Choice]], truth: TruthKind, metric: str) -> Iterator[str]:
     """One sentence on the quickest choice that still is worth something, where it is not the best already."""
     best = by_views[max(by_views)][0]
     higher = best.row.scores[truth, metric].metric.better == "higher"
     worthwhile = [
         one
-        for one in found
+        for one in chosen
         if one.quickest and one.quality * best.quality > 0 and _share(one, best, higher) >= WORTHWHILE
     ]
     quick = min(worthwhile, key=lambda one: one.seconds or 0.0, default=None)

@@ -122,7 +122,7 @@ def run_plan(
                 estimate = estimate_seconds(trial, known) if trial.available and not trial.lacks else 0.0
                 spent = time.perf_counter() - began - uncounted
                 left = budget_seconds - spent if budget_seconds is not None else float("inf")
-                if estimate > left:
+                if estimate > max(left, 0.0):
                     leave(trial, f"about {estimate:.0f} s wanted, {max(left, 0):.0f} s of the budget left")
                     continue
                 with store.lock(key) as mine:

@@ -109,11 +109,11 @@ def _mat(path: Path, wanted: dict[str, tuple[int, ...] | None]) -> dict[str, np.
         for name, shape in wanted.items():
             if name not in there:
                 raise InputError(f"{path}: {name}: not there, it must be")
-            found, kind = there[name]
-            if shape is not None and found not in (shape, shape[::-1]):
-                raise InputError(f"{path}: {name}: shape {found} seen, {shape} wanted")
-            if np.prod(found, dtype=object) > MOST_VALUES or kind in ("cell", "struct", "object", "opaque", "unknown"):
-                raise InputError(f"{path}: {name}: {kind} of shape {found} seen, {MOST_VALUES} numbers at most wanted")
+            stored, kind = there[name]
+            if shape is not None and stored not in (shape, shape[::-1]):
+                raise InputError(f"{path}: {name}: shape {stored} seen, {shape} wanted")
+            if np.prod(stored, dtype=object) > MOST_VALUES or kind in ("cell", "struct", "object", "opaque", "unknown"):
+                raise InputError(f"{path}: {name}: {kind} of shape {stored} seen, {MOST_VALUES} numbers at most wanted")
         values = loadmat(path, variable_names=list(wanted), matlab_compatible=False)
     except InputError:
         raise

@@ -373,11 +373,11 @@ def _figures(board: Leaderboard, curves: list[Curve], page: _Page) -> list[dict[
 
 def _choices(page: _Page) -> dict[str, Any]:
     """The picture of the first screen: what each choice of the answer's board is worth and costs."""
-    said = page.answer
+    answer = page.answer
     return {
-        "metric": said.metric,
-        "unit": said.unit,
-        "better": said.better,
+        "metric": answer.metric,
+        "unit": answer.unit,
+        "better": answer.better,
         "points": [
             {
                 "name": choice.row.system,
@@ -389,7 +389,7 @@ def _choices(page: _Page) -> dict[str, Any]:
                 "memory": choice.memory / 2**30 if choice.memory is not None else None,
                 "front": {"seconds": choice.quickest, "memory": choice.smallest},
             }
-            for choice in said.choices
+            for choice in answer.choices
         ],
     }
 

@@ -25,11 +25,11 @@ def test_from_a_scene_to_a_page_that_opens_with_the_answer_and_again_for_nothing
 ) -> None:
     arguments = ("choose", scene_path, "--adapters", "visual-hull,vggt", "--views", "8,4", "--out", tmp_path / "out")
     assert call(*arguments, "--seconds", "300") == 0
-    said, errors = capsys.readouterr()
-    assert "with 8 views on this machine visual-hull alone is ranked" in said.replace("With", "with")
-    assert "Not measured: VGGT" in said and "reconbench adapters install vggt" in said
+    output, errors = capsys.readouterr()
+    assert "with 8 views on this machine visual-hull alone is ranked" in output.replace("With", "with")
+    assert "Not measured: VGGT" in output and "reconbench adapters install vggt" in output
     assert "3 trials in the" in errors, "what is not installed is tried once"
-    assert str(tmp_path / "out" / "leaderboard.html") in said
+    assert str(tmp_path / "out" / "leaderboard.html") in output
     page = (tmp_path / "out" / "leaderboard.html").read_text()
     assert "<h1>Which reconstructor for bumpy?</h1>" in page and "visual-hull alone is ranked" in page
     store = Store(tmp_path / "out" / "store")
@@ -65,9 +65,9 @@ def test_counts_fit_the_photos_that_have_a_camera(scene: Scene, tmp_path: Path) 
     file = tmp_path / "copy" / "truth" / "exact" / "cameras.json"
     file.write_bytes(msgspec.json.encode(msgspec.json.decode(file.read_bytes())[:5]))
     fewer = Scene.open(tmp_path / "copy")
-    found = {c.name: c.views for c in contestants_for(fewer, "exact", (8, 4, 2))}
-    assert found["colmap"] == (4, 2) and found["vggt"] == (4,)
-    assert not {"oracle", "null", "lam3d"} & set(found)
+    result = {c.name: c.views for c in contestants_for(fewer, "exact", (8, 4, 2))}
+    assert result["colmap"] == (4, 2) and result["vggt"] == (4,)
+    assert not {"oracle", "null", "lam3d"} & set(result)
 
 
 def test_photos_that_do_not_fit_together_are_refused_with_what_would_help(
@@ -76,9 +76,9 @@ def test_photos_that_do_not_fit_together_are_refused_with_what_would_help(
     write_photos(tmp_path / "noise", 3, (96, 64))
     out = tmp_path / "out"
     assert call("choose", tmp_path / "noise", "--out", out) == 1
-    said = capsys.readouterr().out
-    assert "no ground truth, so no system can be judged" in said and "no model found among 3" in said
-    assert "3 photos are few" in said and "overlap more" in said
+    output = capsys.readouterr().out
+    assert "no ground truth, so no system can be judged" in output and "no model found among 3" in output
+    assert "3 photos are few" in output and "overlap more" in output
     assert not (out / "leaderboard.html").exists()
     assert call("choose", tmp_path / "noise", "--out", out) == 1
     assert "kept from before" in capsys.readouterr().err

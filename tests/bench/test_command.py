@@ -176,12 +176,12 @@ def test_a_run_in_which_nothing_succeeded_says_so(
 def test_what_cannot_be_scored_is_never_ok(scene: Scene, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     trials = plan(Suite(name="t", adapters=[Contestant(name="null")], views=(2,), truth="exact"), [scene])
-    seen: list[str] = []
-    progress = Progress(finished=lambda trial, record, scores, reused: seen.append(outcome(record, scores)))
+    observed: list[str] = []
+    progress = Progress(finished=lambda trial, record, scores, reused: observed.append(outcome(record, scores)))
     result = run_plan(trials, store, protocol="object-v1", truth="exact", progress=progress)
     (record,) = result.records
     assert record.status == "ok"
-    assert seen[0].startswith("ran, not scorable (") and outcome(record, []) == "ran, not scored (no ground truth)"
+    assert observed[0].startswith("ran, not scorable (") and outcome(record, []) == "ran, not scored (no ground truth)"
 
 
 def test_who_can_be_ranked_is_said_beforehand(scene_path: Path, tmp_path: Path) -> None:

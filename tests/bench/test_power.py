@@ -203,10 +203,10 @@ def broken(task: str, fault: str, folder: Path) -> tuple[int, list[str]]:
     blobs.mkdir()
     command = [sys.executable, "-c", RECORDER, str(base), task, fault]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True, timeout=300)
-    heard = json.loads(done.stdout)
-    versions = [msgspec.json.decode(text, type=TrialRecord) for text in heard["versions"]]
-    disk, kept, wrong, tried = Disk(heard["last"], {str(base): 0}, {str(base): 0}), dict[str, int](), [], set[str]()
-    for event, path, *more in heard["events"]:
+    messages = json.loads(done.stdout)
+    versions = [msgspec.json.decode(text, type=TrialRecord) for text in messages["versions"]]
+    disk, kept, wrong, tried = Disk(messages["last"], {str(base): 0}, {str(base): 0}), dict[str, int](), [], set[str]()
+    for event, path, *more in messages["events"]:
         if event == "done":
             kept[path] = int(more[0]) if path == "trial" else 1
         else:

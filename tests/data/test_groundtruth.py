@@ -153,15 +153,15 @@ def test_every_file_is_accounted_for_by_name(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("hello")
     (folder / "IMG.HEIC").write_bytes(b"heic")
     Image.fromarray(np.random.default_rng(9).integers(0, 255, (30, 50, 3), dtype=np.uint8)).save(folder / "p9.png")
-    found = sort_photos(folder)
-    assert [path.name for path in found.used] == ["p0.jpg", "p3.jpg", "p4.jpg", "p5.png", "p9.png"]
-    assert found.left["copy of 'p0'.jpg"] == "identical to p0.jpg"
-    assert found.left["p5-turned.jpg"] == "mirrored: p5.png turned left to right"
-    assert found.left["notes.txt"] == "not a photo (.txt)" and "HEIC" in found.left["IMG.HEIC"]
-    assert all(found.left[name].startswith("unreadable (") for name in ("p1.jpg", "p2.jpg", "empty.jpg"))
-    assert str(folder) not in found.left["p1.jpg"]
-    assert found.remarks["p9.png"] == "another size, 50 x 30 where most are 96 x 64"
-    assert found.remarks["p5.png"].startswith("blurred: sharpness")
+    result = sort_photos(folder)
+    assert [path.name for path in result.used] == ["p0.jpg", "p3.jpg", "p4.jpg", "p5.png", "p9.png"]
+    assert result.left["copy of 'p0'.jpg"] == "identical to p0.jpg"
+    assert result.left["p5-turned.jpg"] == "mirrored: p5.png turned left to right"
+    assert result.left["notes.txt"] == "not a photo (.txt)" and "HEIC" in result.left["IMG.HEIC"]
+    assert all(result.left[name].startswith("unreadable (") for name in ("p1.jpg", "p2.jpg", "empty.jpg"))
+    assert str(folder) not in result.left["p1.jpg"]
+    assert result.remarks["p9.png"] == "another size, 50 x 30 where most are 96 x 64"
+    assert result.remarks["p5.png"].startswith("blurred: sharpness")
     card = build_groundtruth(folder, tmp_path / "out")
     assert [photo.file for photo in card.photos] == sorted(path.name for path in folder.iterdir())
     assert not any(photo.placed for photo in card.photos)
@@ -181,9 +181,9 @@ def test_a_symmetric_photo_is_no_mirrored_copy(tmp_path: Path) -> None:
 def test_a_large_folder_is_thinned_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos, "MOST_PHOTOS", 4)
     write_photos(tmp_path, 9)
-    found = sort_photos(tmp_path)
-    assert [path.name for path in found.used] == ["p0.jpg", "p3.jpg", "p5.jpg", "p8.jpg"]
-    assert found.left["p1.jpg"] == "left out: 9 photos seen, 4 evenly taken are enough"
+    result = sort_photos(tmp_path)
+    assert [path.name for path in result.used] == ["p0.jpg", "p3.jpg", "p5.jpg", "p8.jpg"]
+    assert result.left["p1.jpg"] == "left out: 9 photos seen, 4 evenly taken are enough"
 
 
 def test_two_places_in_one_folder_are_told_apart_and_the_larger_one_goes_on(tmp_path: Path) -> None:
@@ -394,8 +394,8 @@ def test_halves_that_differ_by_a_known_shell(monkeypatch: pytest.MonkeyPatch) ->
     assert apart is not None
     assert apart.apart_percent is None
     assert apart.within_1_percent == 0
-    few, _ = halves_of(monkeypatch, (0.5, 0.5), count=6)
-    assert few is not None and few.views == (3, 3)
+    short, _ = halves_of(monkeypatch, (0.5, 0.5), count=6)
+    assert short is not None and short.views == (3, 3)
     small, notes = halves_of(monkeypatch, (0.5, 0.5), count=5)
     assert small is None
     assert "2 odd views" in notes[0]

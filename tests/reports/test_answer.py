@@ -44,18 +44,18 @@ def test_kin_are_compared_by_agreement_and_what_is_missing_is_named(make: Callab
         alignments=(),
         left_out=(),
     )
-    said = words(tables)
+    output = words(tables)
     first = tables.run.rank_metric
-    assert said[0].startswith(
+    assert output[0].startswith(
         f"With 8 views on this machine colmap-mvs agrees best of 2 with COLMAP, whose method they share: {first} "
     )
     score = next(
         s for s in tables.scores if (s.adapter, s.views, s.truth, s.metric) == ("colmap-mvs", 8, "colmap", first)
     )
-    assert f"{score.value:.3g}"[:4] in said[0] and " s and " in said[0]
-    assert any(s.startswith("With 4 views colmap alone can be compared, by agreement with COLMAP") for s in said)
-    assert "colmap-mvs finds nothing below 8 views (tried: 2 and 4)." in said
-    assert f"Not measured: VGGT: {mends}." in said
+    assert f"{score.value:.3g}"[:4] in output[0] and " s and " in output[0]
+    assert any(s.startswith("With 4 views colmap alone can be compared, by agreement with COLMAP") for s in output)
+    assert "colmap-mvs finds nothing below 8 views (tried: 2 and 4)." in output
+    assert f"Not measured: VGGT: {mends}." in output
     board = leaderboard(tables)
     places = {
         (row.system, row.views): row.standings["colmap"].agreement for row in board.rows if "colmap" in row.standings
@@ -67,22 +67,22 @@ def test_kin_are_compared_by_agreement_and_what_is_missing_is_named(make: Callab
 
 
 def test_the_front_is_what_nothing_beats_at_less(tables: Tables) -> None:
-    found = answer(leaderboard(tables), tables)
-    assert found.better == "lower" and found.choices
-    for one in found.choices:
+    result = answer(leaderboard(tables), tables)
+    assert result.better == "lower" and result.choices
+    for one in result.choices:
         assert one.seconds is not None
         beaten = any(
             other.quality <= one.quality and other.seconds <= one.seconds and other is not one
-            for other in found.choices
+            for other in result.choices
             if other.seconds is not None
         )
         assert one.quickest == (not beaten), one.row.system
-    systems = {one.row.system for one in found.choices}
+    systems = {one.row.system for one in result.choices}
     assert not {"oracle", "noisy-oracle", "elsewhere", "onepass"} & systems
 
 
 def test_a_ranked_table_names_its_best_and_the_page_opens_with_it(tables: Tables, tmp_path: Path) -> None:
-    said = words(tables)
+    output = words(tables)
     board = leaderboard(tables)
     best = next(
         row
@@ -91,11 +91,11 @@ def test_a_ranked_table_names_its_best_and_the_page_opens_with_it(tables: Tables
         for row in group.rows
         if row.standings["colmap"].rank == 1
     )
-    assert said[0].startswith(f"With 8 views on this machine {best.system} is best of 3: ")
+    assert output[0].startswith(f"With 8 views on this machine {best.system} is best of 3: ")
     toy = replace(tables.scenes[0], placed=("it's.jpg",), not_placed={'a "b".jpg': "mirrored: it's.jpg turned"})
     write_report(replace(tables, scenes=(toy, *tables.scenes[1:])), tmp_path / "report", "Which for these photos?")
     page = (tmp_path / "report" / "leaderboard.html").read_text()
     lead = page[page.index("<h1>") : page.index('id="tables"')]
-    assert "<h1>Which for these photos?</h1>" in lead and said[0] in lead and "data-choices" in lead
+    assert "<h1>Which for these photos?</h1>" in lead and output[0] in lead and "data-choices" in lead
     assert "reconbench.choices=" in (tmp_path / "report" / "assets" / "figures.js").read_text()
     assert "1 of 2 files placed" in page and "a &#34;b&#34;.jpg</b>: mirrored: it&#39;s.jpg turned" in page

@@ -6,6 +6,8 @@ a row does not end as wanted."""
 from __future__ import annotations
 
 import argparse
+import csv
+import math
 import os
 import re
 import shutil
@@ -164,9 +166,9 @@ def _store(spoil: Callable[[Path], None], *words: str) -> Callable[[Place], tupl
         store = Path(shutil.copytree(place.store, place.folder / "store"))
         spoil(sorted((store / "trials").glob("*.json"))[0])
         given = {"STORE": store, "OUT": place.folder / "out"}
-        code, said = _command([given.get(word, word) for word in words])
+        code, output = _command([given.get(word, word) for word in words])
         outside = [p for p in place.folder.rglob("x.*") if p.is_file()]
-        return code, f"{said}{' WRITTEN OUTSIDE' if outside else ''}"
+        return code, f"{output}{' WRITTEN OUTSIDE' if outside else ''}"
 
     return do
 
@@ -246,12 +248,22 @@ def _formula(place: Place) -> tuple[str, str]:
     trimesh.PointCloud(np.random.default_rng(0).random((2000, 3))).export(place.folder / "a.ply")
     store, out = place.folder / "store", place.folder / "out"
     words: list[str | Path] = ["score", "--prediction", place.folder / "a.ply", "--name", '=HYPERLINK("http://x")']
-    code, said = _command([*words, "--scene", place.truth, "--posed", "--store", store])
+    code, output = _command([*words, "--scene", place.truth, "--posed", "--store", store])
     if code == "exit 0":
-        code, said = _command(["report", "--store", store, "--out", out])
-    cells = [line.split(",")[0] for line in (out / "scores.csv").read_text().splitlines() if "HYPERLINK" in line]
-    every = "".join(path.read_text() for path in out.glob("*.csv"))
-    return code, f"scores.csv holds {cells[0]}" if "\n=" not in every and ",=" not in every else f"A FORMULA {said}"
+        code, output = _command(["report", "--store", store, "--out", out])
+    cells = [cell for path in sorted(out.glob("*.csv")) for row in csv.reader(path.open(newline="")) for cell in row]
+    named = [cell for cell in cells if "HYPERLINK(" in cell]
+    formulas = [
+        cell for cell in cells if cell.startswith(("=", "+", "@", "\t")) or (cell[:1] == "-" and not _number(cell))
+    ]
+    return code, f"every table holds {named[0]}" if named and not formulas else f"A FORMULA {formulas[:1]} {output}"
+
+
+def _number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def _against(place: Place) -> tuple[str, str]:
@@ -324,8 +336,8 @@ def prepared(shared: Path) -> None:
     shutil.rmtree(shared / "plain" / "truth")
     adapter = spy(shared / "spy", "print('well')")
     words: list[str | Path] = ["run", "--adapters", adapter.folder, "--scenes", shared / "plain", "--views", "2,3,4"]
-    code, said = _command([*words, "--repeats", "0", "--store", shared / "store"])
-    assert code == "exit 0", said
+    code, output = _command([*words, "--repeats", "0", "--store", shared / "store"])
+    assert code == "exit 0", output
 
 
 def main() -> int:

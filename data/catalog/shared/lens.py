@@ -95,8 +95,8 @@ class Straightened:
         column = np.floor(self.pixel[..., 0] * (width / self.source[0])).astype(np.int64)
         row = np.floor(self.pixel[..., 1] * (height / self.source[1])).astype(np.int64)
         inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-        found = values[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
-        return np.where(inside, found, np.zeros((), values.dtype))
+        result = values[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+        return np.where(inside, result, np.zeros((), values.dtype))
 
 
 def straighten(lens: Lens, where: str) -> Straightened:

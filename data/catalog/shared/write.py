@@ -234,7 +234,7 @@ def _write_truth(
     crop = None if capture.crop is None else tuple(tuple((end - offset).tolist()) for end in capture.crop)
     largest = 0.0
     if with_depth:
-        largest = max(float(found.max(initial=0)) for view in views if (found := _depth(view)) is not None)
+        largest = max(float(result.max(initial=0)) for view in views if (result := _depth(view)) is not None)
     truth = TruthFile(
         kind=capture.kind,
         made_by=list(capture.made_by),

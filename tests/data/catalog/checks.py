@@ -46,28 +46,28 @@ def check(scene_path: Path, miniature: Miniature) -> None:
             assert inside.all()  # the views are framed by the importer
             column, line = np.floor(pixel).astype(int).T
             assert truth.depth is not None
-            seen = np.abs(truth.depth[row][line, column] / z - 1) < 0.01
-            assert seen.mean() > 0.3
+            observed = np.abs(truth.depth[row][line, column] / z - 1) < 0.01
+            assert observed.mean() > 0.3
         else:
             wanted, depth = world.project(row, samples)
-            seen = world.sees(row, samples)
-            assert seen.sum() > 100
+            observed = world.sees(row, samples)
+            assert observed.sum() > 100
             np.testing.assert_allclose(z, depth * scale, rtol=1e-5)
             if miniature.bent:
-                seen &= ((pixel >= 1) & (pixel < truth.sizes[row] - 1)).all(axis=1)
-                assert seen.sum() > 100
+                observed &= ((pixel >= 1) & (pixel < truth.sizes[row] - 1)).all(axis=1)
+                assert observed.sum() > 100
             else:
                 assert np.abs(pixel - wanted).max() < PIXEL
         if miniature.own_views or miniature.bent:
             _check_retraced(image, truth, row, world)
-        _check_pixels(image, pixel[seen], samples[seen])
-        column, line = np.floor(pixel[seen]).astype(int).T
+        _check_pixels(image, pixel[observed], samples[observed])
+        column, line = np.floor(pixel[observed]).astype(int).T
         if truth.depth is not None:
             measured = truth.depth[row]
             assert measured.shape == (height, width)
             there = measured[line, column] > 0
             assert there.mean() > (0.8 if miniature.coarse else 0.9)
-            off = np.abs(measured[line, column][there] / z[seen][there] - 1)
+            off = np.abs(measured[line, column][there] / z[observed][there] - 1)
             least, share = (0.012, 0.7) if miniature.coarse else (0.004, 0.9)
             assert np.median(off) < least and (off < 0.03).mean() > share
             own, own_z = truth.cameras.project(row, truth.points)

