@@ -399,8 +399,11 @@ def _read_knowledge(path: Path, points: int) -> Knowledge | None:
 
 
 def _read_depth(path: Path, unit: float) -> NDArray[np.float32]:
-    with Image.open(path) as image:
-        return np.asarray(np.asarray(image, np.float64) * unit, np.float32)
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return np.asarray(np.asarray(image, np.float64) * unit, np.float32)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow has all three for a damaged file
+        raise InputError(f"{path}: no depth map can be read ({error})") from error
 
 
 def _decode(path: Path, kind: type[T]) -> T:

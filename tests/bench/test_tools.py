@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import grimp
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -77,11 +78,12 @@ def test_a_tool_is_held_to_the_memory_of_a_trial(tmp_path: Path, monkeypatch: py
 
 
 def test_ground_truth_is_made_behind_the_walls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two grey photos, one of them a link: decoded, solved in vain and refused, all in there."""
+    """Two photos of noise, one of them a link: decoded, solved in vain and refused, all in there."""
     photos = tmp_path / "photos"
     photos.mkdir()
+    rng = np.random.default_rng(0)
     for path in (photos / "0.png", tmp_path / "1.png"):
-        Image.new("RGB", (64, 48), (90, 90, 90)).save(path)
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(path)
     (photos / "1.png").symlink_to(tmp_path / "1.png")
     calls: list[list[str]] = []
     real = process.run_tool
@@ -89,7 +91,7 @@ def test_ground_truth_is_made_behind_the_walls(tmp_path: Path, monkeypatch: pyte
     for source in (photos, tmp_path / "scene"):  # and once more, in place
         with pytest.raises(SystemExit) as ended:
             main(["groundtruth", str(source), "--out", str(tmp_path / "scene")])
-        assert ended.value.code == 0
+        assert ended.value.code == 1
     assert len(calls) == 2 and "data.groundtruth.build" in calls[0][4]
     scene = Scene.open(tmp_path / "scene")
     assert scene.view_names == ("0", "1") and not scene.truth_kinds
