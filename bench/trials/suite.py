@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,12 @@ class Contestant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     weights: str = "pretrained"  # or "random", which is timed only, or a checkpoint's path
     views: tuple[int, ...] = ()  # its own view counts, instead of the suite's
     timing_views: tuple[int, ...] = ()  # likewise for the timing part
+
+    def __post_init__(self) -> None:
+        """InputError where an option is a number that no record could hold."""
+        for name, value in self.options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{self.name}: option {name}: {value} seen, a finite number wanted")
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

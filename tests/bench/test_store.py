@@ -164,11 +164,15 @@ def test_what_cannot_be_read_back_is_not_written(store: Store) -> None:
         ["--option", "noise=NaN"],
     ],
 )
-def test_flags_that_no_record_could_hold(flags: list[str], scene_path: Path, tmp_path: Path) -> None:
+def test_flags_that_no_record_could_hold(
+    flags: list[str], scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["run", "--adapters", "noisy-oracle", "--scenes", str(scene_path), "--store", str(tmp_path / "s"), *flags])
     assert ended.value.code == 2
     assert not (tmp_path / "s").exists()
+    named = flags[1].partition("=")[0] if flags[0] == "--option" else flags[0].strip("-")
+    assert named in capsys.readouterr().err
 
 
 def test_the_command(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
