@@ -271,11 +271,12 @@ def _against(place: Place) -> tuple[str, str]:
     for package in ("adapters", "metrics"):
         (tree / package).mkdir(parents=True)
         (tree / package / "__init__.py").write_text("")
-    reached = f"any(map(os.path.exists, ({str(place.truth)!r}, {str(ROOT / 'tests')!r}, '/root', '/home')))"
-    body = f"import os\ndef nearest(a, b): raise RuntimeError(f'reached: {{{reached}}}')\n"
+    secrets = [str(path) for path in (place.truth, ROOT / "tests", ROOT / ".git", *Path.home().glob(".*rc"))]
+    body = f"import os\nREACHED = [path for path in {secrets} if os.path.exists(path)]\n"
+    body += "def nearest(a, b): raise RuntimeError(f'reached: {REACHED}')\n"
     (tree / "metrics" / "__init__.py").write_text(body)
     code, _ = _command(["check", "--only", "time", "--against", tree, "--workloads", "nearest", "--junit", tree / "j"])
-    return code, next(iter(re.findall(r"nearest in tree: [^<\n]*", (tree / "j").read_text())), "")
+    return code, next(iter(re.findall(r'nearest in tree: [^<"\n]*', (tree / "j").read_text())), "")
 
 
 def _commands() -> Iterator[Attack]:
@@ -313,7 +314,7 @@ def _commands() -> Iterator[Attack]:
     yield Attack("a truth of an unknown kind", "^exit 2: ", _truth(kind="divine"))
     yield Attack("deep TOML as a suite", "^exit 2: ", _deep)
     yield Attack("a formula as a system's name", "^exit 0: (?!A FORMULA)", _formula)
-    yield Attack("`check --against` a hostile tree", "^exit 5: .*reached: False", _against)
+    yield Attack("`check --against` a hostile tree", r"^exit 5: .*reached: \[\]", _against)
 
 
 def tried(attack: Attack, shared: Path) -> tuple[str, str, bool]:
