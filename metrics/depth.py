@@ -59,8 +59,7 @@ def depth_errors(pred: ArrayLike, truth: ArrayLike, align: Align = "none") -> De
         scale = float(((p - p.mean()) * (t - t.mean())).mean() / variance) if variance > 0 else t.mean() / p.mean()
         shift = float(t.mean() - scale * p.mean())
     aligned = scale * p + shift
-    positive = np.maximum(aligned, SMALLEST * t)
-    ratio = np.maximum(positive / t, t / positive)
+    ratio = _ratio(aligned, t)
     return DepthErrors(
         absrel=float((np.abs(aligned - t) / t).mean()),
         rmse=float(np.sqrt(((aligned - t) ** 2).mean())),
@@ -114,8 +113,7 @@ def depth_errors_of_views(
         common += int(both.sum())
         aligned, true = scale * p[both].astype(np.float64), t[both].astype(np.float64)
         error += float((np.abs(aligned - true) / true).sum())
-        ratio = np.maximum(aligned, SMALLEST * true) / true
-        ratio = np.maximum(ratio, 1 / ratio)
+        ratio = _ratio(aligned, true)
         within += [int((ratio < factor).sum()) for factor in factors]
     coverage = common / known if known else None
     if not common:
@@ -145,8 +143,8 @@ def _medians(blocks: Callable[[], Iterator[tuple[F32, F32]]]) -> tuple[float, fl
         middle = []
         for which, (bucket, rank) in enumerate(zip(above[side], ranks, strict=True)):
             rest = rank - int(high[side, :bucket].sum())
-            found = bucket << 16 | int(np.searchsorted(np.cumsum(low[side, which]), rest, side="right"))
-            middle.append(float(np.array(found, np.uint32).view(np.float32)))
+            pattern = bucket << 16 | int(np.searchsorted(np.cumsum(low[side, which]), rest, side="right"))
+            middle.append(float(np.array(pattern, np.uint32).view(np.float32)))
         out.append((middle[0] + middle[1]) / 2)
     return out[0], out[1]
 
@@ -157,6 +155,12 @@ def _common_bits(
     for p, t in blocks():
         both = (t > 0) & (p > 0)
         yield p[both].view(np.uint32), t[both].view(np.uint32)
+
+
+def _ratio(aligned: F64, true: F64) -> F64:
+    """(n,) by what factor, at least 1, an aligned depth and the true one differ."""
+    positive = np.maximum(aligned, SMALLEST * true)
+    return np.maximum(positive / true, true / positive)
 
 
 def _checked(name: str, depth: ArrayLike) -> F64:

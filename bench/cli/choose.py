@@ -59,7 +59,7 @@ def choose(
     if quality.is_file():
         print_card(output, scene.path, QualityCard.read(quality))
     if not scene.truth_kinds:
-        output.print(f"{scene.path}: no ground truth, so no system can be judged on it")
+        output.print(f"{scene.path}: no ground truth, so no system can be judged on it", markup=False)
         return 1
     truth = scene.truth_kinds[0]
     policy = Policy(
@@ -73,7 +73,7 @@ def choose(
     remarks: list[str] = []
     trials = plan(suite, [scene], left_out.append, remarks.append)
     for sentence in (*remarks, *who_ranks(trials)):
-        console.print(sentence, style="yellow" if sentence in remarks else None)
+        console.print(sentence, style="yellow" if sentence in remarks else None, markup=False)
     store = Store(out / "store")
     left = max(seconds - (time.monotonic() - began), 0.0)
     console.print(f"{len(trials)} trials in the {left:.0f} s that are left of {seconds:.0f} s.")
@@ -90,9 +90,10 @@ def choose(
             remarks=remarks,
         )
     if not result.records:
-        longest = max((reason.reason for reason in result.left_out), default="nothing was planned")
+        reasons = "; ".join(dict.fromkeys(left.reason for left in result.left_out)) or "nothing was planned"
         console.print(
-            f"Nothing ran: {longest}. The ground truth is kept: the same command with more --seconds goes on."
+            f"Nothing ran: {reasons}. The ground truth is kept: the same command with more --seconds goes on.",
+            markup=False,
         )
         return 1
     with console.status("writing the page"):
@@ -100,10 +101,10 @@ def choose(
         written = write_report(tables, out, f"Which reconstructor for {scene.name}?")
     say_unreadable(store)
     for sentence in answer(leaderboard(tables), tables).sentences:
-        output.print(sentence)
+        output.print(sentence, markup=False)
     if any("budget" in left.reason for left in result.left_out):
         output.print("What did not fit into the time runs when the same command is given again.")
-    output.print(str(next(path for path in written if path.name == "leaderboard.html")))
+    output.print(str(next(path for path in written if path.name == "leaderboard.html")), markup=False)
     console.print(f"{time.monotonic() - began:.0f} s.")
     return 0 if any(score.status == "ok" for score in tables.scores) else 1
 
@@ -111,7 +112,9 @@ def choose(
 def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int, keep_largest: bool) -> Scene:
     """The Scene to judge on: `source` where it has a truth, else the one built into `out`, kept for next time."""
     from adapters.contract import InputError
-    from bench.cli.groundtruth import build
+    from bench.cli.groundtruth import shown_progress
+    from bench.trials.groundtruth import behind_walls
+    from data.groundtruth.build import build_groundtruth
     from data.scene import Scene
 
     if (source / "scene.json").is_file() and (scene := Scene.open(source)).truth_kinds:
@@ -121,14 +124,23 @@ def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int, keep
     if (place / "scene.json").is_file():
         if not mark.is_file() or mark.read_text() != made_of:
             raise InputError(f"{out}: holds the ground truth of other photos than {source}, another --out wanted")
-        console.print(f"{place}: the ground truth is kept from before")
+        console.print(f"{place}: the ground truth is kept from before", markup=False)
         return Scene.open(place)
     out.mkdir(parents=True, exist_ok=True)
+    mark.write_text(made_of)  # first: a scene without it is taken for that of other photos
     began = time.monotonic()
-    build(
-        source, place, name=source.resolve().stem, seed=seed, frames=frames, timeout=seconds, keep_largest=keep_largest
-    )
-    mark.write_text(made_of)
+    with shown_progress() as progress:
+        build_groundtruth(
+            source,
+            place,
+            name=source.resolve().stem,
+            seed=seed,
+            frames=frames,
+            timeout=seconds,
+            keep_largest=keep_largest,
+            progress=progress,
+            make=behind_walls,
+        )
     console.print(f"ground truth: {time.monotonic() - began:.0f} s")
     return Scene.open(place)
 

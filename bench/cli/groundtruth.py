@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from bench.cli.common import console, output
-
-if TYPE_CHECKING:
-    from data.groundtruth.quality import QualityCard
 
 KeepLargest = Annotated[bool, Parameter(help="of photos of several places, go on with the largest group alone")]
 
@@ -32,50 +31,11 @@ def groundtruth(
 
     Exit code 1 where it is refused: the scene is written without a truth, and its card says why."""
     from bench.cli.show import print_card
-
-    card = build(
-        source,
-        out,
-        name=name,
-        seed=seed,
-        frames=frames,
-        timeout=timeout,
-        dense=dense,
-        mesh=mesh,
-        keep_largest=keep_largest,
-    )
-    print_card(output, out, card)
-    return 1 if card.verdict == "refused" else 0
-
-
-def build(
-    source: Path,
-    out: Path,
-    *,
-    name: str | None,
-    seed: int,
-    frames: int,
-    timeout: float,
-    dense: bool = True,
-    mesh: bool = False,
-    keep_largest: bool = False,
-) -> QualityCard:
-    """`build_groundtruth` behind the walls, its progress on standard error."""
-    from bench.cli.show import progress_bar
     from bench.trials.groundtruth import behind_walls
     from data.groundtruth.build import build_groundtruth
 
-    told: list[str] = []
-    with progress_bar(console) as bar:
-        task = bar.add_task("ground truth", total=100)
-
-        def advance(what: str, share: float) -> None:
-            bar.update(task, description=what, completed=round(100 * share))
-            if not console.is_terminal and told[-1:] != [what]:  # a log has no bar
-                told.append(what)
-                console.print(f"{what} ...")
-
-        return build_groundtruth(
+    with shown_progress() as progress:
+        card = build_groundtruth(
             source,
             out,
             name=name,
@@ -85,6 +45,26 @@ def build(
             dense=dense,
             mesh=mesh,
             keep_largest=keep_largest,
-            progress=advance,
+            progress=progress,
             make=behind_walls,
         )
+    print_card(output, out, card)
+    return 1 if card.verdict == "refused" else 0
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[Callable[[str, float], None]]:
+    """What shows how far a ground truth is: a bar on the terminal, a line a stage in a log."""
+    from bench.cli.show import progress_bar
+
+    told: list[str] = []
+    with progress_bar(console) as bar:
+        task = bar.add_task("ground truth", total=100)
+
+        def advance(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=round(100 * share))
+            if not console.is_terminal and told[-1:] != [what]:
+                told.append(what)
+                console.print(f"{what} ...")
+
+        yield advance

@@ -66,7 +66,7 @@ def run(
     for sentence in remarks:
         console.print(f"{sentence}.", markup=False, style="yellow")
     for sentence in who_ranks(trials):
-        console.print(sentence)
+        console.print(sentence, markup=False)
     if dry_run:
         print_plan(output, trials, Store(store), chosen.budget_seconds)
         return 0

@@ -12,10 +12,10 @@ _ONE_NAME = re.split(
     """\
 7-Scenes; ARKitScenes; Aria; Aria Digital Twin; Aria Synthetic Environments; BEDLAM; BEHAVIOR-1K; DL3DV; DTU
 Dynamic Replica; EDEN; EFM3D; ETH3D; GTA-SfM; Google Scanned Objects; HOT3D; Habitat; Hypersim; KITTI; Kubric
-MVS-Synth; Map-free; Mapillary; Mapillary Metropolis; Mapillary Planet-Scale Depth; MatrixCity; MegaDepth; MegaSynth
-Mid-Air; NRGBD; OmniObject3D; OmniWorld; Parallel Domain 4D; PointOdyssey; RealEstate10K; Reconbench shapes; Replica
-SAIL-VOS; ScanNet; ScanNet++; SceneNet RGB-D; Sintel; Spring; Stanford 3D Scanning Repository; StaticThings3D
-Tanks and Temples; TartanAir; TartanGround; MVImgNet; Taskonomy; Trellis; UnrealStereo4K; Waymo; WildRGB-D; uCO3D""",
+MVImgNet; MVS-Synth; Map-free; Mapillary; Mapillary Metropolis; Mapillary Planet-Scale Depth; MatrixCity; MegaDepth
+MegaSynth; Mid-Air; NRGBD; OmniObject3D; OmniWorld; Parallel Domain 4D; PointOdyssey; RealEstate10K; Reconbench shapes
+Replica; SAIL-VOS; ScanNet; ScanNet++; SceneNet RGB-D; Sintel; Spring; Stanford 3D Scanning Repository; StaticThings3D
+Tanks and Temples; TartanAir; TartanGround; Taskonomy; Trellis; UnrealStereo4K; Waymo; WildRGB-D; uCO3D""",
 )
 # Each set by the name that its authors use, with the other names under which its images are found.
 DATASETS: dict[str, tuple[str, ...]] = {

@@ -51,9 +51,7 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     scenes: tuple[str, ...] = ("*",)
     views: tuple[int, ...] = (8,)
     seeds: tuple[int, ...] = (0,)
-    draws: int = (
-        3  # samples that a stochastic system is asked for in every cell, each by another seed; ranked by the mean
-    )
+    draws: int = 3  # samples of a stochastic system in every cell, each by another seed; ranked by the mean
     # How the views of a count are chosen, nested and seeded: as far apart as they go, or each sharing surface with an
     # earlier one, as structure from motion needs them.
     order: Order = "spread"

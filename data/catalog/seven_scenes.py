@@ -21,7 +21,7 @@ import numpy as np
 from adapters.contract import F32, F64, InputError
 from data.catalog.shared.files import read_matrix
 from data.catalog.shared.layout import Capture, Layout, Photo, Subset, Surface, invert_rigid
-from data.catalog.shared.lens import Lens
+from data.catalog.shared.lens import Lens, points_of
 from data.images import image_size, read_values
 
 COLOR_FOCAL, DEPTH_FOCAL = 525.0, 585.0  # pixels at 640 x 480
@@ -62,21 +62,14 @@ def _depth(path: Path) -> F32:
 
 def _surface(path: Path, photos: list[Photo]) -> Surface:
     """What the depth camera measured, in the world, some of each frame."""
-    rng, points = np.random.default_rng(0), []
+    points = []
     for photo in photos:
         file = path / f"{photo.name}.depth.png"
         depth = _depth(file)
         width, height = image_size(file)
-        rows, columns = np.nonzero(depth)
-        if len(rows) > MOST_A_FRAME:
-            some = rng.choice(len(rows), MOST_A_FRAME, replace=False)
-            rows, columns = rows[some], columns[some]
-        z = depth[rows, columns].astype(np.float64)
         K = Lens.pinhole(_intrinsics(DEPTH_FOCAL), SIZE).scaled((width, height), str(file)).straight()
         assert K is not None
-        x, y = (columns + 0.5 - K[0, 2]) / K[0, 0] * z, (rows + 0.5 - K[1, 2]) / K[1, 1] * z
-        local = np.stack([x, y, z], axis=1) - photo.camera_from_world[:3, 3]
-        points.append(local @ photo.camera_from_world[:3, :3])
+        points.append(points_of(depth, K, photo.camera_from_world, MOST_A_FRAME)[0])
     merged = np.concatenate(points)
     if len(merged) == 0:
         raise InputError(f"{path}: depth images without any depth seen, some wanted")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from adapters.contract import F32, F64, U8, Bools, Cameras, InputError, Unsupported
 from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, undistorted
+from data.groundtruth.accounts import accounts_of, groups_of
 from data.groundtruth.covariance import centre_error
 from data.groundtruth.dense import Dense, Solved, dense_surface, enlarge
 from data.groundtruth.fidelity import rank_fidelity
@@ -33,7 +34,6 @@ from data.groundtruth.quality import (
     ExactError,
     Fidelity,
     Halves,
-    Photo,
     Predicted,
     QualityCard,
     Seconds,
@@ -49,7 +49,6 @@ from metrics.scoring.knowledge import astray
 from metrics.scoring.truth import Box, Knowledge, Truth, diameter
 from metrics.similarity import AlignmentError, apply, rotation_of, scale_of
 
-FEW_MATCHES = 30  # verified ones with the best partner, below which a photo hardly finds a place
 MAX_POINTS = 55_000
 MAX_TRUSTED = 44_000  # of them: the rest shows what else was measured, for looking at and for finding the pose
 EQUAL = 0.0025  # share of the diameter: the spacing at which the default protocol compares densities
@@ -302,8 +301,8 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
             *job.notes,
             *([f"not registered, so without a camera: {', '.join(left)}"] if left and not job.photos.files else []),
         ],
-        photos=_accounts(job.photos, model),
-        groups=_groups(job.photos, model),
+        photos=accounts_of(job.photos, model),
+        groups=groups_of(job.photos, model),
         images=count,
         registered=registered,
         registered_share=_rounded(registered / count),
@@ -329,36 +328,6 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         seed=job.seed,
         versions={name: version(name) for name in ("pycolmap", "numpy", "numba")},
     )
-
-
-def _accounts(photos: Photos, model: SparseModel | None) -> list[Photo]:
-    """What became of every file that was given, by name."""
-    out = [Photo(name, False, why) for name, why in photos.left.items()]
-    for index, view in enumerate(photos.scene.view_names if photos.files else ()):
-        file, placed = photos.files[view], model is not None and bool(model.registered[index])
-        odd = photos.remarks.get(file, "")
-        if placed:
-            out.append(Photo(file, True, odd))
-            continue
-        why = "no model was found"
-        if model is not None and len(model.matched):
-            matches, group = int(model.matched[index]), int(model.model_of[index])
-            why = f"matched, up to {matches} points, but it found no place"
-            if matches < FEW_MATCHES:
-                why = f"too few matches: at most {matches} with any other photo"
-            if group > 0:
-                why = f"in another model, of {int((model.model_of == group).sum())} photos"
-        out.append(Photo(file, False, "; ".join(filter(None, (why, odd)))))
-    return sorted(out, key=lambda photo: photo.file)
-
-
-def _groups(photos: Photos, model: SparseModel | None) -> list[list[str]]:
-    """Which photos belong together, where they fall into several models, the largest first."""
-    if model is None or not photos.files or model.model_of.max(initial=0) < 1:
-        return []
-    files = [photos.files[view] for view in photos.scene.view_names]
-    numbers = range(int(model.model_of.max()) + 1)
-    return [[file for file, group in zip(files, model.model_of, strict=True) if group == number] for number in numbers]
 
 
 def _rounded(value: float) -> float:

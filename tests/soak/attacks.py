@@ -325,6 +325,7 @@ def tried(attack: Attack, shared: Path) -> tuple[str, str, bool]:
         for path, short in ((name, "DIR"), (str(shared), "DIR")):
             printed = printed.replace(path, short)
     printed = re.sub(r"\b[0-9a-f]{24}\b", "KEY", " ".join(printed.split()))
+    printed = re.sub(rf"/\S*{walls.WORK}[^/\s]*", "DIR", printed)
     printed = "".join(char if char.isprintable() else repr(char)[1:-1] for char in printed)
     good = re.search(attack.wanted, f"{outcome}: {printed}", re.DOTALL) is not None and "Traceback" not in printed
     return outcome, printed, good

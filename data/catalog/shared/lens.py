@@ -122,6 +122,22 @@ def resampled(values: NDArray[np.generic], size: tuple[int, int], where: str) ->
     return values[np.ix_(row, column)]
 
 
+def points_of(
+    depth: F32, K: F64, camera_from_world: F64, most: int
+) -> tuple[F64, NDArray[np.int64], NDArray[np.int64]]:
+    """(M, 3) points in the world of the pixels of a z-depth map (H, W) that have a depth, with their rows and columns;
+    of more than `most` as many at random, but always the same."""
+    rows, columns = np.nonzero(depth)
+    if len(rows) > most:
+        some = np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))
+        rows, columns = rows[some], columns[some]
+    z = depth[rows, columns].astype(np.float64)
+    x = (columns + 0.5 - K[0, 2]) / K[0, 0] * z
+    y = (rows + 0.5 - K[1, 2]) / K[1, 1] * z
+    local = np.stack([x, y, z], axis=1) - camera_from_world[:3, 3]
+    return local @ camera_from_world[:3, :3], rows, columns
+
+
 def as_depth(values: NDArray[np.generic]) -> F32:
     """float32, 0 where nothing was measured."""
     depth = np.asarray(values, np.float32)

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from adapters.contract import F32, F64, Bools, InputError
 from data.catalog.shared.layout import Capture, Layout, Photo, Surface
-from data.catalog.shared.lens import Straightened, as_depth, as_mask, resampled, straighten
+from data.catalog.shared.lens import Straightened, as_depth, as_mask, points_of, resampled, straighten
 from data.images import image_size, is_turned, read_image, read_mask
 from data.scene import CameraFile, SceneFile, TruthFile, ViewFile, write_scene, write_truth
 from metrics.normals import estimated_normals
@@ -291,22 +291,14 @@ def _thinned(surface: Surface, capture: Capture) -> tuple[Surface, Bools | None]
 
 def _fused(views: Sequence[_View], source: Path, progress: Progress) -> Surface:
     """The depth maps' pixels as points, with what the images show there."""
-    share, rng = MOST_POINTS // len(views), np.random.default_rng(0)
     points, colors = [], []
     for number, view in enumerate(views):
         progress("points", number / len(views))
         depth = _depth(view)
         if depth is None:
             raise InputError(f"{source}: view {view.photo.name} has no depth and the scene no points, either wanted")
-        rows, columns = np.nonzero(depth)
-        if len(rows) > share:
-            some = np.sort(rng.choice(len(rows), share, replace=False))
-            rows, columns = rows[some], columns[some]
-        z = depth[rows, columns].astype(np.float64)
-        x = (columns + 0.5 - view.K[0, 2]) / view.K[0, 0] * z
-        y = (rows + 0.5 - view.K[1, 2]) / view.K[1, 1] * z
-        local = np.stack([x, y, z], axis=1) - view.camera_from_world[:3, 3]
-        points.append(local @ view.camera_from_world[:3, :3])
+        own, rows, columns = points_of(depth, view.K, view.camera_from_world, MOST_POINTS // len(views))
+        points.append(own)
         photo = view.photo.image
         pixels = read_image(photo) if isinstance(photo, Path) else photo()
         colors.append((pixels if view.bend is None else view.bend.image(pixels))[rows, columns])
