@@ -114,7 +114,7 @@ def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int, keep
     from adapters.contract import InputError
     from bench.cli.groundtruth import shown_progress
     from bench.trials.groundtruth import behind_walls
-    from data.groundtruth.build import build_groundtruth
+    from data.groundtruth.build import Wanted, build_groundtruth
     from data.scene import Scene
 
     if (source / "scene.json").is_file() and (scene := Scene.open(source)).truth_kinds:
@@ -129,18 +129,10 @@ def _scene(source: Path, out: Path, seconds: float, frames: int, seed: int, keep
     out.mkdir(parents=True, exist_ok=True)
     mark.write_text(made_of)  # first: a scene without it is taken for that of other photos
     began = time.monotonic()
+    name = source.resolve().stem
+    wanted = Wanted(name=name, seed=seed, frames=frames, timeout=seconds, keep_largest=keep_largest)
     with shown_progress() as progress:
-        build_groundtruth(
-            source,
-            place,
-            name=source.resolve().stem,
-            seed=seed,
-            frames=frames,
-            timeout=seconds,
-            keep_largest=keep_largest,
-            progress=progress,
-            make=behind_walls,
-        )
+        build_groundtruth(source, place, wanted, progress, behind_walls)
     console.print(f"ground truth: {time.monotonic() - began:.0f} s")
     return Scene.open(place)
 

@@ -32,22 +32,13 @@ def groundtruth(
     Exit code 1 where it is refused: the scene is written without a truth, and its card says why."""
     from bench.cli.show import print_card
     from bench.trials.groundtruth import behind_walls
-    from data.groundtruth.build import build_groundtruth
+    from data.groundtruth.build import Wanted, build_groundtruth
 
+    wanted = Wanted(
+        name=name, seed=seed, frames=frames, timeout=timeout, dense=dense, mesh=mesh, keep_largest=keep_largest
+    )
     with shown_progress() as progress:
-        card = build_groundtruth(
-            source,
-            out,
-            name=name,
-            seed=seed,
-            frames=frames,
-            timeout=timeout,
-            dense=dense,
-            mesh=mesh,
-            keep_largest=keep_largest,
-            progress=progress,
-            make=behind_walls,
-        )
+        card = build_groundtruth(source, out, wanted, progress, behind_walls)
     print_card(output, out, card)
     return 1 if card.verdict == "refused" else 0
 

@@ -33,7 +33,7 @@ from bench.gate.verdict import Finding, Verdict
 from bench.systems import walls
 from bench.systems.events import read_lines
 from bench.systems.measure import BUSY_SHARE, Policy, TreeWatch, memory_limit_bytes
-from bench.systems.process import end, tool
+from bench.systems.process import Tool, end, started
 
 ROOT = walls.HOUSE
 ROOMS = ("adapters", "bench", "data", "metrics", "reports")  # of a tree, what its workloads may import
@@ -196,18 +196,12 @@ class _Process:
             folder = stack.enter_context(walls.work_folder())
             (folder / "work").mkdir()
             script = shutil.copy(workloads.__file__, folder / "work")
+            what = f"{self._name} in {self._tree.path.name}"
+            command = [sys.executable, "-I", str(script), str(self._tree.path), self._name]
+            read = [self._tree.path / room for room in ROOMS]
+            tool = Tool(what, command, folder, self._tree.compiled, read, DEADLINE)
             self._process = stack.enter_context(
-                tool(
-                    f"{self._name} in {self._tree.path.name}",
-                    [sys.executable, "-I", str(script), str(self._tree.path), self._name],
-                    folder,
-                    self._tree.compiled,
-                    read=[self._tree.path / room for room in ROOMS],
-                    device="cpu",
-                    deadline=DEADLINE,
-                    asked=True,
-                    memory=False,  # of all three together there is one watch
-                )
+                started(tool, asked=True, memory=False)  # of all three together there is one watch
             )
             assert self._process.stdout is not None
             self._lines = read_lines(self._process.stdout.fileno(), self._process)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +14,8 @@ import numpy as np
 from adapters.contract import InputError, Reconstruction
 from bench.systems import walls
 from bench.systems.cards import Card
-from bench.systems.measure import Policy, hardware, now, version
-from bench.systems.process import run_tool
+from bench.systems.measure import Policy, hardware, now
+from bench.systems.process import own_tool, run_tool
 from bench.trials.records import TrialRecord
 from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store
@@ -24,12 +23,9 @@ from data.exchange import read_cameras, read_cloud
 from data.scene import CameraFile, Scene
 
 PARTS_OF_MODEL = ("cameras", "frames", "images", "points3D", "rigs")
-ROOMS = ("adapters", "data", "metrics")  # what reading one imports
+CONVERT = "data.exchange:convert_model"  # what reads one
 DEADLINE = 600.0  # seconds for it
 LARGEST = 64 << 20  # bytes of what comes of it
-_STUB = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from data.exchange import convert_model; convert_model(*sys.argv[2:])"
-)
 
 
 def add_external(
@@ -113,20 +109,13 @@ def cameras_of_model(model: Path) -> list[CameraFile]:
     with walls.work_folder() as folder:
         made = folder / "work" / "cameras.json"
         made.parent.mkdir()
-        command = [sys.executable, "-I", "-B", "-c", _STUB, str(walls.HOUSE), str(model), str(made)]
-        read = [*(walls.HOUSE / room for room in ROOMS), model]
-        compiled = walls.compiled_folder(f"models-{version()}")
         try:
-            run_tool("COLMAP", command, folder, compiled, read=read, device="cpu", deadline=DEADLINE, tell=_ignored)
+            run_tool(own_tool("COLMAP", CONVERT, [model, made], folder, [model], DEADLINE))
             if made.is_symlink() or not made.is_file() or made.stat().st_size > LARGEST:
                 raise InputError(f"{made.name}: a file of at most {LARGEST >> 20} MiB wanted")
             return read_cameras(made)
         except InputError as error:
             raise InputError(f"{model}: not a readable COLMAP model ({error})") from error
-
-
-def _ignored(line: bytes) -> None:
-    """What COLMAP prints."""
 
 
 def _in_order(prediction: Reconstruction, views: list[str], order: tuple[str, ...]) -> Reconstruction:

@@ -10,9 +10,11 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,7 +42,7 @@ from bench.systems.events import (
     read_events,
     read_lines,
 )
-from bench.systems.measure import Outcome, Policy, TreeUsage, TreeWatch, memory_limit_bytes
+from bench.systems.measure import Outcome, Policy, TreeUsage, TreeWatch, memory_limit_bytes, version
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 
 LOG_TAIL_LINES = 20
@@ -322,45 +324,50 @@ def end(process: subprocess.Popen[bytes]) -> None:
             stray.kill()
 
 
-def run_tool(
-    what: str,
-    command: list[str],
-    folder: Path,
-    compiled: Path,
-    *,
-    read: Iterable[Path],
-    device: str,
-    deadline: float,
-    tell: Callable[[bytes], None],
-) -> None:
-    """Run `command` as a `tool` to its end; each line of its standard output goes to `tell`."""
-    with tool(what, command, folder, compiled, read=read, device=device, deadline=deadline) as process:
+@dataclass(frozen=True)
+class Tool:
+    """A program that runs behind the walls: `command`, in `folder / "work"`, keeps what it compiles in `compiled`;
+    `read` is what else it may see, `deadline` the seconds that it gets. `what` it is called in messages."""
+
+    what: str
+    command: list[str]
+    folder: Path
+    compiled: Path
+    read: Sequence[Path]
+    deadline: float
+    device: str = "cpu"
+
+
+def own_tool(
+    what: str, function: str, arguments: Sequence[Path], folder: Path, read: Sequence[Path], deadline: float
+) -> Tool:
+    """`function`, as `module:name`, of adapters, data or metrics as a program, called with `arguments` as text."""
+    module, _, name = function.partition(":")
+    stub = f"import sys; sys.path.insert(0, sys.argv[1]); from {module} import {name}; {name}(*sys.argv[2:])"
+    command = [sys.executable, "-I", "-B", "-c", stub, str(walls.HOUSE), *map(str, arguments)]
+    house = [walls.HOUSE / room for room in ("adapters", "data", "metrics")]
+    compiled = walls.compiled_folder(f"{module}-{version()}")
+    return Tool(what, command, folder, compiled, [*house, *read], deadline, device="cuda")
+
+
+def run_tool(tool: Tool, tell: Callable[[bytes], None] = lambda line: None) -> None:
+    """Run `tool` to its end; each line of its standard output goes to `tell`."""
+    with started(tool) as process:
         assert process.stdout is not None
         for line in read_lines(process.stdout.fileno(), process):
             tell(line)
 
 
 @contextlib.contextmanager
-def tool(
-    what: str,
-    command: list[str],
-    folder: Path,
-    compiled: Path,
-    *,
-    read: Iterable[Path],
-    device: str,
-    deadline: float,
-    asked: bool = False,
-    memory: bool = True,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """`command` behind the walls while the block lasts, which reads its standard output, and where it is `asked` writes
-    to its standard input.
+def started(tool: Tool, *, asked: bool = False, memory: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+    """`tool` while the block lasts, which reads its standard output, and where it is `asked` writes to its standard
+    input.
 
-    It works in `folder / "work"` and keeps what it compiles in `compiled`; `read` is what else it may see. It gets
-    `deadline` seconds and, unless the caller sees to its `memory`, that of a trial. InputError in the name of `what`,
-    with its last words, where it fails. Nothing of it outlives the block."""
+    Unless the caller sees to its `memory`, it gets that of a trial. InputError in the tool's name, with its last words,
+    where it fails. Nothing of it outlives the block."""
+    folder, compiled = tool.folder, tool.compiled
     process = subprocess.Popen(
-        walls.enclosed(command, folder, read=read, write=[compiled], device=device),
+        walls.enclosed(tool.command, folder, read=tool.read, write=[compiled], device=tool.device),
         stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -378,7 +385,7 @@ def tool(
         late.set()
         kill()
 
-    timer = threading.Timer(deadline, stop)
+    timer = threading.Timer(tool.deadline, stop)
     timer.daemon = True
     timer.start()
     try:
@@ -388,7 +395,7 @@ def tool(
                 process.stdin.close()  # nothing more is asked for
         process.wait()
     except ContractError as error:
-        raise InputError(f"{what}: {error}") from error
+        raise InputError(f"{tool.what}: {error}") from error
     finally:
         timer.cancel()
         kill()
@@ -398,14 +405,14 @@ def tool(
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
     if usage.over_limit or (usage.starved and process.returncode == -signal.SIGKILL):
-        raise InputError(f"{what}: more than the limit of {limit / 2**20:.0f} MiB of memory wanted")
+        raise InputError(f"{tool.what}: more than the limit of {limit / 2**20:.0f} MiB of memory wanted")
     if late.is_set():
-        raise InputError(f"{what}: not finished after {deadline:.0f} s")
+        raise InputError(f"{tool.what}: not finished after {tool.deadline:.0f} s")
     if process.returncode < 0:
-        raise InputError(f"{what}: the process was killed by {signal.Signals(-process.returncode).name}")
+        raise InputError(f"{tool.what}: the process was killed by {signal.Signals(-process.returncode).name}")
     if process.returncode > 0:
         last = log_tail(log.path).splitlines() or [f"ended with exit code {process.returncode}"]
-        raise InputError(f"{what}: {last[-1]}")
+        raise InputError(f"{tool.what}: {last[-1]}")
 
 
 class BoundedLog:

@@ -15,7 +15,7 @@ from adapters.systems.vggt.attention import PROGRESS
 from bench.arrays import read_npz
 from bench.systems import environments, walls
 from bench.systems.cards import Adapter, Options
-from bench.systems.process import environment_folder, run_tool, stage, weights_files
+from bench.systems.process import Tool, environment_folder, run_tool, stage, weights_files
 from bench.systems.weights import PRETRAINED, RANDOM, resolve
 from bench.trials.plan import read_truth, view_order
 from data.scene import Scene
@@ -101,16 +101,10 @@ def capture(
         (work / "request.json").write_text(json.dumps(message), encoding="utf-8")
         staged, compiled = stage(adapter), walls.compiled_folder(f"{adapter.name}-{adapter.hash}")
         stub = _STUB.format(adapter.module.rpartition(".")[0])
-        run_tool(
-            "attention",
-            [str(python), "-I", "-B", "-c", stub, str(staged), str(work)],
-            folder,
-            compiled,
-            read=[staged, environment_folder(python), *weights_files(given.load)],
-            device=request.device,
-            deadline=DEADLINE,
-            tell=functools.partial(_tell, progress),
-        )
+        command = [str(python), "-I", "-B", "-c", stub, str(staged), str(work)]
+        read = [staged, environment_folder(python), *weights_files(given.load)]
+        tool = Tool("attention", command, folder, compiled, read, DEADLINE, request.device)
+        run_tool(tool, functools.partial(_tell, progress))
         try:
             file = work / "prediction.npz"
             prediction = Reconstruction.from_arrays(read_npz(file)) if file.is_file() else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
@@ -60,44 +61,58 @@ GRID = 2e-4  # points are rounded to a grid of about this share of the diameter:
 Progress = Callable[[str, float], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a ground truth is to be.
+
+    name: the scene's, else the source's. frames: taken of a video, the sharpest of each of as many equal spans of time.
+    timeout: seconds for structure from motion. dense: with the surface by multi-view stereo. halves: with the
+    comparison of surfaces from disjoint views. mesh: with a Poisson mesh of the surface as `truth/colmap-mesh.ply`, to
+    look at: the points are what is scored. keep_largest: of photos that fall into several groups, or of which many find
+    no place, the largest group is the scene, and is judged as if it were all that was given."""
+
+    name: str | None = None
+    seed: int = 0
+    frames: int = 60
+    timeout: float = 3600.0
+    dense: bool = True
+    halves: bool = True
+    mesh: bool = False
+    keep_largest: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A ground truth to be made, in plain values."""
+
+    source: str
+    in_place: bool
+    wanted: Wanted
+
+
+Make = Callable[[Job, Path, Progress], None]
+
+
 def build_groundtruth(
-    source: Path,
-    out: Path,
-    *,
-    name: str | None = None,
-    seed: int = 0,
-    frames: int = 60,
-    timeout: float = 3600.0,
-    dense: bool = True,
-    halves: bool = True,
-    mesh: bool = False,
-    keep_largest: bool = False,
-    progress: Progress | None = None,
-    make: Make | None = None,
+    source: Path, out: Path, wanted: Wanted | None = None, progress: Progress | None = None, make: Make | None = None
 ) -> QualityCard:
     """Write the Scene directory `out` with a COLMAP ground truth of `source` and its card `quality.json`.
 
     `source` is a folder of photos (with `masks/` if the object is masked), a video, or a Scene, which may be `out`
-    itself; of a video the sharpest frame of each of `frames` equal spans of time is taken. Structure from motion runs
-    on full frames at full size in a process of its own, at most `timeout` seconds; `dense` adds the surface by
-    multi-view stereo, `halves` the comparison of surfaces from disjoint views, `mesh` a Poisson mesh of the surface as
-    `truth/colmap-mesh.ply`, to look at: the points are what is scored. Where the scene has an exact truth, poses are
-    still solved freely, then one similarity brings them into the exact frame, by the cameras first and then by the
-    trusted surface itself; that truth's diameter and crop are taken, and how far its ranking of graded predictions
-    agrees is measured; elsewhere z is up and the crop is what many views see.
-
-    `keep_largest`: of photos that fall into several groups, or of which many find no place, the largest group is the
-    scene, and is judged as if it were all that was given.
+    itself. Structure from motion runs on full frames at full size in a process of its own. Where the scene has an exact
+    truth, poses are still solved freely, then one similarity brings them into the exact frame, by the cameras first and
+    then by the trusted surface itself; that truth's diameter and crop are taken, and how far its ranking of graded
+    predictions agrees is measured; elsewhere z is up and the crop is what many views see.
 
     A refused reconstruction is written without its truth, so that nothing can be scored with it. `make` does the work:
-    `make_truth`, or what runs it elsewhere. Raises InputError for
-    input that cannot be used; then nothing is written."""
-    make = make or make_truth
+    `make_truth`, or what runs it elsewhere. Raises InputError for input that cannot be used; then nothing is
+    written."""
+    make, wanted = make or make_truth, wanted or Wanted()
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    if frames < 2:
-        raise InputError(f"frames: {frames} seen, at least 2 wanted")
-    if mesh and not dense:
+    if wanted.frames < 2:
+        raise InputError(f"frames: {wanted.frames} seen, at least 2 wanted")
+    if wanted.mesh and not wanted.dense:
         raise InputError("mesh: a mesh without the dense surface seen, both wanted")
     in_place = out.exists() and source.resolve() == out.resolve()
     if out.exists() and not in_place and (not out.is_dir() or any(out.iterdir())):
@@ -108,10 +123,7 @@ def build_groundtruth(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         stage = Path(folder, "scene")
         stage.mkdir()
-        wanted = Wanted(
-            str(source.absolute()), name, seed, frames, timeout, dense, halves, mesh, in_place, keep_largest
-        )
-        make(wanted, stage, progress or (lambda what, share: None))
+        make(Job(str(source.absolute()), in_place, wanted), stage, progress or (lambda what, share: None))
         card = QualityCard.read(stage / "quality.json")
         if in_place:
             shutil.rmtree(out / "truth" / "colmap", ignore_errors=True)
@@ -129,30 +141,11 @@ def build_groundtruth(
     return card
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What `build_groundtruth` was asked for, in plain values."""
-
-    source: str
-    name: str | None
-    seed: int
-    frames: int
-    timeout: float
-    dense: bool
-    halves: bool
-    mesh: bool
-    in_place: bool
-    keep_largest: bool = False
-
-
-Make = Callable[[Wanted, Path, Progress], None]
-
-
-def make_truth(wanted: Wanted, stage: Path, progress: Progress) -> None:
-    """Write what is wanted, with its card, into the empty folder `stage`: all the work, in this process."""
-    photos = ingest(Path(wanted.source), stage, wanted.name, wanted.frames, wanted.in_place)
-    job = _Job(photos, stage, wanted.seed, wanted.timeout, progress, wanted.keep_largest)
-    _run(job, wanted.dense, wanted.halves, wanted.mesh).write(stage / "quality.json")
+def make_truth(job: Job, stage: Path, progress: Progress) -> None:
+    """Write what `job` wants, with its card, into the empty folder `stage`: all the work, in this process."""
+    wanted = job.wanted
+    photos = ingest(Path(job.source), stage, wanted.name, wanted.frames, job.in_place)
+    _run(_Work(photos, stage, wanted, progress)).write(stage / "quality.json")
 
 
 def main(job: str, stage: str) -> None:
@@ -163,8 +156,8 @@ def main(job: str, stage: str) -> None:
         sys.stdout.flush()
 
     try:
-        wanted = Wanted(**json.loads(Path(job).read_text()))
-        make_truth(wanted, Path(stage), lambda what, share: say(what=what, share=share))
+        given = msgspec.json.decode(Path(job).read_bytes(), type=Job)
+        make_truth(given, Path(stage), lambda what, share: say(what=what, share=share))
     except InputError as error:
         say(refused=str(error))
 
@@ -192,15 +185,13 @@ def _cpu_seconds() -> float:
 
 
 @dataclass
-class _Job:
+class _Work:
     """One run of `build_groundtruth`: what its steps share."""
 
     photos: Photos
     stage: Path
-    seed: int
-    timeout: float
+    wanted: Wanted
     progress: Progress
-    keep_largest: bool
     clock: _Clock = field(default_factory=_Clock)
     notes: list[str] = field(default_factory=list)
 
@@ -217,33 +208,33 @@ class _Job:
             [self.photos.paths[i] for i in views],
             groups=[self.photos.groups[i] for i in views],
             focal=self.photos.focal,
-            seed=self.seed,
-            timeout=self.timeout,
+            seed=self.wanted.seed,
+            timeout=self.wanted.timeout,
             progress=report,
         )
 
 
-def _run(job: _Job, dense: bool, halves: bool, mesh: bool) -> QualityCard:
+def _run(work: _Work) -> QualityCard:
     """Solve, assess, register, densify, measure; the truth is written into the stage unless it is refused."""
-    count = len(job.photos.paths)
+    count = len(work.photos.paths)
     try:
-        with job.clock.stage("sparse"):
-            model = job.solve(range(count), 0.0, 0.4)
+        with work.clock.stage("sparse"):
+            model = work.solve(range(count), 0.0, 0.4)
     except Unsupported as error:
-        job.notes.append(str(error))
-        return _card(job, _Measured(), count)
-    if job.keep_largest and not model.registered.all():
+        work.notes.append(str(error))
+        return _card(work, _Measured(), count)
+    if work.wanted.keep_largest and not model.registered.all():
         kept = int(model.registered.sum())
-        job.notes.append(f"kept the largest group alone: {kept} of {count} photos")
+        work.notes.append(f"kept the largest group alone: {kept} of {count} photos")
         count, model = kept, replace(model, model_sizes=model.model_sizes[:1])
     bent = float(model.distortion[model.registered].max())
-    measured = _Measured(model, bent, straightened=job.photos.ours and bent > DISTORTION_GATE)
+    measured = _Measured(model, bent, straightened=work.photos.ours and bent > DISTORTION_GATE)
     if _verdict(measured, count)[0] == "refused":
-        return _card(job, replace(measured, straightened=False), count)
+        return _card(work, replace(measured, straightened=False), count)
     centre_std = centre_error(model)  # while the model still has the lens that its pixels were taken with
     if measured.straightened:
-        model = _straightened(job, model)
-    return _card(job, _measure(job, measured, model, centre_std, dense, halves, mesh), count)
+        model = _straightened(work, model)
+    return _card(work, _measure(work, measured, model, centre_std), count)
 
 
 @dataclass(frozen=True)
@@ -286,11 +277,11 @@ def _verdict(measured: _Measured, count: int) -> tuple[str, list[str]]:
     )
 
 
-def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
+def _card(work: _Work, measured: _Measured, count: int) -> QualityCard:
     model, dense = measured.model, measured.dense
     registered = int(model.registered.sum()) if model else 0
     verdict, reasons = _verdict(measured, count)
-    names = job.photos.scene.view_names
+    names = work.photos.scene.view_names
     left = (
         names if model is None else [name for name, placed in zip(names, model.registered, strict=True) if not placed]
     )
@@ -298,11 +289,11 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         verdict=verdict,
         reasons=reasons,
         notes=[
-            *job.notes,
-            *([f"not registered, so without a camera: {', '.join(left)}"] if left and not job.photos.files else []),
+            *work.notes,
+            *([f"not registered, so without a camera: {', '.join(left)}"] if left and not work.photos.files else []),
         ],
-        photos=accounts_of(job.photos, model),
-        groups=groups_of(job.photos, model),
+        photos=accounts_of(work.photos, model),
+        groups=groups_of(work.photos, model),
         images=count,
         registered=registered,
         registered_share=_rounded(registered / count),
@@ -324,8 +315,8 @@ def _card(job: _Job, measured: _Measured, count: int) -> QualityCard:
         exact=measured.exact,
         fidelity=measured.fidelity,
         diameter=measured.diameter,
-        cpu_seconds=Seconds(*(round(getattr(job.clock, name), 1) for name in ("sparse", "dense", "halves"))),
-        seed=job.seed,
+        cpu_seconds=Seconds(*(round(getattr(work.clock, name), 1) for name in ("sparse", "dense", "halves"))),
+        seed=work.wanted.seed,
         versions={name: version(name) for name in ("pycolmap", "numpy", "numba")},
     )
 
@@ -334,32 +325,30 @@ def _rounded(value: float) -> float:
     return round(value, 4)
 
 
-def _straightened(job: _Job, model: SparseModel) -> SparseModel:
+def _straightened(work: _Work, model: SparseModel) -> SparseModel:
     """Take the lens distortion out of the staged images and masks; the model's cameras are then exact pinholes."""
     intrinsics = model.cameras.intrinsics.copy()
-    for index, view in enumerate(job.photos.scene.file.views):
+    for index, view in enumerate(work.photos.scene.file.views):
         K, radial = model.cameras.intrinsics[index], float(model.radial[index])
         focal = pinhole_focal(float(K[0, 0]), radial, (int(model.sizes[index, 0]), int(model.sizes[index, 1])))
-        image = undistorted(job.photos.scene.image(view.name), K, radial, focal)
-        save_image(job.stage, view.name, image, Path(view.image).suffix)
+        image = undistorted(work.photos.scene.image(view.name), K, radial, focal)
+        save_image(work.stage, view.name, image, Path(view.image).suffix)
         if view.mask is not None:
-            mask = job.photos.scene.mask(view.name).astype(np.uint8) * 255
-            save_mask(job.stage, view.name, undistorted(mask, K, radial, focal) > 127)
+            mask = work.photos.scene.mask(view.name).astype(np.uint8) * 255
+            save_mask(work.stage, view.name, undistorted(mask, K, radial, focal) > 127)
         intrinsics[index, 0, 0] = intrinsics[index, 1, 1] = focal
-        job.progress("taking lens distortion out", 0.4)
+        work.progress("taking lens distortion out", 0.4)
     cameras = Cameras(intrinsics, model.cameras.camera_from_world)
     return replace(model, cameras=cameras, radial=np.zeros_like(model.radial))
 
 
-def _measure(
-    job: _Job, measured: _Measured, model: SparseModel, centre_std: float, dense: bool, halves: bool, mesh: bool
-) -> _Measured:
+def _measure(work: _Work, measured: _Measured, model: SparseModel, centre_std: float) -> _Measured:
     """Register, densify, compare, and write the truth; `centre_std` is the standard error of the model's centres."""
-    scene = job.photos.scene
+    scene = work.photos.scene
     views = np.flatnonzero(model.registered)
     names = [scene.view_names[i] for i in views]
     masks = [scene.mask(name) for name in names] if scene.has_masks else None
-    solved = _solved(job, model, masks)
+    solved = _solved(work, model, masks)
     exact = scene.truth("exact") if "exact" in scene.truth_kinds else None
     try:
         target_from_model, exact_cameras = _registration(solved, names, exact)
@@ -367,10 +356,10 @@ def _measure(
         raise InputError(f"{scene.path}: its exact cameras do not fix a frame: {error}") from error
     solved = move_solved(solved, target_from_model)
     surface: Dense | None = None
-    if dense:
-        with job.clock.stage("dense"):
+    if work.wanted.dense:
+        with work.clock.stage("dense"):
             surface = dense_surface(
-                solved, seed=job.seed, progress=lambda share: job.progress("dense surface", 0.4 + 0.4 * share)
+                solved, seed=work.wanted.seed, progress=lambda share: work.progress("dense surface", 0.4 + 0.4 * share)
             )
     cloud, normals = (surface.points, surface.normals) if surface else (solved.points, towards_cameras(solved))
     kept = photographed(cloud, solved.cameras, solved.sizes, masks)
@@ -384,11 +373,11 @@ def _measure(
     fusion = mesh_faces = agreement = knowledge = fidelity = None
     by_cameras, shift = solved.cameras, 0.0
     if surface is not None:
-        with job.clock.stage("dense"):
-            fusion = compare_fusion(surface, solved, crop, unit, job.seed, job.notes)
+        with work.clock.stage("dense"):
+            fusion = compare_fusion(surface, solved, crop, unit, work.wanted.seed, work.notes)
             chosen, trusted = _chosen(surface, np.flatnonzero(kept), unit)
         if exact is not None:
-            exact_from_cameras = _onto_surface(job, cloud[chosen[trusted]], exact)
+            exact_from_cameras = _onto_surface(work, cloud[chosen[trusted]], exact)
             shift = (
                 100
                 * float(np.linalg.norm(apply(exact_from_cameras, exact.points) - exact.points, axis=1).mean())
@@ -396,14 +385,14 @@ def _measure(
             )
             solved, surface = move_solved(solved, exact_from_cameras), move_dense(surface, exact_from_cameras)
             cloud, normals = surface.points, surface.normals
-    if surface is not None and mesh:
-        (job.stage / "truth").mkdir(exist_ok=True)
+    if surface is not None and work.wanted.mesh:
+        (work.stage / "truth").mkdir(exist_ok=True)
         shape = poisson_mesh(cloud[kept], normals[kept], surface.colors[kept], unit)
-        shape.export(job.stage / "truth" / MESH)
+        shape.export(work.stage / "truth" / MESH)
         mesh_faces = len(shape.faces)
-    if halves and dense:
-        with job.clock.stage("halves"):
-            agreement = compare_halves(solved, crop, unit, job.seed, job.notes, job.progress)
+    if work.wanted.halves and work.wanted.dense:
+        with work.clock.stage("halves"):
+            agreement = compare_halves(solved, crop, unit, work.wanted.seed, work.notes, work.progress)
     points, normals = cloud[chosen], normals[chosen]
     own_error = None
     if exact is not None and exact_cameras is not None:
@@ -419,11 +408,13 @@ def _measure(
         wrong = astray(solved.cameras, masks, points[trusted]) if masks is not None else np.zeros(0, np.bool_)
         if wrong.any():
             lost = ", ".join(names[view] for view in np.flatnonzero(wrong))
-            job.notes.append(f"cameras that their masks contradict, left out of what is known: {lost}")
-    folder = _write(job, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap", knowledge)
-    write_cloud(job.stage / "truth", points, surface.colors[chosen] if surface is not None else model.colors[chosen])
+            work.notes.append(f"cameras that their masks contradict, left out of what is known: {lost}")
+    folder = _write(
+        work, names, solved, points, normals, surface, crop, unit, "exact" if exact else "colmap", knowledge
+    )
+    write_cloud(work.stage / "truth", points, surface.colors[chosen] if surface is not None else model.colors[chosen])
     if exact is not None and knowledge is not None:
-        job.progress("ranking graded predictions", 0.98)
+        work.progress("ranking graded predictions", 0.98)
         fidelity = rank_fidelity(exact, read_truth(scene, folder))
     return replace(
         measured,
@@ -448,11 +439,11 @@ def write_cloud(folder: Path, points: F32, colors: U8) -> None:
     cloud.export(folder / f"{CLOUD}.glb")
 
 
-def _solved(job: _Job, model: SparseModel, masks: Sequence[Bools] | None) -> Solved:
+def _solved(work: _Work, model: SparseModel, masks: Sequence[Bools] | None) -> Solved:
     """The registered views of `model`."""
     views = np.flatnonzero(model.registered)
     return Solved(
-        ImageFiles([job.photos.paths[i] for i in views]),
+        ImageFiles([work.photos.paths[i] for i in views]),
         masks,
         model.cameras.take(views),
         model.sizes[views],
@@ -483,13 +474,13 @@ def _chosen(surface: Dense, inside: NDArray[np.int64], unit: float) -> tuple[NDA
     return inside[chosen], np.isin(chosen, trusted)
 
 
-def _onto_surface(job: _Job, trusted: F32, exact: Truth) -> F64:
+def _onto_surface(work: _Work, trusted: F32, exact: Truth) -> F64:
     """The similarity that brings the `trusted` points (K, 3) onto the exact surface: cameras leave a shift of up to
     0.7% of the diameter, which every score would read as an error of the systems."""
     try:
-        return icp(trusted, exact.points, exact.normals, seed=job.seed).transform
+        return icp(trusted, exact.points, exact.normals, seed=work.wanted.seed).transform
     except AlignmentError as error:
-        job.notes.append(f"frame left as the cameras fit it: {error}")
+        work.notes.append(f"frame left as the cameras fit it: {error}")
         return np.eye(4)
 
 
@@ -519,7 +510,7 @@ def towards_cameras(solved: Solved) -> F32:
 
 
 def _write(
-    job: _Job,
+    work: _Work,
     names: Sequence[str],
     solved: Solved,
     points: F32,
@@ -554,7 +545,7 @@ def _write(
         "normals": (np.round(normals[order] * 64) / 64).astype(np.float16),
     }
     depth, depth_unit = None, 1e-4 * unit
-    if surface is not None and job.photos.ours:
+    if surface is not None and work.photos.ours:
         full = zip(names, surface.maps, solved.sizes, strict=True)
         depth = {name: enlarge(depth_map.depth, (int(w), int(h))) for name, depth_map, (w, h) in full}
         depth_unit = max(depth_unit, max(float(d.max()) for d in depth.values()) / 65000)
@@ -569,4 +560,4 @@ def _write(
     )
     if knowledge is not None:
         knowledge = replace(knowledge, trusted=knowledge.trusted[order])
-    return write_truth(job.stage, truth, cameras, arrays, depth, knowledge)
+    return write_truth(work.stage, truth, cameras, arrays, depth, knowledge)

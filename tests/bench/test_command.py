@@ -27,7 +27,7 @@ from bench.trials.suite import ALL_VIEWS, Contestant, Suite, load_suite
 from data.scene import Scene
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
-VALUES = st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
+VALUES = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 SECONDS = st.floats(0.0, 1e6)
 POLICIES = st.builds(
     Policy,

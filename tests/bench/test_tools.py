@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grimp
 import numpy as np
@@ -31,7 +33,7 @@ def tool(folder: Path, body: str, *, deadline: float = 60.0, read: tuple[Path, .
     for place in (folder, compiled, folder / "work"):
         place.mkdir(exist_ok=True)
     command = [sys.executable, "-I", "-S", "-c", body]
-    process.run_tool("tool", command, folder, compiled, read=read, device="cpu", deadline=deadline, tell=lines.append)
+    process.run_tool(process.Tool("tool", command, folder, compiled, read, deadline), lines.append)
     return lines
 
 
@@ -87,7 +89,7 @@ def test_ground_truth_is_made_behind_the_walls(tmp_path: Path, monkeypatch: pyte
     (photos / "1.png").symlink_to(tmp_path / "1.png")
     calls: list[list[str]] = []
     real = process.run_tool
-    monkeypatch.setattr(groundtruth, "run_tool", lambda *a, **k: (calls.append(a[1]), real(*a, **k)))
+    monkeypatch.setattr(groundtruth, "run_tool", lambda *a, **k: (calls.append(a[0].command), real(*a, **k)))
     for source in (photos, tmp_path / "scene"):  # and once more, in place
         with pytest.raises(SystemExit) as ended:
             main(["groundtruth", str(source), "--out", str(tmp_path / "scene")])
@@ -106,8 +108,8 @@ def test_ground_truth_of_nothing_is_the_same_sentence_behind_the_walls(tmp_path:
 
 
 def test_what_ground_truth_brings_out_is_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hostile(what: str, command: list[str], folder: Path, *rest: object, **more: object) -> None:
-        (folder / "work" / "scene" / "quality.json").symlink_to("/etc/passwd")
+    def hostile(tool: process.Tool, tell: object) -> None:
+        (tool.folder / "work" / "scene" / "quality.json").symlink_to("/etc/passwd")
 
     monkeypatch.setattr(groundtruth, "run_tool", hostile)
     (tmp_path / "photos").mkdir()
@@ -199,11 +201,18 @@ def test_a_colmap_model_is_read_behind_the_walls(tmp_path: Path, monkeypatch: py
     secret.write_text("hunter2")
     (model / "images.txt").write_text("")
     attack = f"import os; assert not os.path.exists({str(secret)!r}); os.listdir({str(model)!r})"
-    monkeypatch.setattr(external, "_STUB", f"import sys; {attack}; raise SystemExit('reached nothing')")
+
+    def put_in_its_place(code: str) -> None:
+        def own_tool(*asked: Any) -> process.Tool:
+            tool = process.own_tool(*asked)
+            return replace(tool, command=[*tool.command[:4], code, *tool.command[5:]])
+
+        monkeypatch.setattr(external, "own_tool", own_tool)
+
+    put_in_its_place(f"{attack}; raise SystemExit('reached nothing')")
     with pytest.raises(InputError, match=r"sparse: not a readable COLMAP model .*reached nothing"):
         external.cameras_of_model(model)
-    link = f"import os, sys; os.symlink({str(secret)!r}, sys.argv[3])"
-    monkeypatch.setattr(external, "_STUB", link)
+    put_in_its_place(f"import os, sys; os.symlink({str(secret)!r}, sys.argv[3])")
     with pytest.raises(InputError, match="a file of at most 64 MiB wanted"):
         external.cameras_of_model(model)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adapters.contract import Cameras, InputError, Unsupported
 from data.groundtruth import fidelity, measure, photos
-from data.groundtruth.build import build_groundtruth
+from data.groundtruth.build import Wanted, build_groundtruth
 from data.groundtruth.dense import Dense, Solved
 from data.groundtruth.frame import move_cameras, photographed, robust_box, upright
 from data.groundtruth.ingest import ingest
@@ -132,11 +132,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_as_many_frames_of_a_video_as_were_asked_for(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", set())
-    card = build_groundtruth(tmp_path / "clip.mp4", tmp_path / "scene", frames=5, dense=False)
+    card = build_groundtruth(tmp_path / "clip.mp4", tmp_path / "scene", Wanted(frames=5, dense=False))
     assert card.verdict == "refused"  # noise: the frames are kept, no truth is
     assert len(Scene.open(tmp_path / "scene").file.views) == 5
     with pytest.raises(InputError, match="frames: 1 seen, at least 2 wanted"):
-        build_groundtruth(tmp_path / "clip.mp4", tmp_path / "other", frames=1)
+        build_groundtruth(tmp_path / "clip.mp4", tmp_path / "other", Wanted(frames=1))
 
 
 def test_every_file_is_accounted_for_by_name(tmp_path: Path) -> None:
@@ -193,11 +193,11 @@ def test_two_places_in_one_folder_are_told_apart_and_the_larger_one_goes_on(tmp_
         Image.fromarray(image).save(tmp_path / f"corner{i}.png")
     for i in range(2):  # noise matches nothing
         Image.fromarray(rng.integers(0, 255, views[0].shape, dtype=np.uint8)).save(tmp_path / f"noise{i}.png")
-    card = build_groundtruth(tmp_path, tmp_path.parent / "refused", dense=False)
+    card = build_groundtruth(tmp_path, tmp_path.parent / "refused", Wanted(dense=False))
     assert card.verdict == "refused"
     lost = {photo.file: photo.why for photo in card.photos if not photo.placed}
     assert sorted(lost) == ["noise0.png", "noise1.png"] and all("too few matches" in why for why in lost.values())
-    kept = build_groundtruth(tmp_path, tmp_path.parent / "kept", dense=False, keep_largest=True)
+    kept = build_groundtruth(tmp_path, tmp_path.parent / "kept", Wanted(dense=False, keep_largest=True))
     assert kept.verdict == "usable" and kept.registered == kept.images == len(views)
     assert "kept the largest group alone: 6 of 8 photos" in kept.notes
     scene = Scene.open(tmp_path.parent / "kept")
@@ -431,7 +431,9 @@ def corner_scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Camera
 def test_poses_are_registered_to_the_exact_frame(corner_scene: tuple[Path, Cameras], tmp_path: Path) -> None:
     source, exact = corner_scene
     progress: list[float] = []
-    card = build_groundtruth(source, tmp_path / "out", dense=False, progress=lambda _, share: progress.append(share))
+    card = build_groundtruth(
+        source, tmp_path / "out", Wanted(dense=False), progress=lambda _, share: progress.append(share)
+    )
     assert card.verdict == "usable"
     assert card.exact is not None
     assert card.exact.centre_rmse_percent < 0.5
@@ -446,7 +448,7 @@ def test_poses_are_registered_to_the_exact_frame(corner_scene: tuple[Path, Camer
     assert np.abs(truth.cameras.centres - exact.centres).max() < 0.03
     assert np.median(np.abs(truth.points).min(axis=1)) < 0.006
     assert QualityCard.read(tmp_path / "out" / "quality.json") == card
-    again = build_groundtruth(tmp_path / "out", tmp_path / "out", dense=False)  # in place, once more: the same
+    again = build_groundtruth(tmp_path / "out", tmp_path / "out", Wanted(dense=False))  # in place, once more: the same
     assert again.exact == card.exact
     assert scene.truth("colmap").points.tobytes() == truth.points.tobytes()
 
@@ -456,7 +458,7 @@ def test_a_dense_truth_and_its_mesh_lie_on_the_walls(
 ) -> None:
     monkeypatch.setattr(fidelity, "POINTS", 40_000)
     source, out = corner_scene[0], tmp_path / "out"
-    card = build_groundtruth(source, out, halves=False, mesh=True)
+    card = build_groundtruth(source, out, Wanted(halves=False, mesh=True))
     assert card.exact is not None and card.fusion_median_percent is not None
     assert card.exact.accuracy_percent < 0.3
     assert card.fusion_median_percent < 0.1
@@ -468,7 +470,7 @@ def test_a_dense_truth_and_its_mesh_lie_on_the_walls(
     mesh = trimesh.load_mesh(out / "truth" / "colmap-mesh.ply")
     assert len(mesh.faces) == card.mesh_faces
     assert np.median(np.abs(mesh.vertices).min(axis=1)) < 0.006
-    build_groundtruth(out, out, dense=False)  # in place: a truth without its mesh leaves none behind
+    build_groundtruth(out, out, Wanted(dense=False))  # in place: a truth without its mesh leaves none behind
     assert not (out / "truth" / "colmap-mesh.ply").exists()
 
 
