@@ -83,22 +83,15 @@ $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# Torch beside .venv, for training alone. Its CPU build by name, as for the kernels below.
-$(VENV)/.training: $(VENV)/.core
-	$(BIN)/python -m venv $(VENV)/training
-	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-	  > $$($(VENV)/training/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
-	$(VENV)/training/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  torch==2.13.0+cpu tensorboard
-	touch $@
-
-# An environment of its own on top of .venv's, so that the other tests run as they do for users, without torch. The CPU
+# Torch in environments of their own on top of .venv's, so that the tests run as they do for users, without it. The CPU
 # build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index, which
 # PIP_EXTRA_INDEX_URL names to pip.
+$(VENV)/.training: WITH := tensorboard
+$(VENV)/.kernels: WITH := triton==3.9.0
 $(VENV)/.kernels: $(VENV)/.dev
-	$(BIN)/python -m venv $(VENV)/kernels
+$(VENV)/.training $(VENV)/.kernels: $(VENV)/.%: $(VENV)/.core
+	$(BIN)/python -m venv $(VENV)/$*
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-	  > $$($(VENV)/kernels/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
-	$(VENV)/kernels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  torch==2.13.0+cpu triton==3.9.0
+	  > $$($(VENV)/$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
+	$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0+cpu $(WITH)
 	touch $@

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metrics.nearest import Distances, distances
+from metrics.nearest import Distances, Triangles, distances
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,13 @@ class Chamfer:
     l2sq_mean: float  # l2sq_sum / 2
 
 
-def chamfer(
-    pred: ArrayLike,
-    truth: ArrayLike,
-    *,
-    vertices: ArrayLike | None = None,
-    faces: ArrayLike | None = None,
-    device: str | None = None,
-) -> Chamfer:
+def chamfer(pred: ArrayLike, truth: ArrayLike, *, mesh: Triangles | None = None, device: str | None = None) -> Chamfer:
     """The Chamfer distances of `pred` (M, 3) and `truth` (K, 3), in one frame and unit, exact in float64.
 
-    With the truth's mesh, `vertices` (V, 3) and `faces` (F, 3), accuracy is measured to the surface itself; `truth`
-    then only carries completeness. CUDA tensors are searched where they are, and `device` says otherwise. Raises
-    ValueError naming the argument for empty or malformed clouds."""
-    return chamfer_of(distances(pred, truth, vertices=vertices, faces=faces, device=device))
+    With the truth's `mesh` accuracy is measured to the surface itself; `truth` then only carries completeness. CUDA
+    tensors are searched where they are, and `device` says otherwise. Raises ValueError naming the argument for empty or
+    malformed clouds."""
+    return chamfer_of(distances(pred, truth, mesh=mesh, device=device))
 
 
 def chamfer_of(both: Distances) -> Chamfer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from metrics.nearest import Distances, distances
+from metrics.nearest import Distances, Triangles, distances
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,16 @@ def fscore(
     truth: ArrayLike,
     threshold: float,
     *,
-    vertices: ArrayLike | None = None,
-    faces: ArrayLike | None = None,
+    mesh: Triangles | None = None,
     device: str | None = None,
 ) -> FScore:
     """The F-score of `pred` (M, 3) against `truth` (K, 3) at `threshold`, in the clouds' unit.
 
-    A distance equal to the threshold does not count. With the truth's mesh, `vertices` (V, 3) and `faces` (F, 3),
-    precision is measured to the surface itself. `device` as in `metrics.nearest.nearest`. Raises ValueError naming
+    A distance equal to the threshold does not count. With the truth's `mesh` precision is
+    measured to the surface itself. `device` as in `metrics.nearest.nearest`. Raises ValueError naming
     the argument at fault."""
     _check(threshold)
-    return fscore_of(distances(pred, truth, vertices=vertices, faces=faces, device=device), threshold)
+    return fscore_of(distances(pred, truth, mesh=mesh, device=device), threshold)
 
 
 def fscore_of(both: Distances, threshold: float) -> FScore:

@@ -11,6 +11,7 @@ from adapters.contract import F64
 from metrics.points import checked_faces, checked_points, device_of, device_points
 
 I64 = NDArray[np.int64]
+Triangles = tuple[ArrayLike, ArrayLike]  # a mesh: vertices (V, 3) and faces (F, 3) int
 
 SMALL = 20_000  # points below which a second thread costs more than it saves
 
@@ -50,34 +51,26 @@ def nearest(queries: ArrayLike, points: ArrayLike, *, device: str | None = None)
 
 
 def distances(
-    pred: ArrayLike,
-    truth: ArrayLike,
-    *,
-    vertices: ArrayLike | None = None,
-    faces: ArrayLike | None = None,
-    device: str | None = None,
+    pred: ArrayLike, truth: ArrayLike, *, mesh: Triangles | None = None, device: str | None = None
 ) -> Distances:
     """Both directions of nearest distance between `pred` (M, 3) and `truth` (K, 3), in one frame and unit.
 
-    Where the truth's surface is a mesh, give its `vertices` (V, 3) and `faces` (F, 3): predicted points are then
-    measured to the surface itself, on the CPU, rather than to the nearest of its samples `truth`. `device` and errors
-    as in `nearest`."""
-    if (vertices is None) != (faces is None):
-        raise ValueError(f"{'faces' if faces is None else 'vertices'}: None seen, give vertices and faces together")
+    Where the truth's surface is a `mesh`, predicted points are measured to the surface itself, on the CPU, rather than
+    to the nearest of its samples `truth`. `device` and errors as in `nearest`."""
     if (where := device_of(device, pred=pred, truth=truth)) is not None:
         from metrics.kernels.cuda.nearest import TileTree
 
         mine, theirs = (TileTree(device_points(n, c, where)) for n, c in (("pred", pred), ("truth", truth)))
         to_pred = mine.search(theirs)[0].sqrt().cpu().numpy()
-        if vertices is not None and faces is not None:
-            return Distances(surface_distance(pred, vertices, faces), to_pred)
+        if mesh is not None:
+            return Distances(surface_distance(pred, *mesh), to_pred)
         return Distances(theirs.search(mine)[0].sqrt().cpu().numpy(), to_pred)
     from metrics.kernels.cpu.boxtree import BoxTree, sort
     from metrics.kernels.cpu.threads import in_threads
 
     cloud, samples = checked_points("pred", pred), checked_points("truth", truth)
-    if vertices is not None and faces is not None:
-        to_truth = surface_distance(cloud, vertices, faces)
+    if mesh is not None:
+        to_truth = surface_distance(cloud, *mesh)
         return Distances(to_truth, BoxTree(cloud).search(*sort(samples))[0])
     pair = (cloud, samples)
     pred_tree, truth_tree = in_threads(BoxTree, pair) if len(cloud) > SMALL else map(BoxTree, pair)

@@ -154,10 +154,10 @@ def _instruments(prediction: Reconstruction, entry: Frozen) -> Readings:
     some = np.arange(0, len(truth.points), len(truth.points) // 3000)
     samples, normals = truth.points[some], truth.normals[some]
     out = read("chamfer", chamfer(pred, samples)) | read("fscore", fscore(pred, samples, 0.01 * truth.diameter))
-    if truth.vertices is not None and truth.faces is not None:
-        out |= read("to-mesh", chamfer(pred, samples, vertices=truth.vertices, faces=truth.faces))
-        ball = truth.vertices * 0.98
-        out |= read("volume", volume_iou(ball, truth.faces, truth.vertices, truth.faces, resolution=24))
+    if truth.mesh is not None:
+        out |= read("to-mesh", chamfer(pred, samples, mesh=truth.mesh))
+        vertices, faces = truth.mesh
+        out |= read("volume", volume_iou(vertices * 0.98, faces, vertices, faces, resolution=24))
     out |= read("cameras", alignment)
     out |= read("poses", pose_errors(prediction.cameras, cameras, prediction.registered))
     if truth.depth is not None:

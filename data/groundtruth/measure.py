@@ -98,7 +98,7 @@ def exact_error(
     samples = exact.points
     keep: Bools = np.ones(len(samples), np.bool_) if exact.crop is None else exact.crop.contains(samples)
     keep &= seen_surface(samples, exact, depth_buffers(exact), NEAR * unit).any(axis=0)
-    both = distances(points, samples[keep], vertices=exact.vertices, faces=exact.faces)
+    both = distances(points, samples[keep], mesh=exact.mesh)
     accuracy, completeness = both.to_truth / unit, both.to_pred / unit
     distance = np.linalg.norm(cameras.centres - exact_cameras.centres, axis=1)
     rotation = rotation_angle(

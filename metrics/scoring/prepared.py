@@ -88,6 +88,6 @@ class PreparedTruth:
 
     def distance(self, points: NDArray[np.floating]) -> F64:
         """(K,) distances from `points` (K, 3) to the truth: its mesh, or its samples."""
-        if self.truth.vertices is not None and self.truth.faces is not None:
-            return surface_distance(points, self.truth.vertices, self.truth.faces)
+        if self.truth.mesh is not None:
+            return surface_distance(points, *self.truth.mesh)
         return np.asarray(nearest(points, self.points, device=self.device).distance, np.float64)

@@ -228,10 +228,10 @@ def _fresh_surface(prepared: PreparedTruth, count: int, rng: np.random.Generator
     Of a mesh they are drawn from it. Where only points are known, each is one of those, moved in its tangent plane to
     anywhere among its nearest: a new sample of the surface that the points and normals describe."""
     truth = prepared.truth
-    if truth.vertices is not None and truth.faces is not None:
+    if truth.mesh is not None:
         drawn, points = max(len(truth.points), count), np.zeros((0, 3))
         for _ in range(6):  # one point a voxel is kept: the fuller the voxels, the more must be drawn
-            fresh = sample_mesh(truth.vertices, truth.faces, drawn, seed=1)
+            fresh = sample_mesh(*truth.mesh, drawn, seed=1)
             points = _crop(Kept(fresh, np.arange(len(fresh))), np.eye(4), prepared).points
             if len(points) >= count:
                 break

@@ -61,6 +61,11 @@ class Truth:
     knowledge: Knowledge | None = None  # of a surface that was measured; an exact one is known everywhere
     up: tuple[float, float, float] | None = None  # where up is in the truth's frame, where that is known
 
+    @property
+    def mesh(self) -> tuple[F64, I32] | None:
+        """Vertices and faces, where the surface is known."""
+        return None if self.vertices is None or self.faces is None else (self.vertices, self.faces)
+
 
 def sample_mesh(vertices: NDArray[np.floating], faces: I32, count: int, seed: int) -> F32:
     """(count, 3) points drawn area-uniformly from a triangle mesh, vertices (V, 3) and faces (F, 3)."""

@@ -17,6 +17,7 @@ import msgspec
 
 from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
+from data.scene import Scene, truth_id
 
 RUN = [sys.executable, "-P", "-c", "import sys; from bench.cli import main; main(sys.argv[1:])"]
 OBJECTS = "--protocol objects-v1"  # names objects; the rest is scored as scenes are
@@ -54,8 +55,11 @@ def command_line(words: list[str], folder: Path) -> None:
 
 
 def scores_of(store: Store, record: TrialRecord) -> dict[tuple[str, str], ScoreRecord]:
-    """By protocol and truth."""
-    return {(s.protocol_hash, s.truth_id): s for s in store.scores() if s.of == record.scored_as}
+    """By protocol and truth, of the record's own scene: what answers alike everywhere has one prediction for many."""
+    scene = Scene.open(Path(record.scene_path))
+    own = {truth_id(scene.path / "truth" / kind) for kind in scene.truth_kinds}
+    mine = (score for score in store.scores() if score.of == record.scored_as and score.truth_id in own)
+    return {(score.protocol_hash, score.truth_id): score for score in mine}
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def test_concentric_spheres() -> None:
     points = np.random.default_rng(0).normal(size=(4000, 3))
     points *= 1.5 / np.linalg.norm(points, axis=1, keepdims=True)
     vertices, faces = np.asarray(sphere.vertices), np.asarray(sphere.faces)
-    exact = chamfer(points, vertices[:500], vertices=vertices, faces=faces)
+    exact = chamfer(points, vertices[:500], mesh=(vertices, faces))
     assert exact.accuracy == pytest.approx(0.5, abs=5e-4)  # the mesh lies within 4e-4 of the sphere
     assert chamfer(points, vertices[:500]).accuracy > exact.accuracy
     assert exact.completeness == chamfer(points, vertices[:500]).completeness

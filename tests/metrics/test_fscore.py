@@ -41,7 +41,7 @@ def test_precision_is_measured_to_a_mesh_where_there_is_one() -> None:
     vertices, faces = np.array([[0.0, 0, 0], [10, 0, 0], [0, 10, 0]]), np.array([[0, 1, 2]])
     above = np.array([[3.0, 3.0, 0.1]])
     assert fscore(above, vertices, 0.2).precision == 0
-    assert fscore(above, vertices, 0.2, vertices=vertices, faces=faces).precision == 1
+    assert fscore(above, vertices, 0.2, mesh=(vertices, faces)).precision == 1
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan, np.inf])

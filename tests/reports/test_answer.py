@@ -12,15 +12,15 @@ from reports.report import write_report
 from reports.schema import Tables
 from tests.reports.conftest import System
 
+COLMAP = System("colmap", "COLMAP", error=1.2, seconds=3.0, kin="colmap", weights="none")
 KIN = (
-    System("colmap", "COLMAP", error=1.2, seconds=3.0, kin="colmap", weights="none"),
-    System(
-        "colmap-mvs",
-        "COLMAP + stereo",
+    COLMAP,
+    replace(
+        COLMAP,
+        name="colmap-mvs",
+        title="COLMAP + stereo",
         error=0.9,
         seconds=9.0,
-        kin="colmap",
-        weights="none",
         fails=(("toy", 2, "unsupported"), ("toy", 4, "unsupported")),
     ),
     System("vggt", "VGGT", fails=(("toy", 8, "unavailable"),)),

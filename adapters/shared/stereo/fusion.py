@@ -16,14 +16,10 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from adapters.shared.stereo.kernels import F32, F64, I64, U8, Bools
 from adapters.shared.stereo.patchmatch import DepthMap
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,25 @@ class Patch(NamedTuple):
     best: F32  # (B,) the lowest costs, ascending
 
 
+class Field(NamedTuple):
+    """The reference view at one pyramid level, and what is believed of it, which sweeps improve in place."""
+
+    grey: U8  # (H, W)
+    planes: F32  # (H, W, 3) inverse depth and its slopes
+    costs: F32  # (H, W)
+    valid: Bools  # (H, W) the pixels that get a plane
+
+
+class Turn(NamedTuple):
+    """What one half sweep does."""
+
+    colour: int  # 0 or 1: of the pixels that are visited, red or black
+    salt: np.uint64  # of the random numbers
+    magnitude: Real  # of perturbations
+    explore: bool  # anywhere in the range of depths, and every hypothesis in all views
+    geometric: bool  # costs count the forward-backward error
+
+
 class Tables(NamedTuple):
     """What is the same at every pixel."""
 
@@ -300,7 +319,7 @@ def _away(camera: Camera, x: Real, y: Real, q: Real, gx: Real, gy: Real) -> tupl
 
 
 @njit(**_LEAF)
-def _survey(x: int, y: int, planes: F32, costs: F32, valid: Bools, steps: I64, near: I64) -> int:
+def _survey(x: int, y: int, costs: F32, valid: Bools, steps: I64, near: I64) -> int:
     """Write the cheapest pixel of each region around (x, y) into `near` (-1 = none); returns the cheapest region."""
     height, width = costs.shape
     leader, lowest = 0, np.float32(1e9)
@@ -318,23 +337,11 @@ def _survey(x: int, y: int, planes: F32, costs: F32, valid: Bools, steps: I64, n
 
 @njit(**_ROW)
 def _visit_row(
-    y: int,
-    colour: int,
-    salt: np.uint64,
-    magnitude: Real,
-    explore: bool,
-    geometric: bool,
-    grey: U8,
-    planes: F32,
-    costs: F32,
-    valid: Bools,
-    tables: Tables,
-    camera: Camera,
-    src: Sources,
-    patch: Patch,
-    near: I64,
+    y: int, turn: Turn, field: Field, tables: Tables, camera: Camera, src: Sources, patch: Patch, near: I64
 ) -> None:
-    """One row of a red-black half sweep: propagate, then perturb, at every valid pixel of `colour`."""
+    """One row of a red-black half sweep: propagate, then perturb, at every valid pixel of the turn's colour."""
+    colour, salt, magnitude, explore, geometric = turn
+    grey, planes, costs, valid = field
     width = grey.shape[1]
     steps = tables.steps
     fy = np.float32(y)
@@ -347,9 +354,9 @@ def _visit_row(
         cost = _all_views(q, gx, gy, fx, fy, centre, spread, patch, src, geometric)
         _choose(patch)
         # The leader's plane is judged by all views, the others by the views that suit this pixel so far.
-        leader = _survey(x, y, planes, costs, valid, steps, near)
-        for turn in range(steps.shape[0]):
-            region = (leader + turn) % steps.shape[0]
+        leader = _survey(x, y, costs, valid, steps, near)
+        for k in range(steps.shape[0]):
+            region = (leader + k) % steps.shape[0]
             if near[region, 0] < 0:
                 continue
             si, sj = near[region, 0], near[region, 1]
@@ -361,7 +368,7 @@ def _visit_row(
                 np.float32(SAME) * camera.step
             ):
                 continue
-            if turn == 0 or explore:
+            if k == 0 or explore:
                 trial = _all_views(h, hx, hy, fx, fy, centre, spread, patch, src, geometric)
                 if trial < cost:
                     _choose(patch)
@@ -415,34 +422,18 @@ def _scratch(tables: Tables, src: Sources) -> Patch:
 
 
 @njit(parallel=True, **_FAST)
-def sweep(
-    colour: int,
-    salt: np.uint64,
-    magnitude: Real,
-    explore: bool,
-    geometric: bool,
-    grey: U8,
-    planes: F32,
-    costs: F32,
-    valid: Bools,
-    tables: Tables,
-    camera: Camera,
-    src: Sources,
-) -> None:
+def sweep(turn: Turn, field: Field, tables: Tables, camera: Camera, src: Sources) -> None:
     """A red-black half sweep over the image."""
-    for y in prange(grey.shape[0]):
+    for y in prange(field.grey.shape[0]):
         patch = _scratch(tables, src)
         near = np.empty((tables.steps.shape[0], 2), np.int64)
-        _visit_row(
-            y, colour, salt, magnitude, explore, geometric, grey, planes, costs, valid, tables, camera, src, patch, near
-        )
+        _visit_row(y, turn, field, tables, camera, src, patch, near)
 
 
 @njit(parallel=True, **_FAST)
-def score(
-    geometric: bool, grey: U8, planes: F32, costs: F32, valid: Bools, tables: Tables, camera: Camera, src: Sources
-) -> None:
-    """Write the cost of every valid pixel's plane into `costs`."""
+def score(geometric: bool, field: Field, tables: Tables, camera: Camera, src: Sources) -> None:
+    """Write the cost of every valid pixel's plane into `field.costs`."""
+    grey, planes, costs, valid = field
     for y in prange(grey.shape[0]):
         patch = _scratch(tables, src)
         for x in range(grey.shape[1]):

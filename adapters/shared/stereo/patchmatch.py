@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.shared.stereo import kernels
-from adapters.shared.stereo.kernels import RADIUS, STRIDE, WORST, Camera, Sources, Tables
+from adapters.shared.stereo.kernels import RADIUS, STRIDE, WORST, Camera, Field, Sources, Tables, Turn
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -267,25 +267,12 @@ def _iterate(
 ) -> None:
     """Improve `planes` in place: one red-black iteration for each magnitude."""
     tables = _tables()
-    costs = np.full(grey.shape, WORST, np.float32)
-    kernels.score(geometric, grey, planes, costs, valid, tables, camera, sources)
+    field = Field(grey, planes, np.full(grey.shape, WORST, np.float32), valid)
+    kernels.score(geometric, field, tables, camera, sources)
     for iteration, magnitude in enumerate(magnitudes):
         for colour in (0, 1):
-            mixed = _mix(*salt, iteration, colour)
-            kernels.sweep(
-                colour,
-                mixed,
-                np.float32(magnitude),
-                explore,
-                geometric,
-                grey,
-                planes,
-                costs,
-                valid,
-                tables,
-                camera,
-                sources,
-            )
+            turn = Turn(colour, _mix(*salt, iteration, colour), np.float32(magnitude), explore, geometric)
+            kernels.sweep(turn, field, tables, camera, sources)
 
 
 def _finer(planes: F32, shape: tuple[int, ...], camera: Camera) -> F32:
@@ -314,7 +301,7 @@ def _finish(
     if not others:
         return DepthMap(np.zeros_like(costs), np.zeros((*grey.shape, 3), np.float32), costs)
     camera, sources = _level(view, others, depth_range, 0)
-    kernels.score(False, grey, planes, costs, valid, _tables(), camera, sources)
+    kernels.score(False, Field(grey, planes, costs, valid), _tables(), camera, sources)
     q, gx, gy = planes[..., 0], planes[..., 1], planes[..., 2]
     x, y = np.arange(grey.shape[1], dtype=np.float32), np.arange(grey.shape[0], dtype=np.float32)[:, None]
     away = np.stack(

@@ -80,8 +80,8 @@ def test_both_directions_chamfer_and_fscore_are_the_cpu_s() -> None:
     assert chamfer(pred, truth, device="cuda").l1_sum == pytest.approx(chamfer(pred, truth).l1_sum, rel=1e-13)
     assert fscore(pred, truth, 0.05, device="cuda") == fscore(pred, truth, 0.05)
     vertices, faces = cube()
-    one = distances(pred, truth, vertices=vertices, faces=faces, device="cuda")
-    np.testing.assert_array_equal(one.to_truth, distances(pred, truth, vertices=vertices, faces=faces).to_truth)
+    one = distances(pred, truth, mesh=(vertices, faces), device="cuda")
+    np.testing.assert_array_equal(one.to_truth, distances(pred, truth, mesh=(vertices, faces)).to_truth)
 
 
 def test_tensors_of_any_strides_and_dtypes() -> None:
