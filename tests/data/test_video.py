@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,8 +18,9 @@ from data.video import sharpest_frames, sharpness
 WIDTH, HEIGHT, COUNT, RATE = 96, 64, 24, 12
 
 
-def write_video(path: Path, sharp: set[int]) -> None:
-    """COUNT frames of noise, blurred but for those in `sharp`; the top left quarter's grey level is 5 x the index."""
+def write_video(path: Path, sharp: set[int], ticks: Sequence[int] = range(COUNT)) -> None:
+    """COUNT frames of noise, blurred but for those in `sharp`; the top left quarter's grey level is 5 x the index.
+    `ticks`: when each is shown, 1/RATE seconds."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=RATE)
@@ -28,6 +31,7 @@ def write_video(path: Path, sharp: set[int]) -> None:
             image = noise if i in sharp else gaussian_filter(noise, 3)
             image[: HEIGHT // 2, : WIDTH // 2] = 5 * i
             frame = av.VideoFrame.from_ndarray(np.repeat(image[..., None], 3, 2).astype(np.uint8), format="rgb24")
+            frame.pts, frame.time_base = ticks[i], Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
@@ -43,6 +47,15 @@ def test_the_sharpest_of_each_span_is_taken(tmp_path: Path) -> None:
     assert [corner_level(frame.image) for frame in frames] == [3, 7, 15, 23]
     assert [frame.seconds for frame in frames] == pytest.approx([i / RATE for i in (3, 7, 15, 23)], abs=0.01)
     assert all(frame.image.shape == (HEIGHT, WIDTH, 3) for frame in frames)
+
+
+def test_spans_are_of_time_where_the_rate_varies(tmp_path: Path) -> None:
+    """Sixteen frames in the first 16/12 of a second, then eight that stand for 6/12 each: 64/12 s, four spans of 16."""
+    ticks = [*range(16), *range(16, 64, 6)]
+    write_video(tmp_path / "a.mkv", {5, 17, 20, 23}, ticks)
+    frames = list(sharpest_frames(tmp_path / "a.mkv", 4))
+    assert [corner_level(frame.image) for frame in frames] == [5, 17, 20, 23]
+    assert [frame.seconds for frame in frames] == pytest.approx([ticks[i] / RATE for i in (5, 17, 20, 23)], abs=0.01)
 
 
 def test_one_a_span_even_when_spans_outnumber_frames(tmp_path: Path) -> None:

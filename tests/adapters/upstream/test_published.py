@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -53,6 +54,7 @@ BYTES = {  # of the published files, as several people noted them
 }
 ASKED = os.environ.get("RECONBENCH_FULL_SIZE", "")
 FULL = [name for name in NEEDS if ASKED == "all" or name in ASKED.split(",")]
+ONE_SIZE = ("pi3", "vggt-omega")  # of upstream's class
 NARROW = {"embed_dim": 64, "num_heads": 4, "depth": 12, "mlp_ratio": 2.0}
 
 
@@ -81,11 +83,14 @@ def narrow(system: str, module: Any) -> Iterator[None]:
             registry = importlib.import_module("depth_anything_3.registry").MODEL_REGISTRY
             stack.enter_context(mock.patch.dict(registry, {"da3-large": registry["da3-small"]}))
         elif system == "mapanything":
-            tests = importlib.import_module("tests.adapters.upstream.test_mapanything")
-            models = importlib.import_module("mapanything.models")
-            stack.enter_context(mock.patch.object(models, "init_model_from_config", lambda *_, **__: tests.tiny()))
-        else:
-            pytest.skip("upstream's class has one size")
+            models, size = importlib.import_module("mapanything.models"), Path(module.__file__).with_name("size.json")
+
+            def tiny(*_: object, **__: object) -> Any:
+                if size.is_file():  # where there are no tests
+                    return models.MapAnything(**json.loads(size.read_text()))
+                return importlib.import_module("tests.adapters.upstream.test_mapanything").tiny()
+
+            stack.enter_context(mock.patch.object(models, "init_model_from_config", tiny))
         yield
 
 
@@ -153,6 +158,8 @@ def test_a_checkpoint_that_upstream_s_code_wrote_loads(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(NEEDS[system], reason="upstream's code is not importable")
+    if system in ONE_SIZE:
+        pytest.skip("upstream's class has one size")
     with narrow(system, module_of(system)):
         same_parameters(system, tmp_path, monkeypatch)
 
@@ -167,8 +174,9 @@ def test_a_checkpoint_of_the_published_size_loads(system: str, tmp_path: Path, m
     assert size == BYTES.get(system, size)
 
 
-HEADER = """import contextlib, importlib
+HEADER = """import contextlib, importlib, json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 NARROW = {narrow!r}
@@ -189,6 +197,9 @@ def small_system(system: str, tmp_path: Path) -> Path:
     card = (folder / "adapter.toml").read_text()
     card = re.sub(r'^name = ".*"', f'name = "small-{system}"', card, count=1, flags=re.M)
     (folder / "adapter.toml").write_text(re.sub(r'"[0-9a-f]{64}"', '""', card))
+    if system == "mapanything":
+        tests = importlib.import_module("tests.adapters.upstream.test_mapanything")
+        (folder / "size.json").write_text(json.dumps(tests.configuration(small=True)))
     code = HEADER.format(narrow=NARROW) + inspect.getsource(narrow) + BODY.format(system=system)
     (folder / "adapter.py").write_text(code)
     return folder
@@ -204,7 +215,7 @@ def interpreter_of_this(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("system", THROUGH_THE_WORKER)
+@pytest.mark.parametrize("system", (*THROUGH_THE_WORKER, *(name for name in FULL if name in ONE_SIZE)))
 def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
