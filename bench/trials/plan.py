@@ -120,7 +120,9 @@ class Trial:
                 return f"it needs masks, and there is none for {shortened(bare)}"
         needs = [given for given in ("cameras", "truth") if given in self.given]
         if needs and self.truth not in self.scene.truth_kinds:
-            return f"it needs {' and '.join(needs)}, and the scene has no {self.truth} ground truth"
+            others = " or ".join(f"--truth {kind}" for kind in self.scene.truth_kinds)
+            hint = f"; it can run with {others}" if others else ""
+            return f"it needs {' and '.join(needs)}, and the scene has no {self.truth} ground truth{hint}"
         return ""
 
     @property

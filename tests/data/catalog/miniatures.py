@@ -324,8 +324,8 @@ def tanks_and_temples(root: Path) -> Miniature:
         "version_major": 1,
     }
     (path / "Ignatius.json").write_text(json.dumps(volume))
-    stray = high + [[0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]  # out of the volume, each another way
-    write_ply(path / "Ignatius.ply", np.concatenate([points, stray]))
+    middle, out = (low + high) / 2, np.diag(high - low)
+    write_ply(path / "Ignatius.ply", np.concatenate([points, middle + out, middle - out]))  # beyond each side a point
     return Miniature(path, world, "scan", depth=False, truth_from_world=scan_from_world)
 
 
