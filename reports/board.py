@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 import numpy as np
 
@@ -71,6 +71,11 @@ class Score:
     @property
     def over_scenes(self) -> bool:
         return len({cell.scene for cell in self.good}) >= ENOUGH_SCENES
+
+    @cached_property
+    def spread(self) -> float | None:
+        """Standard deviation over a cell's samples, where every cell has several: a stochastic system's own noise."""
+        return _mean(self.good, "spread")
 
     @cached_property
     def floor(self) -> float | None:
@@ -392,6 +397,7 @@ class _Builder:
             value=fmean(values),
             low=min(low) if low else (min(values) if len(values) > 1 else None),
             high=max(high) if high else (max(values) if len(values) > 1 else None),
+            spread=stdev(values) if len(values) > 1 else None,
             floor=fmean(floor) if floor else None,
             before_icp=fmean(before) if before else None,
             judged=fmean(judged) if judged else None,

@@ -102,7 +102,7 @@ def _leaderboard_row(row: Row, run: RunInfo) -> LeaderboardRow:
 
 def _metric_columns(score: Score | None) -> MetricColumns:
     if score is None:
-        absent = dict.fromkeys(("value", "low", "high", "floor", "judged", "least", "most"))
+        absent = dict.fromkeys(("value", "low", "high", "spread", "floor", "judged", "least", "most"))
         return MetricColumns(**absent, cells="", status="not_scored")
     low, high = score.bounds or (None, None)
     least, most = score.possible or (None, None)
@@ -110,6 +110,7 @@ def _metric_columns(score: Score | None) -> MetricColumns:
         value=score.value,
         low=low,
         high=high,
+        spread=score.spread,
         floor=score.floor,
         judged=score.judged,
         least=least,

@@ -45,6 +45,7 @@ class Cell:
     value: float | None = None  # mean over repeats; None unless status is ok
     low: float | None = None  # lowest lower end over repeats; the value itself where there are no draws
     high: float | None = None
+    spread: float | None = None  # standard deviation over its repeats; None where there is one
     floor: float | None = None
     before_icp: float | None = None
     judged: float | None = None  # by a measured truth: share of the predicted points

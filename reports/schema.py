@@ -550,6 +550,13 @@ class MetricColumns:
         float | None, Of("95% interval over scenes, or mean interval over draws: `interval`", "of the metric")
     ]
     high: Annotated[float | None, Of("its upper end", "of the metric")]
+    spread: Annotated[
+        float | None,
+        Of(
+            "standard deviation over the samples of a cell, mean over scenes; missing where a cell has one",
+            "of the metric",
+        ),
+    ]
     floor: Annotated[float | None, Of("the truth against itself", "of the metric")]
     judged: Annotated[float | None, Of("share of the points that a measured truth could judge", "share")]
     least: Annotated[float | None, Of("the value, were all that it does not know wrong", "of the metric")]

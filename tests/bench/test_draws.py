@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from adapters.contract import InputError
+from bench.cli import main
 from bench.cli.flags import RunFlags, suite_of
 from bench.systems.cards import get_adapter
 from bench.systems.measure import Policy
@@ -24,8 +26,11 @@ class Adapter(Reconstructor):
         self.rng = np.random.default_rng(seed)
     def infer(self, inputs):
         at = self.rng.normal(size=(3000, 3))
-        at *= (1 + 0.2 * self.rng.random()) / np.linalg.norm(at, axis=1, keepdims=True)
-        return Reconstruction((at * [1, 0.8, 1.1] + [0, 0, 1.3]).astype(np.float32), "object", "arbitrary")
+        x, y, z = (at / np.linalg.norm(at, axis=1, keepdims=True)).T
+        radius = 1 + 0.15 * np.sin(3 * x + 1) * np.cos(2 * y) + 0.2 * np.maximum(z, 0) ** 3
+        at = np.stack([x, 0.8 * y, 1.1 * z], axis=1) * radius[:, None]
+        at += 0.1 * self.rng.random() * self.rng.normal(size=at.shape)  # the scene's surface, more or less
+        return Reconstruction(at.astype(np.float32), "object", "arbitrary")
 """
 QUICK = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=60.0)
 
@@ -64,3 +69,25 @@ def test_the_command_of_a_sample_plans_that_sample_alone(tmp_path: Path, scene: 
     assert (again.seed, again.views) == (trial.seed, trial.views)
     with pytest.raises(InputError, match="draws 0 seen, at least 1 wanted"):
         suite_of(RunFlags(adapters=f"{tmp_path}/dice/", draws=0))
+
+
+def test_a_stochastic_system_is_ranked_by_the_mean_of_its_samples_and_its_spread_is_shown(
+    tmp_path: Path, scene: Scene
+) -> None:
+    """Through worker, store, score and report: three samples are one cell, and all of them stand in scores.csv."""
+    store, out = tmp_path / "store", tmp_path / "report"
+    named = ["--adapters", dice(tmp_path / "dice").name, "--scenes", str(scene.path), "--views", "2"]
+    quick = ["--repeats", "0", "--warmups", "0", "--min-seconds", "0", "--truth", "exact"]
+    for words in (["run", *named, *quick, "--store", str(store)], ["report", "--store", str(store), "--out", str(out)]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert not ended.value.code
+    (row,) = pd.read_csv(out / "leaderboard.csv").to_dict("records")
+    scores = pd.read_csv(out / "scores.csv")
+    for metric in ("fscore@2%", "chamfer-l1-sum"):
+        samples = scores[(scores.metric == metric) & (scores.truth == "exact")].value
+        assert len(samples) == 3 and samples.nunique() == 3
+        assert row[f"exact.{metric}"] == pytest.approx(samples.mean())
+        assert row[f"exact.{metric}.spread"] == pytest.approx(samples.std())
+        assert row[f"exact.{metric}.cells"] == "1 of 1"
+    assert "by seed" in (out / "leaderboard.html").read_text()
