@@ -6,13 +6,14 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bench.systems import cgroup
+from bench.systems import cgroup, measure
 from bench.systems.measure import Policy, TreeWatch, memory_limit_bytes
 from tests.bench.spies import spy
 
@@ -80,6 +81,38 @@ def test_a_kill_by_the_kernel_is_told_from_another(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(cgroup, "oom_kills", lambda answers=answers: next(answers))
         usage = TreeWatch(os.getpid(), 2**62, lambda: None).stop()
         assert (usage.oom_killed, usage.starved) == expected
+
+
+TREE = """
+import subprocess, sys
+depth = int(sys.argv[1])
+child = subprocess.Popen([sys.executable, "-c", sys.argv[2], str(depth - 1), sys.argv[2]]) if depth else None
+hold = bytearray(40 * 2**20 * (depth == 0))
+print("ready", flush=True) if depth == 0 else None
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["the kernel lists children", "it does not"])
+@pytest.mark.parametrize("harness", [0, 1, 3])
+def test_a_tree_s_memory_is_that_of_the_generations_beyond_ours(
+    harness: int, listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if listed and not measure._LISTS_CHILDREN:
+        pytest.skip("this kernel lists no children")
+    monkeypatch.setattr(measure, "_LISTS_CHILDREN", listed)
+    command = [sys.executable, "-c", TREE, "2", TREE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        watch = TreeWatch(process.pid, 2**62, lambda: None, harness)
+        time.sleep(0.3)
+        sizes = [member.memory_info().rss for member in family]
+        usage = watch.stop()
+        process.stdin.close()
+    assert len(sizes) == 3 and max(sizes) > 40 * 2**20
+    assert usage.peak_rss == pytest.approx(sum(sizes[harness:]), rel=0.02)
 
 
 @contextlib.contextmanager
