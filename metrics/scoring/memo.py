@@ -18,10 +18,17 @@ class Memo:
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, Any] = {}
+        self._about: tuple[Hashable, ...] = ()
+
+    def about(self, *what: Hashable) -> Memo:
+        """The part of this memo where besides the stages all depends on `what`."""
+        part = Memo()
+        part._kept, part._about = self._kept, (*self._about, *what)
+        return part
 
     def once(self, what: Hashable, protocol: Protocol, stage: str, make: Callable[[], T]) -> T:
         """The value of `make()`, which depends on `what` it is, and on the protocol's seed and stages up to `stage`."""
-        key = (what, protocol.seed, *upto(protocol, stage))
+        key = (what, self._about, protocol.seed, *upto(protocol, stage))
         if key not in self._kept:
             self._kept[key] = make()
         return cast("T", self._kept[key])

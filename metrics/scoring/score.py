@@ -135,19 +135,16 @@ def score(
         share = pred.share
         notes += [pred.note] if pred.note else []
         route = protocol.align.route(scope, len(views), posed)
-        drawn = pred.samples if pred.mesh is not None else 0  # of a mesh: more than the stages tell decides its points
-        alignment = memo.once(
-            ("align", route, prepared.device, drawn),
-            protocol,
-            "equalisation",
-            partial(align, prediction, pred, prepared, views, route),
-        )
+        # Of a mesh more than the stages so far decides the points: how many a later stage asks for.
+        memo = memo.about(route, prepared.device, pred.samples if pred.mesh is not None else 0)
+        aligned = partial(align, prediction, pred, prepared, views, route)
+        alignment = memo.once("align", protocol, "equalisation", aligned)
         notes += alignment.notes
         if alignment.failure:
             raise ScoringError("failed", alignment.failure)
         truth_from_pred = alignment.truth_from_pred
         cut = partial(_crop, pred, truth_from_pred, prepared)
-        final = memo.once(("crop", route, prepared.device, drawn), protocol, "equalisation", cut)
+        final = memo.once("crop", protocol, "equalisation", cut)
         count, unobserved = len(final.points), final.unobserved
         given, visible = prepared.seen_by(views), prepared.visible
         if protocol.given_only:
@@ -266,9 +263,7 @@ def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, 
     of_given = np.flatnonzero(given & visible if judge is not None else given)
     evidence = None
     if judge is not None:
-        evidence = memo.once(
-            ("evidence", prepared.device), protocol, "equalisation", partial(judge.evidence, pred, protocol.seed)
-        )
+        evidence = memo.once("evidence", protocol, "equalisation", partial(judge.evidence, pred, protocol.seed))
     for draw in range(protocol.draws):
         rng = np.random.default_rng([protocol.seed, draw])
         rows = random_subset(len(pred), protocol.samples, rng)
@@ -286,11 +281,11 @@ def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, 
                 make = partial(prepared.distance, some)
             else:
                 make = partial(_distance, some, prepared.points[asked], device)
-            accuracy = memo.once(("to truth", draw, device), protocol, "sampling", make) * per_unit
+            accuracy = memo.once(("to truth", draw), protocol, "sampling", make) * per_unit
         note("accuracy", accuracy.mean())
         if len(asked) >= FEWEST_POINTS:
             make = partial(_distance, prepared.points[asked], answer, device)
-            both = Distances(accuracy, memo.once(("to pred", draw, device), protocol, "sampling", make) * per_unit)
+            both = Distances(accuracy, memo.once(("to pred", draw), protocol, "sampling", make) * per_unit)
             distances = chamfer_of(both)
             note(completeness(protocol), distances.completeness)
             if protocol.medians:
@@ -314,7 +309,7 @@ def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, 
         if len(of_given) >= FEWEST_POINTS and not protocol.given_only:
             asked = of_given[random_subset(len(of_given), protocol.samples, rng)]
             make = partial(_distance, prepared.points[asked], answer, device)
-            reach = memo.once(("given to pred", draw, device), protocol, "sampling", make)
+            reach = memo.once(("given to pred", draw), protocol, "sampling", make)
             note("completeness-given", reach.mean() * per_unit)
     if evidence is not None:
         pred = pred[evidence.decided]
@@ -331,7 +326,7 @@ def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, 
             rng = np.random.default_rng([protocol.seed, 1000 + draw])
             some, asked = pred[random_subset(len(pred), count, rng)], seen[random_subset(len(seen), count, rng)]
             make_transport = partial(emd, some, prepared.points[asked], device=device)
-            transport = memo.once(("emd", draw, device), protocol, "sampling", make_transport)
+            transport = memo.once(("emd", draw), protocol, "sampling", make_transport)
             note("emd", transport.value * per_unit)
             out.emd_bounds.append((transport.lower * per_unit, transport.upper * per_unit))
     return out

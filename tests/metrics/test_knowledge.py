@@ -10,9 +10,10 @@ import point_cloud_utils as pcu
 import pytest
 from numpy.typing import NDArray
 
-from adapters.contract import Cameras, Reconstruction
+from adapters.contract import Cameras, Mesh, Reconstruction
 from data.scene import Scene
 from metrics.scoring.knowledge import Evidence, Judge, astray
+from metrics.scoring.memo import Memo
 from metrics.scoring.prepared import PreparedTruth
 from metrics.scoring.protocol import load_protocol
 from metrics.scoring.score import Score, Value, score
@@ -241,3 +242,15 @@ def test_a_wrong_camera_is_told_by_the_surface_that_its_mask_misses(measured: Tr
     assert not astray(measured.cameras, measured.masks, surface).any()
     moved = astray(Cameras(measured.cameras.intrinsics, poses), measured.masks, surface)
     assert np.flatnonzero(moved).tolist() == [2]
+
+
+def test_a_mesh_read_under_several_protocols_reads_as_under_each_alone(exact: Truth, measured: Truth) -> None:
+    """How many points a mesh is sampled with is a later stage's affair, on which all that is kept of it depends."""
+    assert exact.mesh is not None
+    mesh = Mesh(np.asarray(exact.mesh[0], np.float32), exact.mesh[1])
+    hull = Reconstruction(points=mesh.vertices, mesh=mesh, frame="world", scale="metric")
+    memo = Memo()
+    for samples in (2_000, 10_000, 2_000):
+        own = PreparedTruth.of(measured, msgspec.structs.replace(PROTOCOL, samples=samples))
+        shared = score(hull, own, (), scope="scene", posed=True, brief=True, memo=memo)
+        assert shared.values == score(hull, own, (), scope="scene", posed=True, brief=True).values

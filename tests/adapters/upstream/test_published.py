@@ -83,6 +83,7 @@ def narrow(system: str, module: Any) -> Iterator[None]:
             registry = importlib.import_module("depth_anything_3.registry").MODEL_REGISTRY
             stack.enter_context(mock.patch.dict(registry, {"da3-large": registry["da3-small"]}))
         elif system == "mapanything":
+            importlib.import_module("adapters.shared.torchvision").import_torchvision()
             models, size = importlib.import_module("mapanything.models"), Path(module.__file__).with_name("size.json")
 
             def tiny(*_: object, **__: object) -> Any:
@@ -205,6 +206,7 @@ def small_system(system: str, tmp_path: Path) -> Path:
     (folder / "adapter.toml").write_text(re.sub(r'"[0-9a-f]{64}"', '""', card))
     if system == "mapanything":
         tests = importlib.import_module("tests.adapters.upstream.test_mapanything")
+        tests.tiny()  # only then does upstream's configuration know its own words
         (folder / "size.json").write_text(json.dumps(tests.configuration(small=True)))
     code = HEADER.format(narrow=NARROW) + inspect.getsource(narrow) + BODY.format(system=system)
     code += FEW_STEPS if system in ("dust3r", "mast3r") else ""
