@@ -153,7 +153,11 @@ def _of_board(
     for one in chosen:
         by_views[one.row.views].append(one)
     spoken = ""
-    for index, (views, own) in enumerate(sorted(by_views.items(), reverse=True)):
+    # First where most systems can be compared: what one of them alone did with more views answers nothing yet.
+    told = sorted(
+        by_views.items(), key=lambda item: (sum(one.worth != "shown" for one in item[1]), item[0]), reverse=True
+    )
+    for index, (views, own) in enumerate(told):
         group = next(group for group in board.groups if group.board == place and group.views == views)
         best, what = _best(group, own, truth, metric)
         if index and what == spoken:
@@ -165,7 +169,7 @@ def _of_board(
             f"{given if index == 0 else 'W'}ith {views} view{'s' * (views != 1)}{' on this machine' * (index == 0)} "
             f"{what}: {metric} {_value(score)}, {lead.costs}."
         )
-    yield from _quick(chosen, by_views, truth, metric)
+    yield from _quick(chosen, told[0][1][0], truth, metric)
     yield from _blind(board, place, {one.row.system for one in chosen}, truth, metric)
 
 
@@ -189,9 +193,8 @@ def _best(group: Group, own: Sequence[Choice], truth: TruthKind, metric: str) ->
     return list(own), f"{own[0].row.system} leads, unranked ({own[0].row.standings[truth].reason or 'no standing'})"
 
 
-def _quick(chosen: Sequence[Choice], by_views: dict[int, list[Choice]], truth: TruthKind, metric: str) -> Iterator[str]:
-    """One sentence on the quickest choice that still is worth something, where it is not the best already."""
-    best = by_views[max(by_views)][0]
+def _quick(chosen: Sequence[Choice], best: Choice, truth: TruthKind, metric: str) -> Iterator[str]:
+    """One sentence on the quickest choice that still is worth something beside the best."""
     higher = best.row.scores[truth, metric].metric.better == "higher"
     worthwhile = [
         one

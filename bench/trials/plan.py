@@ -270,7 +270,8 @@ def plan(
                         left_out(trial.left_out(f"{count} views asked for, {len(order)} seen", count))
                         continue
                     _ = trial.weights  # InputError where those asked for lead nowhere
-                    samples = suite.draws if adapter.card.stochastic and not _timed_only(trial) else 1
+                    runs = trial.available and not trial.lacks  # else one row says why not
+                    samples = suite.draws if adapter.card.stochastic and runs and not _timed_only(trial) else 1
                     drawn = (dataclasses.replace(trial, seed=seed + VIEW_SEEDS * draw) for draw in range(samples))
                     ordered.extend((turn, repeat, one) for one in drawn)
     trials = [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]

@@ -66,6 +66,13 @@ def test_kin_are_compared_by_agreement_and_what_is_missing_is_named(make: Callab
     ]
 
 
+def test_what_one_system_alone_did_with_more_views_does_not_open_the_page(make: Callable[..., Tables]) -> None:
+    alone = (replace(KIN[1], fails=(("toy", 16, "timeout"),)), replace(COLMAP, error=3.0))
+    output = words(make(systems=alone, scenes=("toy",), views=(8, 16)))
+    assert output[0].startswith("With 8 views on this machine colmap-mvs agrees best of 2")
+    assert output[1].startswith("With 16 views colmap alone can be compared")
+
+
 def test_the_front_is_what_nothing_beats_at_less(tables: Tables) -> None:
     result = answer(leaderboard(tables), tables)
     assert result.better == "lower" and result.choices
