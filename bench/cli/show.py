@@ -68,14 +68,16 @@ class ShownRun:
 
 
 def outcome(record: TrialRecord, scores: list[ScoreRecord]) -> str:
-    """How a trial ended, in a word or a sentence: `ok` where at least one of its scores has a value."""
+    """How a trial ended, in a word or a sentence: `ok` where at least one of its scores has a value for the shape.
+
+    Cameras alone, as two registered of sixteen have them, are not the reconstruction that is ranked."""
     if record.status != "ok":
         return record.status
     if record.timed_only:
         return "timed"
     if not scores:
         return "ran, not scored (no ground truth)"
-    values = [value for score in scores for value in score.values]
+    values = [value for score in scores for value in score.values if value.metric == "accuracy"]
     if any(value.status == "ok" for value in values):
         return "ok"
     return f"ran, not scorable ({next((value.note for value in values if value.note), 'no metric has a value')})"

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from adapters.contract import InputError
 from bench.cli import app, main
@@ -182,6 +183,9 @@ def test_what_cannot_be_scored_is_never_ok(scene: Scene, tmp_path: Path) -> None
     (record,) = result.records
     assert record.status == "ok"
     assert observed[0].startswith("ran, not scorable (") and outcome(record, []) == "ran, not scored (no ground truth)"
+    (score,) = store.scores()
+    values = [replace(v, status="ok", value=1.0) if v.metric == "auc@30" else v for v in score.values]
+    assert outcome(record, [replace(score, values=values)]) == observed[0]  # two cameras are no shape
 
 
 def test_who_can_be_ranked_is_said_beforehand(scene_path: Path, tmp_path: Path) -> None:
