@@ -44,7 +44,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a trial is timed and when it is stopped.
 
     One cold call is always timed and reported; then `warmups` discarded calls; then calls until both `repeats` and
-    `min_seconds` are met, but none is started that would end after `max_seconds` of warm calls."""
+    `min_seconds` are met, but none is started that would end after `max_seconds` of warm calls, and of calls that take
+    microseconds a thousand are enough."""
 
     warmups: int = 1
     repeats: int = 3

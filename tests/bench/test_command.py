@@ -181,7 +181,7 @@ def test_what_cannot_be_scored_is_never_ok(scene: Scene, tmp_path: Path) -> None
     progress = Progress(finished=lambda trial, record, scores, reused: observed.append(outcome(record, scores)))
     result = run_plan(trials, store, protocol="object-v1", truth="exact", progress=progress)
     (record,) = result.records
-    assert record.status == "ok"
+    assert record.status == "ok", record.message
     assert observed[0].startswith("ran, not scorable (") and outcome(record, []) == "ran, not scored (no ground truth)"
     (score,) = store.scores()
     values = [replace(v, status="ok", value=1.0) if v.metric == "auc@30" else v for v in score.values]
