@@ -251,7 +251,6 @@ class Worker:
             if room():
                 last = self._timed_call(views, infer_only)[0]["total"]
         done, spent = 0, 0.0
-        most = max(MOST_CALLS, command["repeats"])
         most = max(MOST_CALLS, command["repeats"]) if command["repeats"] else 0
         while (done < command["repeats"] or spent < command["min_seconds"]) and done < most and room():
             seconds = self._timed_call(views, infer_only)[0]

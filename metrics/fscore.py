@@ -29,9 +29,8 @@ def fscore(
 ) -> FScore:
     """The F-score of `pred` (M, 3) against `truth` (K, 3) at `threshold`, in the clouds' unit.
 
-    A distance equal to the threshold does not count. With the truth's `mesh` precision is
-    measured to the surface itself. `device` as in `metrics.nearest.nearest`. Raises ValueError naming
-    the argument at fault."""
+    A distance equal to the threshold does not count. With the truth's `mesh` precision is measured to the surface
+    itself. `device` as in `metrics.nearest.nearest`. Raises ValueError naming the argument at fault."""
     _check(threshold)
     return fscore_of(distances(pred, truth, mesh=mesh, device=device), threshold)
 

@@ -54,7 +54,7 @@ def shown_progress() -> Iterator[Callable[[str, float], None]]:
 
         def advance(what: str, share: float) -> None:
             bar.update(task, description=what, completed=round(100 * share))
-            if not console.is_terminal and told[-1:] != [what]:
+            if not console.is_terminal and told[-1:] != [what]:  # a log has no bar
                 told.append(what)
                 console.print(f"{what} ...")
 

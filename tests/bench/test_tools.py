@@ -205,6 +205,7 @@ def test_a_colmap_model_is_read_behind_the_walls(tmp_path: Path, monkeypatch: py
     def put_in_its_place(code: str) -> None:
         def own_tool(*asked: Any) -> process.Tool:
             tool = process.own_tool(*asked)
+            assert tool.device == "cpu"  # COLMAP reads a model of another's without a GPU in reach
             return replace(tool, command=[*tool.command[:4], code, *tool.command[5:]])
 
         monkeypatch.setattr(external, "own_tool", own_tool)
