@@ -72,13 +72,13 @@ def shared_surface(truth: Truth, views: list[int]) -> F64:
     """(N, N) share of the surface that one of two of the truth's `views` (N indices) sees and the other one sees too,
     from less than `WIDEST` degrees apart; of the two shares the smaller. Holds round objects and inside rooms."""
     points = truth.points[np.sort(np.random.default_rng(0).permutation(len(truth.points))[:SURFACE_POINTS])]
-    seen = seen_surface(points, truth, depth_buffers(truth), AGREES * truth.diameter)[views]
+    visible = seen_surface(points, truth, depth_buffers(truth), AGREES * truth.diameter)[views]
     rays = points[None] - truth.cameras.centres[views][:, None]
     rays /= np.maximum(np.linalg.norm(rays, axis=2, keepdims=True), 1e-12)
     share = np.zeros((len(views), len(views)))
     for i in range(len(views)):
         close = np.einsum("md,nmd->nm", rays[i], rays) > np.cos(np.deg2rad(WIDEST))
-        share[i] = (seen & seen[i] & close).sum(axis=1) / max(int(seen[i].sum()), 1)
+        share[i] = (visible & visible[i] & close).sum(axis=1) / max(int(visible[i].sum()), 1)
     return np.minimum(share, share.T)
 
 

@@ -26,11 +26,11 @@ class MatchedLengths(torch.autograd.Function):  # type: ignore[misc]
     Where two points coincide the length has no derivative; 0, which is a subgradient, is given."""
 
     @staticmethod
-    def forward(context: Any, one: Tensor, other: Tensor, index: Tensor) -> Tensor:
-        difference = one - other.gather(1, index[..., None].expand(-1, -1, 3))
+    def forward(context: Any, queries: Tensor, points: Tensor, index: Tensor) -> Tensor:
+        difference = queries - points.gather(1, index[..., None].expand(-1, -1, 3))
         lengths = difference.norm(dim=2)
         context.save_for_backward(difference, lengths, index)
-        context.size = other.shape
+        context.size = points.shape
         return lengths
 
     @staticmethod
@@ -68,7 +68,7 @@ def emd_loss(pred: Tensor, truth: Tensor, gap: float = 0.01, *, device: str | No
     _check(pred, truth)
     if pred.shape != truth.shape:
         raise ValueError(f"truth: shape {tuple(truth.shape)} seen, {tuple(pred.shape)} wanted, as pred")
-    solved = [emd(one, other, gap, device=device).assignment for one, other in zip(pred, truth, strict=True)]
+    solved = [emd(source, target, gap, device=device).assignment for source, target in zip(pred, truth, strict=True)]
     index = torch.stack([torch.from_numpy(assignment) for assignment in solved]).to(pred.device)
     return MatchedLengths.apply(pred, truth, index).mean(dim=1)
 
@@ -80,7 +80,7 @@ def _matches(queries: Tensor, points: Tensor, where: Any) -> Tensor:
 
         return search_batch(queries.detach().to(where), points.detach().to(where))[1].to(queries.device)
     device = None if where is None else str(queries.device)
-    result = [nearest(one, other, device=device).index for one, other in zip(queries, points, strict=True)]
+    result = [nearest(source, target, device=device).index for source, target in zip(queries, points, strict=True)]
     return torch.stack([torch.from_numpy(index) for index in result]).to(queries.device)
 
 

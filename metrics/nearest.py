@@ -60,11 +60,11 @@ def distances(
     if (where := device_of(device, pred=pred, truth=truth)) is not None:
         from metrics.kernels.cuda.nearest import TileTree
 
-        mine, theirs = (TileTree(device_points(n, c, where)) for n, c in (("pred", pred), ("truth", truth)))
-        to_pred = mine.search(theirs)[0].sqrt().cpu().numpy()
+        predicted, true = (TileTree(device_points(n, c, where)) for n, c in (("pred", pred), ("truth", truth)))
+        to_pred = predicted.search(true)[0].sqrt().cpu().numpy()
         if mesh is not None:
             return Distances(surface_distance(pred, *mesh), to_pred)
-        return Distances(theirs.search(mine)[0].sqrt().cpu().numpy(), to_pred)
+        return Distances(true.search(predicted)[0].sqrt().cpu().numpy(), to_pred)
     from metrics.kernels.cpu.boxtree import BoxTree, sort
     from metrics.kernels.cpu.threads import in_threads
 

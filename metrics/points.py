@@ -38,8 +38,8 @@ def device_of(device: str | None, **clouds: ArrayLike) -> Any:
     if device == "cpu":
         return None
     if device is None:
-        seen = {name: str(cloud.device) for name, cloud in clouds.items() if _is_tensor(cloud)}  # type: ignore[union-attr]
-        away = {name: place for name, place in seen.items() if place != "cpu"}
+        devices = {name: str(cloud.device) for name, cloud in clouds.items() if _is_tensor(cloud)}  # type: ignore[union-attr]
+        away = {name: place for name, place in devices.items() if place != "cpu"}
         if len(set(away.values())) > 1:
             listed = ", ".join(f"{name} on {place}" for name, place in away.items())
             raise ValueError(f"{listed}: tensors on one device wanted")

@@ -111,17 +111,17 @@ def choices(board: Leaderboard, place: Board, truth: TruthKind, metric: str) -> 
     if not chosen:
         return ()
     sign = 1.0 if chosen[0].row.scores[truth, metric].metric.better == "higher" else -1.0
-    times = [(one.quality, one.seconds) for one in chosen]
-    sizes = [(one.quality, one.memory) for one in chosen]
+    times = [(choice.quality, choice.seconds) for choice in chosen]
+    sizes = [(choice.quality, choice.memory) for choice in chosen]
     marked = [
         replace(
-            one,
-            quickest=_on_front(one.quality, one.seconds, times, sign),
-            smallest=_on_front(one.quality, one.memory, sizes, sign),
+            choice,
+            quickest=_on_front(choice.quality, choice.seconds, times, sign),
+            smallest=_on_front(choice.quality, choice.memory, sizes, sign),
         )
-        for one in chosen
+        for choice in chosen
     ]
-    return tuple(sorted(marked, key=lambda one: (-one.row.views, -sign * one.quality, one.row.system)))
+    return tuple(sorted(marked, key=lambda choice: (-choice.row.views, -sign * choice.quality, choice.row.system)))
 
 
 def _on_front(quality: float, cost: float | None, others: Sequence[tuple[float, float | None]], sign: float) -> bool:
@@ -150,12 +150,12 @@ def _of_board(
     """What one table says: the best at each number of views, the quickest, and who finds nothing where."""
     given = f"Given {_names(place.inputs.split('+'))}, w" if named and place.inputs != "images" else "W"
     by_views: dict[int, list[Choice]] = defaultdict(list)
-    for one in chosen:
-        by_views[one.row.views].append(one)
+    for choice in chosen:
+        by_views[choice.row.views].append(choice)
     spoken = ""
     # First where most systems can be compared: what one of them alone did with more views answers nothing yet.
     told = sorted(
-        by_views.items(), key=lambda item: (sum(one.worth != "shown" for one in item[1]), item[0]), reverse=True
+        by_views.items(), key=lambda item: (sum(choice.worth != "shown" for choice in item[1]), item[0]), reverse=True
     )
     for index, (views, own) in enumerate(told):
         group = next(group for group in board.groups if group.board == place and group.views == views)
@@ -170,21 +170,21 @@ def _of_board(
             f"{what}: {metric} {_value(score)}, {lead.costs}."
         )
     yield from _quick(chosen, told[0][1][0], truth, metric)
-    yield from _blind(board, place, {one.row.system for one in chosen}, truth, metric)
+    yield from _blind(board, place, {choice.row.system for choice in chosen}, truth, metric)
 
 
 def _best(group: Group, own: Sequence[Choice], truth: TruthKind, metric: str) -> tuple[list[Choice], str]:
     """The best of one table at one number of views, the one to name first, and what is said of them."""
-    ranked = [one for one in own if one.worth == "ranked"]
+    ranked = [choice for choice in own if choice.worth == "ranked"]
     if ranked:
-        top = [one for one in ranked if one.row.standings[truth].rank == 1] or ranked[:1]
-        names = _names([one.row.system for one in top])
+        top = [choice for choice in ranked if choice.row.standings[truth].rank == 1] or ranked[:1]
+        names = _names([choice.row.system for choice in top])
         if len(ranked) == 1:
             return top, f"{names} alone is ranked"
         if len(top) > 1:
             return top, f"{names} are best and not told apart"
         return top, f"{names} is best of {len(ranked)}"
-    kin = [one for one in own if one.worth == "agreement"]
+    kin = [choice for choice in own if choice.worth == "agreement"]
     if kin:
         maker = "COLMAP" if truth == "colmap" else "its maker"
         if len(kin) == 1:
@@ -197,11 +197,11 @@ def _quick(chosen: Sequence[Choice], best: Choice, truth: TruthKind, metric: str
     """One sentence on the quickest choice that still is worth something beside the best."""
     higher = best.row.scores[truth, metric].metric.better == "higher"
     worthwhile = [
-        one
-        for one in chosen
-        if one.quickest and one.quality * best.quality > 0 and _share(one, best, higher) >= WORTHWHILE
+        choice
+        for choice in chosen
+        if choice.quickest and choice.quality * best.quality > 0 and _share(choice, best, higher) >= WORTHWHILE
     ]
-    quick = min(worthwhile, key=lambda one: one.seconds or 0.0, default=None)
+    quick = min(worthwhile, key=lambda choice: choice.seconds or 0.0, default=None)
     if quick is None or best.seconds is None or quick.seconds is None or quick.seconds > 0.5 * best.seconds:
         return
     yield (
@@ -210,9 +210,9 @@ def _quick(chosen: Sequence[Choice], best: Choice, truth: TruthKind, metric: str
     )
 
 
-def _share(one: Choice, best: Choice, higher: bool) -> float:
+def _share(choice: Choice, best: Choice, higher: bool) -> float:
     """How much of the quality of `best` this one has."""
-    return one.quality / best.quality if higher else best.quality / one.quality
+    return choice.quality / best.quality if higher else best.quality / choice.quality
 
 
 def _blind(board: Leaderboard, place: Board, scored: set[str], truth: TruthKind, metric: str) -> Iterator[str]:

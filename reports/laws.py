@@ -329,9 +329,9 @@ class Scaling:
         chosen = rng.choice(len(judged), DRAWS, p=[self.weights[candidate.law] for candidate in judged])
         ends = np.empty(DRAWS)
         for i, candidate in enumerate(judged):
-            mine = chosen == i
-            room = limit - candidate.noise(float(self.points.weights[-1]))[mine]
-            ends[mine] = candidate.law.first_above(room, candidate.draws[mine], last) - 1
+            own = chosen == i
+            room = limit - candidate.noise(float(self.points.weights[-1]))[own]
+            ends[own] = candidate.law.first_above(room, candidate.draws[own], last) - 1
         low, middle, high = (np.sort(ends)[[int(q * (DRAWS - 1)) for q in (0.025, 0.5, 0.975)]]).tolist()
         return LargestCount(*(None if np.isinf(end) else int(end) for end in (low, middle, high)))
 

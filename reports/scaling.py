@@ -95,8 +95,8 @@ def read_series(path: Path, limit: float | None = None) -> Series:
         raise TableError(f"{path}: {error}, a CSV file with columns n,value wanted") from error
     for name in ("n", "value"):
         if name not in table.columns:
-            seen = ", ".join(map(str, table.columns))
-            raise TableError(f"{path}: columns {seen} seen, no {name}; n,value wanted (and perhaps repeat, sd)")
+            given = ", ".join(map(str, table.columns))
+            raise TableError(f"{path}: columns {given} seen, no {name}; n,value wanted (and perhaps repeat, sd)")
     columns = []
     for name in ("n", "value", *(("sd",) if "sd" in table.columns else ())):
         numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
@@ -195,7 +195,7 @@ def write_curves(costs: Sequence[Series], quality: Quality, out: Path) -> list[P
     """curves.csv, laws.csv and curves.html, which opens from disk, in the folder `out`."""
     figures = _figures(costs, quality)
     written = write_assets(out, "style.css", "page.js")
-    page = render("curves.html", base="", home="curves.html", figures=figures, found=costs)
+    page = render("curves.html", base="", home="curves.html", figures=figures, costs=costs)
     for path, content in ((out / "assets" / "plotly.min.js", get_plotlyjs()), (out / "curves.html", page)):
         path.write_text(content, encoding="utf-8", newline="\n")
         written.append(path)

@@ -88,9 +88,9 @@ class Inputs:
     placements: tuple[Placement, ...]
 
     @staticmethod
-    def of(placed: Iterable[tuple[U8, Placement]], mean: ArrayLike = 0, spread: ArrayLike = 1) -> Inputs:
+    def of(pairs: Iterable[tuple[U8, Placement]], mean: ArrayLike = 0, spread: ArrayLike = 1) -> Inputs:
         """From images (h, w, 3): their levels in [0, 1], less `mean`, over `spread` (numbers, or (3, 1, 1))."""
-        images, placements = zip(*placed)  # noqa: B905 - Python 3.9
+        images, placements = zip(*pairs)  # noqa: B905 - Python 3.9
         less, over = np.asarray(mean, np.float32), np.asarray(spread, np.float32)
         return Inputs(tuple((image - less) / over for image in unit_range(images)), placements)
 

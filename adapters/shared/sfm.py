@@ -63,9 +63,9 @@ class SparseModel:
     @property
     def visible(self) -> Bools:
         """(N, M) which view measured which point."""
-        seen = np.zeros((len(self.registered), len(self.points)), np.bool_)
-        seen[self.observation_view, self.observation_point] = True
-        return seen
+        observed = np.zeros((len(self.registered), len(self.points)), np.bool_)
+        observed[self.observation_view, self.observation_point] = True
+        return observed
 
     @property
     def distortion(self) -> F64:
@@ -347,10 +347,10 @@ def _colors(images: Sequence[U8], count: int, owner: I32, views: I32, pixels: F3
     """(count, 3) uint8: the mean colour of each point over the pixels that it was observed in."""
     total = np.zeros((count, 3))
     for view in np.unique(views):
-        image, seen = images[int(view)], views == view
-        column, row = np.floor(pixels[seen]).astype(np.int64).T
+        image, own = images[int(view)], views == view
+        column, row = np.floor(pixels[own]).astype(np.int64).T
         sample = image[row.clip(0, image.shape[0] - 1), column.clip(0, image.shape[1] - 1)]
-        np.add.at(total, owner[seen], sample)
+        np.add.at(total, owner[own], sample)
     return np.round(total / np.maximum(np.bincount(owner, minlength=count), 1)[:, None]).astype(np.uint8)
 
 

@@ -83,9 +83,9 @@ def import_scene(
         table = Table(box=None, pad_edge=False)
         for column in ("layout", "dataset", "state", "licence", "PATH", "subsets"):
             table.add_column(column)
-        for one in layouts().values():
-            subsets = ", ".join(subset.name for subset in one.subsets)
-            table.add_row(one.name, one.title, one.state, one.licence, one.folder, subsets)
+        for entry in layouts().values():
+            subsets = ", ".join(subset.name for subset in entry.subsets)
+            table.add_row(entry.name, entry.title, entry.state, entry.licence, entry.folder, subsets)
         output.print(table)
         return 0
     if layout is None or path is None or out is None:

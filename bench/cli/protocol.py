@@ -73,8 +73,8 @@ def _plain(value: object) -> str:
 
 @app.command
 def diff(
-    one: Annotated[str, Parameter(name="A", help="a protocol's name or .toml file")],
-    other: Annotated[str, Parameter(name="B", help="another's")],
+    first: Annotated[str, Parameter(name="A", help="a protocol's name or .toml file")],
+    second: Annotated[str, Parameter(name="B", help="another's")],
     /,
     *,
     store: Annotated[Path, Parameter(help="the store whose predictions are scored under both")] = STORE,
@@ -96,7 +96,7 @@ def diff(
     from metrics.scoring.protocol import load_protocol
     from reports.schema import DifferenceRow, table, write_csv
 
-    a, b = load_protocol(one), load_protocol(other)
+    a, b = load_protocol(first), load_protocol(second)
     wanted, counts = split(adapters or ""), integers("--views", views or "")
     records = [
         record

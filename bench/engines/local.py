@@ -125,8 +125,8 @@ def run_plan(
                 if estimate > max(left, 0.0):
                     leave(trial, f"about {estimate:.0f} s wanted, {max(left, 0):.0f} s of the budget left")
                     continue
-                with store.lock(key) as mine:
-                    if not mine:
+                with store.lock(key) as held:
+                    if not held:
                         leave(trial, "another run holds this trial")
                         continue
                     record = store.measured(key)  # finished by another run since we looked

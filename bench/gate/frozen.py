@@ -41,7 +41,7 @@ def perturbed_truth(scene_name: str, name: str, protocol: Protocol) -> tuple[Fro
     rng = np.random.default_rng([SEED, PERTURBED[name]])
     views = tuple(sorted(view for view in view_order(scene, SEED) if view in truth.view_names)[: PERTURBED[name]])
     rows = [truth.view_names.index(view) for view in views]
-    visible = prepared.seen[rows]
+    visible = prepared.visibility[rows]
     chosen = rng.choice(np.flatnonzero(visible.any(axis=0)), POINTS, replace=False)
     view_index = np.array([rng.choice(np.flatnonzero(visible[:, point])) for point in chosen], np.int32)
     noise = rng.normal(0, 0.004 * truth.diameter, (POINTS, 1)) * prepared.normals[chosen]

@@ -76,8 +76,8 @@ def audit(
         yield AuditRun(trial, name, outcome.status, outcome.message, same or name == FIRST, result.values)
 
 
-def _same(one: Reconstruction, other: Reconstruction) -> bool:
-    a, b = one.arrays(), other.arrays()
+def _same(first: Reconstruction, second: Reconstruction) -> bool:
+    a, b = first.arrays(), second.arrays()
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a)
 
 

@@ -206,7 +206,7 @@ def _coloured(cloud: ErrorCloud, scene: Scene, prepared: PreparedTruth) -> Error
     if place not in _colors:
         total, times = np.zeros((len(cloud.shown), 3)), np.zeros(len(cloud.shown))
         for i, view in enumerate(truth.view_names):
-            own = np.flatnonzero(prepared.seen[i][cloud.shown])
+            own = np.flatnonzero(prepared.visibility[i][cloud.shown])
             if len(own):
                 image = scene.image(view)
                 pixel, _ = truth.cameras.project(i, cloud.truth[own])

@@ -196,13 +196,13 @@ def make_page(
 ) -> AttentionPage:
     """Capture the attention of `adapter` on the views `names` of `scene`, and put beside it what is known of them."""
     views = Views(tuple(scene.image(name) for name in names), tuple(f"{i:03d}" for i in range(len(names))))
-    seen = capture(adapter, views, request, progress)
-    rows, columns = seen.maps.shape[3:]
+    captured = capture(adapter, views, request, progress)
+    rows, columns = captured.maps.shape[3:]
     facts = {
         "Model": adapter.card.title,
         "Weights": "random: an untrained network" if request.weights == RANDOM else request.weights,
         "Scene": f"{scene.name}, {len(names)} views",
-        "Patches": f"{columns} x {rows} a view; {len(seen.sources)} are sources, a click takes the nearest",
+        "Patches": f"{columns} x {rows} a view; {len(captured.sources)} are sources, a click takes the nearest",
         "Attention": f"of the global blocks, layers averaged, {request.heads} over heads",
     }
     if request.rollout is not None:
@@ -216,13 +216,13 @@ def make_page(
         footer=f"Reconbench · {scene.file.title} · seed {request.seed} · {request.device}",
         views=tuple(
             View(name, image, (float(a[0]), float(a[1]), float(a[2]), float(a[3])))
-            for name, image, a in zip(names, views.images, seen.area, strict=True)
+            for name, image, a in zip(names, views.images, captured.area, strict=True)
         ),
-        names=seen.names,
-        maps=seen.maps,
-        special=seen.special,
-        sources=seen.sources,
+        names=captured.names,
+        maps=captured.maps,
+        special=captured.special,
+        sources=captured.sources,
         matches=None,
     )
-    geometry = true_geometry(scene, names) or predicted_geometry(seen.prediction)
+    geometry = true_geometry(scene, names) or predicted_geometry(captured.prediction)
     return page if geometry is None else replace(page, matches=correspondences(page, *geometry))

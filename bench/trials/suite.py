@@ -68,7 +68,7 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         if self.timing is None:
             return [self]
         replace, timing = msgspec.structs.replace, self.timing
-        timed = [replace(one, views=one.timing_views) for one in self.adapters]
+        timed = [replace(asked, views=asked.timing_views) for asked in self.adapters]
         policy = replace(timing.policy, timing_only=True)
         return [
             replace(self, timing=None),

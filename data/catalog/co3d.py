@@ -104,8 +104,8 @@ def _intrinsics(viewpoint: _Viewpoint, size: tuple[int, int], where: str) -> F64
     elif viewpoint.intrinsics_format == BOUNDS:
         scale = half
     else:
-        seen = viewpoint.intrinsics_format
-        raise InputError(f"{where}: intrinsics_format {seen} seen, {ISOTROPIC} or {BOUNDS} wanted")
+        given = viewpoint.intrinsics_format
+        raise InputError(f"{where}: intrinsics_format {given} seen, {ISOTROPIC} or {BOUNDS} wanted")
     fx, fy = np.array(viewpoint.focal_length) * scale
     cx, cy = half - np.array(viewpoint.principal_point) * scale  # x left and y up: both point away from the pixels'
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])

@@ -78,22 +78,22 @@ def split_projection(P: F64) -> tuple[F64, F64]:
 def read_observed(mask: Path, plane: Path, points: F64) -> Observed:
     """ObsMask as free space round the scan, and its points over the plane as those that count."""
     values = _mat(mask, {"ObsMask": None, "BB": (2, 3), "Res": (1, 1)})
-    seen, low = np.asarray(values["ObsMask"]) > 0, np.asarray(values["BB"][0], np.float64)
+    observed, low = np.asarray(values["ObsMask"]) > 0, np.asarray(values["BB"][0], np.float64)
     edge = float(values["Res"][0, 0])
-    if seen.ndim != 3 or not edge > 0 or not np.isfinite(low).all():
-        raise InputError(f"{mask}: ObsMask {seen.shape} and Res {edge:g} seen, (X, Y, Z) and a positive size wanted")
+    if observed.ndim != 3 or not edge > 0 or not np.isfinite(low).all():
+        raise InputError(f"{mask}: ObsMask {observed.shape}, Res {edge:g} seen, (X, Y, Z) and a positive size wanted")
     low = low - edge / 2  # BB is the centre of the first voxel
-    step = max(-(-max(seen.shape) // MOST_ON_A_SIDE), 1)
+    step = max(-(-max(observed.shape) // MOST_ON_A_SIDE), 1)
     if step > 1:  # free where all of it is
-        padded = np.pad(seen, [(0, -n % step) for n in seen.shape])
+        padded = np.pad(observed, [(0, -n % step) for n in observed.shape])
         x, y, z = (n // step for n in padded.shape)
-        seen = np.asarray(padded.reshape(x, step, y, step, z, step).all(axis=(1, 3, 5)), np.bool_)
+        observed = np.asarray(padded.reshape(x, step, y, step, z, step).all(axis=(1, 3, 5)), np.bool_)
         edge *= step
-    occupied = np.zeros(seen.shape, np.bool_)
+    occupied = np.zeros(observed.shape, np.bool_)
     index = np.floor((points - low) / edge).astype(np.int64)
-    inside = ((index >= 0) & (index < seen.shape)).all(axis=1)
+    inside = ((index >= 0) & (index < observed.shape)).all(axis=1)
     occupied[tuple(index[inside].T)] = True
-    free = seen & ~binary_dilation(occupied, np.ones((3, 3, 3), np.bool_))
+    free = observed & ~binary_dilation(occupied, np.ones((3, 3, 3), np.bool_))
     a, b, c, d = np.asarray(_mat(plane, {"P": (4, 1)})["P"], np.float64).ravel()
     above = points @ np.array([a, b, c]) + d > 0
     if not above.any():

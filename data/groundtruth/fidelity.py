@@ -61,15 +61,15 @@ def prepared(truth: Truth) -> PreparedTruth:
 
 def reading(name: str, points: F64, exact: PreparedTruth, measured: PreparedTruth) -> Reading:
     """What a cloud (M, 3) in the truths' frame reads under both."""
-    one, other = scored(points, exact)["fscore@1%"], scored(points, measured)
-    value = other["fscore@1%"]
+    under_exact, under_measured = scored(points, exact)["fscore@1%"], scored(points, measured)
+    value = under_measured["fscore@1%"]
     return Reading(
         name,
-        one.value or 0.0,
+        under_exact.value or 0.0,
         value.value or 0.0,
         (value.least or 0.0, 1.0 if value.most is None else value.most),
         1.0 if value.judged is None else value.judged,
-        other["accuracy"].value or 0.0,
+        under_measured["accuracy"].value or 0.0,
     )
 
 
@@ -106,8 +106,8 @@ def graded(exact: PreparedTruth) -> Iterator[tuple[str, F64]]:
     yield "shrunk 1.5%", p - 0.015 * unit * n
     yield "flying 20%", np.concatenate([p, _displaced(p, n, 0.25, (0.02, 0.08), unit)])
     yield "inner 30%", np.concatenate([p, _displaced(p, n, 0.43, (-0.1, -0.015), unit)])
-    yield "one view", exact.points[exact.seen[0]].astype(np.float64)
-    yield "two views", exact.points[exact.seen[[0, len(exact.seen) // 2]].any(axis=0)].astype(np.float64)
+    yield "one view", exact.points[exact.visibility[0]].astype(np.float64)
+    yield "two views", exact.points[exact.visibility[[0, len(exact.visibility) // 2]].any(axis=0)].astype(np.float64)
     if truth.masks is not None:
         for count in (8, 24):
             yield f"hull of {count} views", _hull(truth, count)

@@ -149,9 +149,9 @@ def solve(backend: Backend, persons: F64, objects: F64, gap: float, rounding: fl
     `rounding`: the error of the coordinates themselves, a length. Ends early where the bounds differ by less than
     the resolution of the arithmetic."""
     n = len(persons)
-    one, other = backend.side(persons), backend.side(objects)
-    prices, eps, value = _coarse_to_fine(backend, one, other, gap)
-    auction = backend.auction(one, other, prices)
+    bidders, goods = backend.side(persons), backend.side(objects)
+    prices, eps, value = _coarse_to_fine(backend, bidders, goods, gap)
+    auction = backend.auction(bidders, goods, prices)
     resolution = max(RESOLUTION, 4 * rounding)
     while True:
         excess = auction.phase(eps, min(MOST_LAST, int(TAIL * gap * n * value)), DELTA * gap)
@@ -164,8 +164,8 @@ def solve(backend: Backend, persons: F64, objects: F64, gap: float, rounding: fl
         eps *= min(0.7, ratio ** (POWER / steps))
         auction.release(eps)
     assignment: I64 = np.empty(n, np.int64)
-    order = backend.host(other.order)
-    assignment[backend.host(one.order)] = order[backend.host(auction.best)]
+    order = backend.host(goods.order)
+    assignment[backend.host(bidders.order)] = order[backend.host(auction.best)]
     of_objects = np.empty(n)
     of_objects[order] = backend.host(auction.best_prices)
     lower = max(0.0, auction.lower - rounding)

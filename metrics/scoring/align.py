@@ -191,7 +191,7 @@ def align(
 def _shape(prepared: PreparedTruth) -> F64:
     """What a search for the pose looks at: all that was measured, since trusted surface may be patches, without shape;
     what counts where the truth has no judge. Later stages fit to what is trusted."""
-    looked_at = prepared.visible if prepared.judge is None else prepared.seen.any(axis=0)
+    looked_at = prepared.visible if prepared.judge is None else prepared.visibility.any(axis=0)
     return prepared.points[looked_at].astype(np.float64)
 
 
@@ -230,12 +230,12 @@ def _from_pixels(prediction: Reconstruction, pred: Kept, prepared: PreparedTruth
         own = np.flatnonzero(view_index == i)
         if view not in truth.view_names or not len(own):
             continue
-        seen = np.flatnonzero(prepared.seen_by((view,)))
-        where, _ = truth.cameras.project(truth.view_names.index(view), prepared.points[seen])
+        visible = np.flatnonzero(prepared.seen_by((view,)))
+        where, _ = truth.cameras.project(truth.view_names.index(view), prepared.points[visible])
         distance, match = cKDTree(pixel[own]).query(where, distance_upper_bound=CORRESPONDENCE_PIXELS)
         hit = np.isfinite(distance)
         predicted.append(pred.points[own[np.asarray(match)[hit]]])
-        true.append(prepared.points[seen[hit]])
+        true.append(prepared.points[visible[hit]])
     count = sum(map(len, predicted))
     if count < FEWEST_PAIRS:
         raise ScoringError(

@@ -89,9 +89,9 @@ class Judge:
     def evidence(self, points: NDArray[np.floating], seed: int = 0) -> Evidence:
         """What there is to judge `points` (M, 3) by, which are cropped, equalised and in the truth's frame."""
         cloud, unit = np.asarray(points, np.float64), self.truth.diameter
-        found = nearest(cloud, self.surface)
-        offset = cloud - self.surface[found.index]
-        height = np.einsum("mi,mi->m", offset, self.normals[found.index].astype(np.float64))
+        closest = nearest(cloud, self.surface)
+        offset = cloud - self.surface[closest.index]
+        height = np.einsum("mi,mi->m", offset, self.normals[closest.index].astype(np.float64))
         grid = self.knowledge
         at = np.clip(np.floor((cloud - grid.low) / grid.edge).astype(np.int64), 0, np.array(grid.free.shape) - 1)
         place = tuple(at.T)
@@ -99,8 +99,8 @@ class Judge:
         lower = np.where(free, np.maximum(self.clear[place] - 0.5 * grid.edge, 0.0), 0.0)
         some = cloud[np.random.default_rng(seed).permutation(len(cloud))[:COVERING]]
         return Evidence(
-            lower=np.minimum(lower, found.distance) / unit,
-            upper=found.distance / unit,
+            lower=np.minimum(lower, closest.distance) / unit,
+            upper=closest.distance / unit,
             height=height / unit,
             free=free,
             reach=np.asarray(nearest(self.surface, cloud).distance, np.float64) / unit,

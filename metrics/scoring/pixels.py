@@ -46,7 +46,7 @@ def given_surface(prepared: PreparedTruth, views: tuple[str, ...], frame: float)
     truth = prepared.truth
     out = np.zeros(len(prepared.points), np.bool_)
     for view in (truth.view_names.index(name) for name in views if name in truth.view_names):
-        own = np.flatnonzero(prepared.seen[view])
+        own = np.flatnonzero(prepared.visibility[view])
         pixel, _ = truth.cameras.project(view, prepared.points[own])
         out[own[in_frame(pixel, truth.sizes[view], frame)]] = True
     return out

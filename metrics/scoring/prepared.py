@@ -38,7 +38,7 @@ class PreparedTruth:
     points: F32  # (M, 3) cropped, equalised
     normals: F32  # (M, 3)
     buffers: Sequence[DepthBuffer]
-    seen: Bools  # (V, M), which views of the truth see which point
+    visibility: Bools  # (V, M), which views of the truth see which point
     visible: Bools  # (M,), those that count: seen by some of them, or all; where the truth has a judge, those it trusts
     judge: Judge | None = None  # of a measured truth, under protocols that leave out what was not observed
     floors: Floors = field(default_factory=dict, repr=False)  # by scoring
@@ -55,15 +55,15 @@ class PreparedTruth:
             raise ScoringError("failed", f"the {truth.kind} truth holds {len(keep)} points inside its crop volume")
         buffers = depth_buffers(truth)
         points = truth.points[keep]
-        seen = seen_surface(points, truth, buffers, protocol.visible_within * truth.diameter)
-        counts = np.asarray(seen.any(axis=0)) if protocol.observed_only else np.ones(len(points), np.bool_)
+        visibility = seen_surface(points, truth, buffers, protocol.visible_within * truth.diameter)
+        counts = np.asarray(visibility.any(axis=0)) if protocol.observed_only else np.ones(len(points), np.bool_)
         judge = None
         if protocol.observed_only and truth.knowledge is not None:
             counts = truth.knowledge.trusted[keep]
             if counts.sum() < FEWEST_POINTS:
                 raise ScoringError("failed", f"the {truth.kind} truth trusts {counts.sum()} of its points")
             judge = Judge.of(truth, truth.knowledge, keep)
-        return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, seen, counts, judge)
+        return PreparedTruth(truth, protocol, points, truth.normals[keep], buffers, visibility, counts, judge)
 
     def under(self, protocol: Protocol, floors: Floors | None = None) -> PreparedTruth:
         """The same for a protocol that makes the truth ready alike: it agrees in `TRUTH_FIELDS`. `floors` is where its
@@ -84,7 +84,7 @@ class PreparedTruth:
     def seen_by(self, views: tuple[str, ...]) -> Bools:
         """(M,) bool: which points the views of these names see."""
         rows = [self.truth.view_names.index(view) for view in views if view in self.truth.view_names]
-        return np.asarray(self.seen[rows].any(axis=0))
+        return np.asarray(self.visibility[rows].any(axis=0))
 
     def distance(self, points: NDArray[np.floating]) -> F64:
         """(K,) distances from `points` (K, 3) to the truth: its mesh, or its samples."""

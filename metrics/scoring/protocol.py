@@ -159,12 +159,12 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise InputError(f"{where}: rank_metric {self.rank_metric!r} is not among its metrics")
 
 
-def differing(one: Protocol, other: Protocol) -> list[str]:
+def differing(first: Protocol, second: Protocol) -> list[str]:
     """The stages in which two protocols differ, in the order of the pipeline."""
     return [
         stage
         for stage, fields in STAGES.items()
-        if any(getattr(one, field) != getattr(other, field) for field in fields)
+        if any(getattr(first, field) != getattr(second, field) for field in fields)
     ]
 
 

@@ -259,7 +259,7 @@ def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, 
     def note(name: str, value: float) -> None:
         out.values.setdefault(name, []).append(float(value))
 
-    seen = np.flatnonzero(visible)
+    shown = np.flatnonzero(visible)
     of_given = np.flatnonzero(given & visible if judge is not None else given)
     evidence = None
     if judge is not None:
@@ -268,15 +268,15 @@ def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, 
         rng = np.random.default_rng([protocol.seed, draw])
         rows = random_subset(len(pred), protocol.samples, rng)
         some, answer = pred[rows], pred if whole else pred[rows]
-        asked_rows = np.arange(len(seen))
-        if len(seen) >= FEWEST_POINTS:
-            asked_rows = random_subset(len(seen), protocol.samples, rng)
-        asked = seen[asked_rows]
+        asked_rows = np.arange(len(shown))
+        if len(shown) >= FEWEST_POINTS:
+            asked_rows = random_subset(len(shown), protocol.samples, rng)
+        asked = shown[asked_rows]
         if evidence is not None:
             accuracy = evidence.distances[rows] * prepared.truth.diameter * per_unit
         else:
             if whole and protocol.given_only and len(asked) >= FEWEST_POINTS:
-                make = partial(_distance, some, prepared.points[seen], device)
+                make = partial(_distance, some, prepared.points[shown], device)
             elif whole or len(asked) < FEWEST_POINTS:
                 make = partial(prepared.distance, some)
             else:
@@ -320,11 +320,11 @@ def _geometry(pred: F64, prepared: PreparedTruth, visible: Bools, given: Bools, 
                 metric = f"{name}@{protocol.label(threshold)}"
                 out.judged[metric] = whole_shares.judged
                 out.bounds[metric] = whole_shares.least[i], whole_shares.most[i]
-    count = min(protocol.emd_samples, len(pred), len(seen))
+    count = min(protocol.emd_samples, len(pred), len(shown))
     if count >= FEWEST_POINTS:
         for draw in range(protocol.emd_draws):
             rng = np.random.default_rng([protocol.seed, 1000 + draw])
-            some, asked = pred[random_subset(len(pred), count, rng)], seen[random_subset(len(seen), count, rng)]
+            some, asked = pred[random_subset(len(pred), count, rng)], shown[random_subset(len(shown), count, rng)]
             make_transport = partial(emd, some, prepared.points[asked], device=device)
             transport = memo.once(("emd", draw), protocol, "sampling", make_transport)
             note("emd", transport.value * per_unit)

@@ -100,12 +100,12 @@ def _background(mask: Bools) -> Bools:
 
 def seen_surface(points: NDArray[np.floating], truth: Truth, buffers: Sequence[DepthBuffer], tolerance: float) -> Bools:
     """(V, M) bool: which surface `points` (M, 3) each of the truth's views sees, depths agreeing to `tolerance`."""
-    seen = np.zeros((len(truth.view_names), len(points)), np.bool_)
+    visible = np.zeros((len(truth.view_names), len(points)), np.bool_)
     for view in range(len(truth.view_names)):
         pixel, depth = truth.cameras.project(view, points)
         surface, _, inside = buffers[view].lookup(pixel, depth)
-        seen[view] = inside & (surface > 0) & (np.abs(surface - depth) <= tolerance)
-    return seen
+        visible[view] = inside & (surface > 0) & (np.abs(surface - depth) <= tolerance)
+    return visible
 
 
 def observed_space(points: NDArray[np.floating], truth: Truth, buffers: Sequence[DepthBuffer], behind: float) -> Bools:

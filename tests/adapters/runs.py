@@ -319,8 +319,8 @@ def combined_ranges(module: Any) -> None:
     unseen = module.Outputs(outputs.depth, np.ones((256, 256), np.float32), 0.2, placements)
     with pytest.raises(ContractError, match=r"the detector sees no cat: 0.20 at best, 0.25 wanted"):
         module.Adapter(prompt="cat").finish(unseen, views)
-    seen = dataclasses.replace(unseen, score=0.25)
-    assert len(module.Adapter().finish(seen, views).points) == width * height
+    visible = dataclasses.replace(unseen, score=0.25)
+    assert len(module.Adapter().finish(visible, views).points) == width * height
     words, boxes = np.array([[-3, 0.0], [2, -1.0]]), np.array([[0.1, 0.1, 0.2, 0.2], [0.5, 0.4, 0.2, 0.6]])
     box, score = module.surest_box(words, boxes)
     assert np.allclose(box, [0.4, 0.1, 0.6, 0.7]) and score == pytest.approx(1 / (1 + np.exp(-2)))

@@ -73,8 +73,8 @@ def test_points_lie_on_the_sphere_and_under_their_pixels(views: Views) -> None:
 
 
 def test_same_seed_same_bits(views: Views) -> None:
-    one, other = (Adapter().predict(views).points for _ in range(2))
-    assert np.array_equal(one, other)
+    first, again = (Adapter().predict(views).points for _ in range(2))
+    assert np.array_equal(first, again)
 
 
 def test_what_cannot_be_done_is_unsupported(views: Views) -> None:

@@ -106,8 +106,8 @@ def test_colours_are_the_photos(model: SparseModel, corner: tuple[list[np.ndarra
     images, _ = corner
     pairs = zip(model.observation_view, model.observation_pixel.astype(int), strict=True)
     observed = np.array([images[view][y, x] for view, (x, y) in pairs], float)
-    one = model.colors[model.observation_point].astype(float)
-    assert np.median(np.abs(observed - one).max(axis=1)) < 12
+    modelled = model.colors[model.observation_point].astype(float)
+    assert np.median(np.abs(observed - modelled).max(axis=1)) < 12
 
 
 def test_same_bits_whatever_the_threads(model: SparseModel, corner: tuple[list[np.ndarray], Cameras]) -> None:

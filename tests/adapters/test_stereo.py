@@ -160,8 +160,10 @@ def test_same_seed_same_bits_whatever_the_threads(sphere: Rig) -> None:
 
 
 def test_another_seed_another_guess(sphere: Rig) -> None:
-    one, other = (depth_map(sphere.images, sphere.K, sphere.pose, 2, (1, 3), (2.0, 6.0), seed=s).depth for s in (0, 1))
-    assert (one != other).any()
+    first, second = (
+        depth_map(sphere.images, sphere.K, sphere.pose, 2, (1, 3), (2.0, 6.0), seed=s).depth for s in (0, 1)
+    )
+    assert (first != second).any()
 
 
 def test_consistency_keeps_the_surface_and_fusion_lies_on_it(

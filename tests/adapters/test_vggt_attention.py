@@ -216,6 +216,6 @@ def test_another_row_is_another_patch() -> None:
     attention = network.global_blocks[0].attn
     x, position = torch.randn(1, len(TOKENS), 64), torch.zeros(1, len(TOKENS), 2, dtype=torch.long)
     queries, keys = queries_and_keys(attention, x, position)
-    one, other = attention_rows(queries, keys, np.array([5, 6]), "mean")
-    assert np.abs(one - other).max() > 1e-3
-    np.testing.assert_allclose([one.sum(), other.sum()], 1.0, rtol=1e-5)
+    near, far = attention_rows(queries, keys, np.array([5, 6]), "mean")
+    assert np.abs(near - far).max() > 1e-3
+    np.testing.assert_allclose([near.sum(), far.sum()], 1.0, rtol=1e-5)

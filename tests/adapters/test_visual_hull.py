@@ -133,9 +133,9 @@ def test_one_view_empty_masks_and_missing_cameras_are_unsupported() -> None:
     cameras = looking_at_origin(AXES, 4.0, 150.0, 100)
     views = sphere_views(cameras, 100)
     assert views.masks is not None
-    one = Views(views.images[:1], views.names[:1], masks=views.masks[:1], cameras=cameras.take([0]))
+    single = Views(views.images[:1], views.names[:1], masks=views.masks[:1], cameras=cameras.take([0]))
     for bad, words in (
-        (one, "no finite volume"),
+        (single, "no finite volume"),
         (Views(views.images, views.names, masks=views.masks), "cameras"),
         (Views(views.images, views.names, masks=(~views.masks[0] & False, *views.masks[1:]), cameras=cameras), "mask"),
     ):

@@ -152,7 +152,7 @@ def test_a_count_above_the_scene_s_is_left_out_and_said(scene: Scene) -> None:
     suite = Suite(name="t", adapters=[Contestant(name="oracle")], views=(2, 24, ALL_VIEWS), truth="exact")
     trials = plan(suite, [scene], left.append)
     assert [len(trial.views) for trial in trials] == [2, 8]
-    assert [(one.system, one.views, one.reason) for one in left] == [("oracle", 24, "24 views asked for, 8 seen")]
+    assert [(cell.system, cell.views, cell.reason) for cell in left] == [("oracle", 24, "24 views asked for, 8 seen")]
 
 
 def call(*arguments: str | Path) -> int:

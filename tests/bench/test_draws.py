@@ -54,8 +54,8 @@ def test_samples_are_drawn_on_the_same_views_and_choices_of_views_are_as_ever(tm
     assert len({trial.key for trial in trials}) == 6
     plain = planned(scene, dice(tmp_path / "plain", ""), seeds=(0, 7))
     assert [(trial.seed, trial.views) for trial in plain] == [(t.seed, t.views) for t in (trials[0], trials[3])]
-    (one,) = planned(scene, dice(tmp_path / "dice"), draws=1)
-    assert one.key == trials[0].key
+    (trial,) = planned(scene, dice(tmp_path / "dice"), draws=1)
+    assert trial.key == trials[0].key
     blind = dice(tmp_path / "blind", 'stochastic = true\naccepts = ["cameras"]\nrequires = ["cameras"]\n')
     posed = Suite(name="s", adapters=[blind, dice(tmp_path / "dice")], views=(2,), truth="colmap", policy=QUICK)
     assert [trial.lacks != "" for trial in plan(posed, [scene])] == [True, False, False, False]

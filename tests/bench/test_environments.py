@@ -308,9 +308,9 @@ def test_a_source_that_serves_nothing_is_refused(tmp_path: Path, capsys: pytest.
 
 def test_equal_specifications_share_an_environment_and_an_impossible_python_is_named(tmp_path: Path) -> None:
     wanted = '[environment]\nrequirements = ["pinned==1.0"]\n'
-    one, two = (adapter_in(tmp_path / name, environment=wanted) for name in ("one", "two"))
+    first, second = (adapter_in(tmp_path / name, environment=wanted) for name in ("one", "two"))
     other = adapter_in(tmp_path / "other", environment=wanted.replace("1.0", "2.0"))
-    folders = [environments._folder(adapter.card.environment) for adapter in (one, two, other)]
+    folders = [environments._folder(adapter.card.environment) for adapter in (first, second, other)]
     assert folders[0] == folders[1] != folders[2]
     future = adapter_in(tmp_path / "future", environment='[environment]\npython = ">=9.9"\nbuild = ["true"]\n')
     with pytest.raises(InputError, match=r"Python >=9\.9 wanted: this one is 3\.\d+\.\d+, and none on the PATH serves"):

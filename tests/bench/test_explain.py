@@ -70,8 +70,8 @@ def test_what_the_walks_share_is_computed_once_and_reads_the_same(
     store: Store, scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Six stages apart in all but two: each alignment, each crop and each set of distances once a trial."""
-    other = msgspec.structs.replace(OTHER, name="all else", align=Align(icp=False), crop=False, emd_draws=2)
-    one = msgspec.structs.replace(ONE, name="all", emd_draws=2)
+    second = msgspec.structs.replace(OTHER, name="all else", align=Align(icp=False), crop=False, emd_draws=2)
+    first = msgspec.structs.replace(ONE, name="all", emd_draws=2)
     fresh = Store(shutil.copytree(store.path, tmp_path / "store"))
     record = next(record for record in fresh.trials() if record.adapter == "noisy-oracle")
     calls: Counter[str] = Counter()
@@ -83,19 +83,19 @@ def test_what_the_walks_share_is_computed_once_and_reads_the_same(
             return real(*args, **more)
 
         monkeypatch.setattr(scoring, name, counted)
-    shared = list(explain(fresh, [record], "exact", one, other))
+    shared = list(explain(fresh, [record], "exact", first, second))
     # Protocols of the two walks that differ before the distances: 8 of 10; before the crop: 6.
     floors, before_icp = 2 * 2, 2
     assert calls == {"align": 6, "emd": 2 * 8 + floors + before_icp}
     alone = Store(shutil.copytree(store.path, tmp_path / "alone"))
-    for order in (differing(one, other), differing(one, other)[::-1]):
+    for order in (differing(first, second), differing(first, second)[::-1]):
         for i in range(len(order) + 1):
-            step = one.swapped(other, order[:i])
+            step = first.swapped(second, order[:i])
             scored = fresh.score(record, step.hash, scene.truth("exact").id)
             assert scored is not None
             wanted = score_trial(alone, record, scene, "exact", step, brief=0 < i < len(order))
             assert msgspec.structs.asdict(scored)["values"] == msgspec.structs.asdict(wanted)["values"]
-    assert {d.family for d in shared} == set(families(one))
+    assert {d.family for d in shared} == set(families(first))
 
 
 def test_a_change_of_formula_alone_is_that_formulas_factor(store: Store, scene: Scene) -> None:
@@ -134,8 +134,8 @@ def test_the_command_prints_a_table_and_writes_the_parts(
     output = capsys.readouterr().out
     assert "they differ in: equalisation, sampling, formula" in output and "×" in output
     parts = pd.read_csv(tmp_path / "parts.csv")
-    one = parts[parts["measures"] == "chamfer"]
-    assert one["part"].prod() == pytest.approx((one["value_b"] / one["value_a"]).iloc[0])
+    chamfer = parts[parts["measures"] == "chamfer"]
+    assert chamfer["part"].prod() == pytest.approx((chamfer["value_b"] / chamfer["value_a"]).iloc[0])
     for name in ("object-v1", "syncdreamer"):
         with pytest.raises(SystemExit) as caught:
             main(["protocol", "show", name])

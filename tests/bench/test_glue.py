@@ -110,8 +110,8 @@ def test_what_is_read_back_from_the_store_scores_to_the_same_digits(scene: Scene
     assert kept == len(points)
     prepared = prepare(scene, "exact", PROTOCOL)
     fresh, again = (
-        score(one, prepared, truth.view_names, scope="scene", posed=True, brief=True)
-        for one in (made, store.prediction(identity))
+        score(reconstruction, prepared, truth.view_names, scope="scene", posed=True, brief=True)
+        for reconstruction in (made, store.prediction(identity))
     )
     assert fresh.values == again.values and fresh.points == again.points
 

@@ -228,22 +228,22 @@ def score_of(record: TrialRecord) -> ScoreRecord:
 def test_stores_of_two_machines_merge_into_one_that_holds_both(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    here, elsewhere = Store(tmp_path / "one"), Store(tmp_path / "two")
     cloud = Reconstruction(np.eye(3, dtype=np.float32), "world", "metric")
     here = oracle(scene)
-    for store in (one, two):
+    for store in (here, elsewhere):
         identity, _ = store.put_prediction(cloud)
     first = record_of(here, measure.hardware(), prediction=identity, peak_rss=1)
-    one.put_trial(first)
-    one.put_score(score_of(first), None)
+    here.put_trial(first)
+    here.put_score(score_of(first), None)
     elsewhere(monkeypatch)
     there = oracle(scene)
-    assert one.measured(there.key) is None, "seconds of one machine are never another's"
+    assert here.measured(there.key) is None, "seconds of one machine are never another's"
     second = record_of(there, OTHER, prediction=identity, peak_rss=2)
-    two.put_trial(second)
-    assert one.merge(two) == 1
-    assert {record.peak_rss for record in one.trials()} == {1, 2}
-    shared = one.score(second, "h", "t")
+    elsewhere.put_trial(second)
+    assert here.merge(elsewhere) == 1
+    assert {record.peak_rss for record in here.trials()} == {1, 2}
+    shared = here.score(second, "h", "t")
     assert shared is not None and shared.trial == second.key, "equal predictions have one score"
 
 

@@ -365,14 +365,14 @@ def test_a_trial_that_another_run_holds_is_left_out(scene: Scene, tmp_path: Path
 
 
 def test_stores_merge(undisturbed: Store, scene: Scene, tmp_path: Path) -> None:
-    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
-    run(suite(views=(2,)), scene, one)
-    run(suite(views=(4,)), scene, two)
-    assert one.merge(two) == 2
-    assert one.merge(two) == 0
-    assert scores_of(one) == scores_of(undisturbed)
+    first, second = Store(tmp_path / "one"), Store(tmp_path / "two")
+    run(suite(views=(2,)), scene, first)
+    run(suite(views=(4,)), scene, second)
+    assert first.merge(second) == 2
+    assert first.merge(second) == 0
+    assert scores_of(first) == scores_of(undisturbed)
     with pytest.raises(InputError, match="a store wanted"):
-        one.merge(Store(tmp_path / "nothing"))
+        first.merge(Store(tmp_path / "nothing"))
 
 
 def test_files_left_by_a_killed_writer_are_not_read(undisturbed: Store) -> None:

@@ -110,25 +110,25 @@ def test_a_stores_laws_are_named_from_quiet_trials_only(run_store: Store) -> Non
     rng = np.random.default_rng(0)
     seconds = {n: (0.5 + 0.2 * n) * (1 + 0.005 * rng.standard_normal(3)) for n in (1, 2, 3, 4, 6, 8, 12, 16)}
     calls = {n: result.tolist() for n, result in seconds.items()}
-    quiet = {one.quantity: one for one in cost_series(copies(record, calls), limit_bytes=400 * 2**20)}
+    quiet = {series.quantity: series for series in cost_series(copies(record, calls), limit_bytes=400 * 2**20)}
     assert quiet["warm_seconds"].scaling.named is not None
     assert quiet["warm_seconds"].scaling.named.name == "a + b n"
     assert quiet["infer_seconds"].points.values == pytest.approx(0.8 * quiet["warm_seconds"].points.values)
     largest = quiet["peak_rss"].largest
     assert largest is not None and largest.middle == 29  # 390 MiB; 30 views take the 400
-    busy = {one.quantity: one for one in cost_series(copies(record, calls, busy=0.5))}
+    busy = {series.quantity: series for series in cost_series(copies(record, calls, busy=0.5))}
     assert busy["warm_seconds"].scaling.named is None
     assert "busy with other work in 8 of 8 trials" in " ".join(busy["warm_seconds"].sentences())
     assert busy["peak_rss"].scaling.named is not None  # memory does not mind
 
 
 def test_published_tables_are_series_and_name_no_law() -> None:
-    result = {(one.system, one.quantity): one for one in published_series()}
+    result = {(series.system, series.quantity): series for series in published_series()}
     vggt = result["VGGT", "time"]
     assert vggt.points.n.tolist() == [1, 3, 5, 8, 10, 15, 20]
     assert vggt.points.values.tolist() == [23.8, 30.0, 54.8, 114, 152, 282, 415]
     assert {("GeoLRM", "time"), ("GeoLRM", "memory"), ("InstantMesh", "time"), ("InstantMesh", "memory")} <= set(result)
-    assert all(one.scaling.named is None for one in result.values())
+    assert all(series.scaling.named is None for series in result.values())
     assert "b n^p" in vggt.scaling.verdict and "a + b n log n" in vggt.scaling.verdict
 
 

@@ -133,7 +133,7 @@ def test_a_pinned_revision_is_the_one_that_is_used_and_several_files_are_given_a
     given = [weights.resolve(adapter, "pretrained") for adapter in (pinned, free, both)]
     assert Path(given[0].load).read_bytes() == b"old" and Path(given[1].load).read_bytes() == b"new"
     assert given[2].load == str(old)
-    assert len({one.id for one in given}) == 3
+    assert len({resolved.id for resolved in given}) == 3
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with pytest.raises(Unavailable, match="not here"):

@@ -97,8 +97,8 @@ def visit_rows(sizes: list[int]) -> Iterator[dict[str, object]]:
 
     for n in sizes:
         for kind in ("surface", "misaligned"):
-            one, other = (TileTree(torch.from_numpy(cloud)) for cloud in pair(kind, n, seed=1))
-            _, _, observed = other.counted(one)
+            pred, truth = (TileTree(torch.from_numpy(cloud)) for cloud in pair(kind, n, seed=1))
+            _, _, observed = truth.counted(pred)
             per_query = observed.tiles * SEARCH.rows * SEARCH.points / n
             yield {
                 "n": n, "kind": kind, "compared_per_query": round(per_query, 1), "share": round(per_query / n, 4),
@@ -137,11 +137,11 @@ def gpu_rows(sizes: list[int]) -> Iterator[Row]:
     for n in sizes:
         for kind in KINDS:
             host = pair(kind, n, seed=1)
-            one, other = (torch.from_numpy(cloud).cuda() for cloud in host)
-            single = one.float()[None], other.float()[None]
+            pred, truth = (torch.from_numpy(cloud).cuda() for cloud in host)
+            single = pred.float()[None], truth.float()[None]
             floor = 2 * n * n * 8 / rate
             repeats = 20 if n <= EXHAUSTIVE_UP_TO else 5
-            took, memory, answer = timed(lambda a=one, b=other: chamfer(a, b).l1_sum, repeats)
+            took, memory, answer = timed(lambda a=pred, b=truth: chamfer(a, b).l1_sum, repeats)
             yield Row(name, "chamfer", n, kind, "ours, exact", took, floor, memory, answer)
             began = time.perf_counter()
             value = chamfer(*host).l1_sum
@@ -156,9 +156,9 @@ def gpu_rows(sizes: list[int]) -> Iterator[Row]:
                 yield Row(name, "chamfer", n, kind, by, took, floor, memory, value)
             if n <= EMD_UP_TO:
                 torch.cuda.reset_peak_memory_stats()
-                emd(one, other)
+                emd(pred, truth)
                 began = time.perf_counter()
-                result = emd(one, other)
+                result = emd(pred, truth)
                 torch.cuda.synchronize()
                 took, peak = time.perf_counter() - began, torch.cuda.max_memory_allocated() / 2**20
                 yield Row(name, "emd 1%", n, kind, "ours", took, n * n * 10 / rate, peak, result.value)

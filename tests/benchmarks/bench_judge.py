@@ -78,11 +78,11 @@ class Fidelity:
         kept = keep / f"{scene.name}-{truth.id}.json" if keep is not None else None
         if kept is not None and kept.is_file():
             return msgspec.json.decode(kept.read_bytes(), type=Fidelity)
-        one = Fidelity._measured(path, scene, truth)
+        fidelity = Fidelity._measured(path, scene, truth)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(msgspec.json.encode(one))
-        return one
+            kept.write_bytes(msgspec.json.encode(fidelity))
+        return fidelity
 
     @staticmethod
     def _measured(path: Path, scene: Scene, truth: Truth) -> Fidelity:
@@ -166,7 +166,7 @@ def main() -> None:
         done.append(Fidelity.of(path, options.keep))
         out(done[-1].row(part))
         sys.stdout.flush()
-    out(f"\n| exact, before, now | {' | '.join(one.scene for one in done)} |\n{'|---' * (len(done) + 1)}|\n")
+    out(f"\n| exact, before, now | {' | '.join(fidelity.scene for fidelity in done)} |\n{'|---' * (len(done) + 1)}|\n")
     for row, name in enumerate(r.name for r in done[0].readings):
         cells = (f"{f.readings[row].exact:.2f}, {f.before[row]:.2f}, {f.readings[row].measured:.2f}" for f in done)
         out(f"| {name} | {' | '.join(cells)} |\n")
@@ -176,10 +176,10 @@ def main() -> None:
             writer.writerow(
                 ["scene", "part", "prediction", "exact", "before", "measured", "least", "most", "judged", "accuracy"]
             )
-            for (part, _), one in zip(parts, done, strict=True):
-                for r, was in zip(one.readings, one.before, strict=True):
+            for (part, _), fidelity in zip(parts, done, strict=True):
+                for r, was in zip(fidelity.readings, fidelity.before, strict=True):
                     values = (r.exact, was, r.measured, *r.possible, r.judged, r.accuracy)
-                    writer.writerow([one.scene, part, r.name, *(round(v, 4) for v in values)])
+                    writer.writerow([fidelity.scene, part, r.name, *(round(v, 4) for v in values)])
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def scores_of(store: Store, record: TrialRecord) -> dict[tuple[str, str], ScoreR
     """By protocol and truth, of the record's own scene: what answers alike everywhere has one prediction for many."""
     scene = Scene.open(Path(record.scene_path))
     own = {truth_id(scene.path / "truth" / kind) for kind in scene.truth_kinds}
-    mine = (score for score in store.scores() if score.of == record.scored_as and score.truth_id in own)
-    return {(score.protocol_hash, score.truth_id): score for score in mine}
+    own = (score for score in store.scores() if score.of == record.scored_as and score.truth_id in own)
+    return {(score.protocol_hash, score.truth_id): score for score in own}
 
 
 def main() -> None:
@@ -93,9 +93,9 @@ def main() -> None:
             command_line(words, elsewhere)
         again = second.trial(record.key)
         same = [again is not None, again is not None and again.prediction == record.prediction]
-        mine, theirs = scores_of(first, record), scores_of(second, record)
-        plain = [{k: msgspec.structs.replace(s, trial="") for k, s in scores.items()} for scores in (mine, theirs)]
-        same.append(bool(mine) and plain[0] == plain[1])
+        own, theirs = scores_of(first, record), scores_of(second, record)
+        plain = [{k: msgspec.structs.replace(s, trial="") for k, s in scores.items()} for scores in (own, theirs)]
+        same.append(bool(own) and plain[0] == plain[1])
         unequal += not all(same)
         truth = shlex.split(record.command)[shlex.split(record.command).index("--truth") + 1]
         told = [
@@ -106,7 +106,7 @@ def main() -> None:
             truth,
             *("equal" if s else "DIFFERS" for s in same),
         ]
-        told[-1] = f"{told[-1]}, {sum(len(s.values) for s in mine.values())} values"
+        told[-1] = f"{told[-1]}, {sum(len(s.values) for s in own.values())} values"
         print(f"| {' | '.join(map(str, told))} |", flush=True)
     print(f"{len(rows)} rows, {unequal} differ")
     sys.exit(1 if unequal else 0)

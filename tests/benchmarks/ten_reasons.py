@@ -47,13 +47,13 @@ def main() -> None:
             if difference.family not in ("chamfer", "fscore"):
                 continue
             place = difference.record.adapter, difference.record.scene
-            one, two = difference.a.value, difference.b.value
-            if one is None or two is None:
+            a, b = difference.a.value, difference.b.value
+            if a is None or b is None:
                 result[place].append(difference.b.note)
             elif difference.family == "chamfer":
-                result[place].append(f"×{two / one:.3g}")
+                result[place].append(f"×{b / a:.3g}")
             else:
-                result[place].append(f"{two - one:+.2f}")
+                result[place].append(f"{b - a:+.2f}")
         print(f"| {reason} | {' | '.join(', '.join(result[place]) for place in cases)} |", flush=True)
 
 

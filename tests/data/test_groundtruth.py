@@ -76,11 +76,13 @@ def test_verdicts(change: dict[str, object], verdict: str, words: list[str]) -> 
 
 
 def test_the_predicted_error_grows_with_its_predictors() -> None:
-    one, two = predicted_error(0.03, 0.04, 0.8), predicted_error(0.08, 0.06, 0.8)
+    sharp, blurred = predicted_error(0.03, 0.04, 0.8), predicted_error(0.08, 0.06, 0.8)
     bare = predicted_error(0.03, 0.04, 0.2)
-    assert 0 < one.low_percent < one.high_percent
-    assert (two.low_percent, two.high_percent) == pytest.approx((2 * one.low_percent, 2 * one.high_percent), rel=0.01)
-    assert bare.high_percent == pytest.approx(2 * one.high_percent, rel=0.01)
+    assert 0 < sharp.low_percent < sharp.high_percent
+    assert (blurred.low_percent, blurred.high_percent) == pytest.approx(
+        (2 * sharp.low_percent, 2 * sharp.high_percent), rel=0.01
+    )
+    assert bare.high_percent == pytest.approx(2 * sharp.high_percent, rel=0.01)
 
 
 # -- ingest

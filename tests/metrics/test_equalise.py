@@ -42,7 +42,7 @@ def test_a_bound_is_kept_and_not_wasted(seed: int, most: int) -> None:
 
 
 def test_random_subsets_are_seeded_and_without_replacement() -> None:
-    one, two = (random_subset(100, 30, np.random.default_rng(4)) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-    assert len(set(one.tolist())) == 30
+    first, again = (random_subset(100, 30, np.random.default_rng(4)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(set(first.tolist())) == 30
     np.testing.assert_array_equal(random_subset(5, 30, np.random.default_rng(4)), np.arange(5))

@@ -143,11 +143,11 @@ def test_the_surface_far_from_the_origin() -> None:
     )
     sampled = sample_mesh(vertices, faces, 1000, seed=0)
     normals = sampled / np.linalg.norm(sampled, axis=1)[:, None]
-    one = normal_consistency(points, points / np.linalg.norm(points, axis=1)[:, None], sampled, normals)
-    other = normal_consistency(
+    near = normal_consistency(points, points / np.linalg.norm(points, axis=1)[:, None], sampled, normals)
+    far = normal_consistency(
         points + OFFSET, points / np.linalg.norm(points, axis=1)[:, None], sampled + OFFSET, normals
     )
-    assert (other.accuracy, other.completeness) == pytest.approx((one.accuracy, one.completeness), rel=TOLERANCE)
+    assert (far.accuracy, far.completeness) == pytest.approx((near.accuracy, near.completeness), rel=TOLERANCE)
 
 
 BALL, BOX = trimesh.creation.icosphere(2, 0.5), trimesh.creation.box((0.8, 0.8, 0.8))

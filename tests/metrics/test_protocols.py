@@ -74,15 +74,15 @@ def test_a_preset_made_from_code_names_its_repository_commit_and_files(name: str
 
 
 def test_stages_are_swapped_one_at_a_time_from_one_protocol_to_another() -> None:
-    one, other = load_protocol("object-v1"), load_protocol("syncdreamer")
-    stages = differing(one, other)
+    first, second = load_protocol("object-v1"), load_protocol("syncdreamer")
+    stages = differing(first, second)
     assert stages == ["alignment", "crop", "equalisation", "sampling", "formula"]
-    assert one.swapped(other, []) is one and one.swapped(other, ["confidence"]) is one
-    assert one.swapped(other, stages) is other
-    between = one.swapped(other, ["equalisation", "formula"])
-    assert (between.voxel, between.side, between.samples) == (other.voxel, other.side, one.samples)
-    assert differing(between, other) == ["alignment", "crop", "sampling"]
-    assert len({one.swapped(other, stages[:i]).hash for i in range(6)}) == 6
+    assert first.swapped(second, []) is first and first.swapped(second, ["confidence"]) is first
+    assert first.swapped(second, stages) is second
+    between = first.swapped(second, ["equalisation", "formula"])
+    assert (between.voxel, between.side, between.samples) == (second.voxel, second.side, first.samples)
+    assert differing(between, second) == ["alignment", "crop", "sampling"]
+    assert len({first.swapped(second, stages[:i]).hash for i in range(6)}) == 6
 
 
 def test_a_length_in_sides_is_the_same_length(truth: Truth) -> None:

@@ -163,10 +163,10 @@ def test_scaling_the_world_changes_no_score(prepared: PreparedTruth) -> None:
         depth=tuple(depth * np.float32(7.0) for depth in truth.depth),
         diameter=truth.diameter * 7.0,
     )
-    one = posed(cloud(points, truth), prepared)
+    whole = posed(cloud(points, truth), prepared)
     other = posed(cloud(apply(move, points), moved), PreparedTruth.of(moved, PROTOCOL))
     for name in ("accuracy", "completeness-visible", "fscore@1%"):
-        assert reading(other, name) == pytest.approx(reading(one, name), rel=0.02)
+        assert reading(other, name) == pytest.approx(reading(whole, name), rel=0.02)
 
 
 def test_points_that_no_camera_can_judge_are_not_punished_and_counted(prepared: PreparedTruth) -> None:
@@ -401,9 +401,9 @@ def test_icp_and_residuals_look_at_what_is_inside_the_crop(truth: Truth) -> None
     )
     assert [stage.name for stage in crowded.stages] == ["cameras", "icp"]
     assert crowded.points == pytest.approx(alone.points, rel=0.01)
-    for one, other in zip(alone.stages, crowded.stages, strict=True):
-        assert one.residual is not None and other.residual is not None
-        assert other.residual == pytest.approx(one.residual, rel=0.1) and other.residual < 1.5
+    for before, after in zip(alone.stages, crowded.stages, strict=True):
+        assert before.residual is not None and after.residual is not None
+        assert after.residual == pytest.approx(before.residual, rel=0.1) and after.residual < 1.5
     np.testing.assert_allclose(crowded.stages[1].truth_from_pred, alone.stages[1].truth_from_pred, atol=2e-3)
     assert reading(crowded, "fscore@1%") == pytest.approx(reading(alone, "fscore@1%"), abs=0.02)
 

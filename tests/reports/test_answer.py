@@ -76,15 +76,15 @@ def test_what_one_system_alone_did_with_more_views_does_not_open_the_page(make: 
 def test_the_front_is_what_nothing_beats_at_less(tables: Tables) -> None:
     result = answer(leaderboard(tables), tables)
     assert result.better == "lower" and result.choices
-    for one in result.choices:
-        assert one.seconds is not None
+    for choice in result.choices:
+        assert choice.seconds is not None
         beaten = any(
-            other.quality <= one.quality and other.seconds <= one.seconds and other is not one
+            other.quality <= choice.quality and other.seconds <= choice.seconds and other is not choice
             for other in result.choices
             if other.seconds is not None
         )
-        assert one.quickest == (not beaten), one.row.system
-    systems = {one.row.system for one in result.choices}
+        assert choice.quickest == (not beaten), choice.row.system
+    systems = {choice.row.system for choice in result.choices}
     assert not {"oracle", "noisy-oracle", "elsewhere", "onepass"} & systems
 
 

@@ -89,8 +89,8 @@ def test_figures_come_as_svg_and_png_and_repeat_to_the_byte(make: Callable[..., 
         name.rpartition(".")[0] for name in names if name.endswith(".png")
     }
     assert any("by-views" in name for name in names) and any("scores" in name for name in names)
-    for one, other in zip(first, second, strict=True):
-        assert one.read_bytes() == other.read_bytes(), one.name
+    for before, after in zip(first, second, strict=True):
+        assert before.read_bytes() == after.read_bytes(), before.name
 
 
 def test_parquet_holds_the_rows_of_the_csv(tables: Tables, tmp_path: Path) -> None:

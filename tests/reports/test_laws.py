@@ -43,7 +43,7 @@ def same(named: Law, truth: str) -> bool:
 def test_exact_data_give_back_their_law_and_coefficients(name: str) -> None:
     result = judge(measured(name, 0.0, 1, 0))
     assert result.named is not None and result.named.name == name, result.verdict
-    coefficients = next(one.coefficients for one in result.fits if one.law.name == name)
+    coefficients = next(law_fit.coefficients for law_fit in result.fits if law_fit.law.name == name)
     assert np.allclose(coefficients, TRUE[name], rtol=1e-6)
 
 
@@ -125,8 +125,8 @@ def test_intervals_hold_the_true_coefficient_as_often_as_they_say() -> None:
 
 
 def test_the_same_points_give_the_same_draws() -> None:
-    one, two = (fit(N_LOG_N, measured("a + b n log n", 0.05, 2, 4)) for _ in range(2))
-    assert np.array_equal(one.draws, two.draws)
+    first, again = (fit(N_LOG_N, measured("a + b n log n", 0.05, 2, 4)) for _ in range(2))
+    assert np.array_equal(first.draws, again.draws)
 
 
 def test_repeats_sharpen_a_point_and_their_spread_sets_the_weights() -> None:

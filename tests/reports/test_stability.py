@@ -59,8 +59,8 @@ def judged(tables: Tables, views: int = 4) -> tuple[Leaderboard, Sweeps, Stabili
     return board, sweeps, result
 
 
-def share(result: Stability, one: str, other: str) -> float:
-    return float(result.share[result.systems.index(one), result.systems.index(other)])
+def share(result: Stability, first: str, second: str) -> float:
+    return float(result.share[result.systems.index(first), result.systems.index(second)])
 
 
 def test_a_system_better_under_every_choice_always_wins(tables: Tables) -> None:

@@ -92,7 +92,7 @@ class Fault:
     wanted: str
     share: float  # of all tries
     host: Callable[[Try], None]
-    judge: Callable[[Try], None] = lambda one: None
+    judge: Callable[[Try], None] = lambda attempt: None
     disturb: Callable[[Try, int, float], None] | None = None  # done to the host of that process id, which takes so long
     adapters: int = 3  # good ones that are there beforehand
 
@@ -124,16 +124,17 @@ def _worker_fault(
 ) -> Fault:
     """One of `bodies`, then a good trial: the first ends as one of `status`, the second well."""
 
-    def host(one: Try) -> None:
-        body = str(one.rng.choice(np.array(bodies, dtype=object)))
+    def host(attempt: Try) -> None:
+        body = str(attempt.rng.choice(np.array(bodies, dtype=object)))
         with socket.create_server(("127.0.0.1", 0)) as server:
-            names = {"truth": str(one.truth), "root": str(ROOT), "host": os.getpid(), "port": server.getsockname()[1]}
+            port = server.getsockname()[1]
+            names = {"truth": str(attempt.truth), "root": str(ROOT), "host": os.getpid(), "port": port}
             for key, value in names.items():
                 body = body.replace(f"{{{key}!r}}", repr(value)).replace(f"{{{key}}}", str(value))
-            one.run([one.adapter(body), one.adapter(GOOD)], policy=policy)
+            attempt.run([attempt.adapter(body), attempt.adapter(GOOD)], policy=policy)
 
-    def judge(one: Try) -> None:
-        records = one.store.trials()
+    def judge(attempt: Try) -> None:
+        records = attempt.store.trials()
         good = [record for record in records if record.log_tail.strip() == "well"]
         bad = [record for record in records if record not in good]
         assert [record.status for record in good] == ["ok"], [f"{r.status} {r.message}" for r in records]
@@ -160,56 +161,56 @@ SMALL = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=90.0, memory_gib=
 # -- what happens to hosts
 
 
-def _three_good(one: Try) -> None:
-    scored = one.folder.name.endswith("scored")
-    one.run([str(p) for p in sorted((one.folder / "adapters").iterdir())], one.truth if scored else None)
+def _three_good(attempt: Try) -> None:
+    scored = attempt.folder.name.endswith("scored")
+    attempt.run([str(p) for p in sorted((attempt.folder / "adapters").iterdir())], attempt.truth if scored else None)
 
 
 def _kill(*numbers: signal.Signals) -> Callable[[Try, int, float], None]:
     """Each signal in turn, the first after a random moment."""
 
-    def disturb(one: Try, pid: int, typical: float) -> None:
-        time.sleep(float(one.rng.uniform(0.0, typical)))
+    def disturb(attempt: Try, pid: int, typical: float) -> None:
+        time.sleep(float(attempt.rng.uniform(0.0, typical)))
         for number in numbers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            time.sleep(float(one.rng.uniform(0.0, 0.3)) if len(numbers) > 1 else 0.0)
+            time.sleep(float(attempt.rng.uniform(0.0, 0.3)) if len(numbers) > 1 else 0.0)
 
     return disturb
 
 
-def _resumed(one: Try) -> None:
+def _resumed(attempt: Try) -> None:
     """The same command goes on: what was finished stays as it is, and all is there in the end."""
-    before = {path: path.stat().st_mtime_ns for path in (one.store.path / "trials").glob("[!.]*.json")}
-    _fork(lambda: _three_good(one), one)
-    after = {path: path.stat().st_mtime_ns for path in (one.store.path / "trials").glob("[!.]*.json")}
+    before = {path: path.stat().st_mtime_ns for path in (attempt.store.path / "trials").glob("[!.]*.json")}
+    _fork(lambda: _three_good(attempt), attempt)
+    after = {path: path.stat().st_mtime_ns for path in (attempt.store.path / "trials").glob("[!.]*.json")}
     assert before.items() <= after.items(), "a finished trial was repeated"
-    _all_good(one, 3)
+    _all_good(attempt, 3)
 
 
-def _all_good(one: Try, count: int) -> None:
-    records = one.store.trials()
+def _all_good(attempt: Try, count: int) -> None:
+    records = attempt.store.trials()
     assert [record.status for record in records] == ["ok"] * count, [f"{r.status} {r.message}" for r in records]
     for record in records:
-        assert record.prediction is not None and len(one.store.prediction(record.prediction).points) == 1
-        assert one.store.log_path(record.key).read_text().strip() == "well"
+        assert record.prediction is not None and len(attempt.store.prediction(record.prediction).points) == 1
+        assert attempt.store.log_path(record.key).read_text().strip() == "well"
 
 
-def _clock_set_back(one: Try) -> None:
+def _clock_set_back(attempt: Try) -> None:
     """Half way through, it is 1999 again."""
-    told = iter([*["2026-05-04T10:00:00+00:00"] * int(one.rng.integers(1, 4)), *["1999-01-01T00:00:00+00:00"] * 99])
+    told = iter([*["2026-05-04T10:00:00+00:00"] * int(attempt.rng.integers(1, 4)), *["1999-01-01T00:00:00+00:00"] * 99])
     local.now = measure.now = lambda: next(told)  # type: ignore[assignment]
     for _ in range(2):
-        _three_good(one)
+        _three_good(attempt)
 
 
 def _together(count: int, killed: int = 0) -> Callable[[Try], None]:
     """`count` hosts on one store at once, the first `killed` of them killed at a random moment."""
 
-    def host(one: Try) -> None:
-        pids = [_start(lambda: _three_good(one), one) for _ in range(count)]
+    def host(attempt: Try) -> None:
+        pids = [_start(lambda: _three_good(attempt), attempt) for _ in range(count)]
         for pid in pids[:killed]:
-            time.sleep(float(one.rng.uniform(0.0, 2.0)))
+            time.sleep(float(attempt.rng.uniform(0.0, 2.0)))
             os.kill(pid, signal.SIGKILL)
         for pid in pids:
             _, status = os.waitpid(pid, 0)
@@ -219,9 +220,9 @@ def _together(count: int, killed: int = 0) -> Callable[[Try], None]:
 
 
 def _runs(count: int) -> Callable[[Try], None]:
-    def judge(one: Try) -> None:
-        _all_good(one, 3)
-        ended = [run for run in one.store.runs() if run.overhead_seconds is not None]  # a killed one has none
+    def judge(attempt: Try) -> None:
+        _all_good(attempt, 3)
+        ended = [run for run in attempt.store.runs() if run.overhead_seconds is not None]  # a killed one has none
         assert len(ended) == count, f"{len(ended)} runs kept"
 
     return judge
@@ -230,20 +231,20 @@ def _runs(count: int) -> Callable[[Try], None]:
 # -- what happens to stores and files
 
 
-def _damaged_store(one: Try) -> None:
-    _three_good(one)
-    kind = str(one.rng.choice(["trials", "predictions", "runs"]))
-    path = sorted((one.store.path / kind).iterdir())[0]
+def _damaged_store(attempt: Try) -> None:
+    _three_good(attempt)
+    kind = str(attempt.rng.choice(["trials", "predictions", "runs"]))
+    path = sorted((attempt.store.path / kind).iterdir())[0]
     if kind == "predictions":
-        path.write_bytes(damaged_bytes(path.read_bytes(), one.rng))
+        path.write_bytes(damaged_bytes(path.read_bytes(), attempt.rng))
     else:
-        DAMAGE[str(one.rng.choice([name for name in DAMAGE if name != "NaN"]))](path)
-    left = len(one.store.trials())
+        DAMAGE[str(attempt.rng.choice([name for name in DAMAGE if name != "NaN"]))](path)
+    left = len(attempt.store.trials())
     assert left >= 2, f"{left} trials read"
     # What damage left as it was is no problem; all else is named.
-    one.store.repair()
-    _three_good(one)
-    _all_good(one, 3)
+    attempt.store.repair()
+    _three_good(attempt)
+    _all_good(attempt, 3)
 
 
 def damaged_bytes(content: bytes, rng: np.random.Generator) -> bytes:
@@ -251,18 +252,18 @@ def damaged_bytes(content: bytes, rng: np.random.Generator) -> bytes:
     return content[: int(rng.integers(0, len(content)))]
 
 
-def _forged_store(one: Try) -> None:
+def _forged_store(attempt: Try) -> None:
     """A store from elsewhere whose records name files outside it."""
-    _three_good(one)
-    trials = sorted((one.store.path / "trials").iterdir())
+    _three_good(attempt)
+    trials = sorted((attempt.store.path / "trials").iterdir())
     edited(prediction="../../../x")(trials[0])
     edited(key="../../y")(trials[1])
-    other = Store(one.folder / "merged")
-    assert other.merge(one.store) == 1 and len(other.trials()) == 1
-    assert not [path for path in one.folder.rglob("*") if path.name in ("x.npz", "y.json")]
+    other = Store(attempt.folder / "merged")
+    assert other.merge(attempt.store) == 1 and len(other.trials()) == 1
+    assert not [path for path in attempt.folder.rglob("*") if path.name in ("x.npz", "y.json")]
     edited(format=99)(trials[2])
     try:
-        one.store.trials()
+        attempt.store.trials()
     except NewerFormatError:
         pass
     else:
@@ -274,8 +275,8 @@ def _forged_store(one: Try) -> None:
 def _no_room(read_only: bool) -> Callable[[Try], None]:
     """The store lies on a disk of its own that fills up, or that nobody may write to."""
 
-    def host(one: Try) -> None:
-        libc, place = ctypes.CDLL(None, use_errno=True), one.store.path
+    def host(attempt: Try) -> None:
+        libc, place = ctypes.CDLL(None, use_errno=True), attempt.store.path
         uid, gid = os.geteuid(), os.getegid()
         place.mkdir()
         assert libc.unshare(CLONE_USER_AND_MOUNTS) == 0
@@ -285,10 +286,10 @@ def _no_room(read_only: bool) -> Callable[[Try], None]:
         if read_only:
             assert libc.mount(b"none", os.fsencode(place), None, 32 | 1, None) == 0  # MS_REMOUNT | MS_RDONLY
         else:
-            (place / "full").write_bytes(bytes(int(one.rng.integers(40, 64)) * 4096))
-        adapters = ",".join(one.adapter(GOOD) for _ in range(3))
-        words = ["run", "--adapters", adapters, "--scenes", str(one.scene), "--views", "2", "--repeats", "0"]
-        errors = one.folder / "errors.txt"
+            (place / "full").write_bytes(bytes(int(attempt.rng.integers(40, 64)) * 4096))
+        adapters = ",".join(attempt.adapter(GOOD) for _ in range(3))
+        words = ["run", "--adapters", adapters, "--scenes", str(attempt.scene), "--views", "2", "--repeats", "0"]
+        errors = attempt.folder / "errors.txt"
         with errors.open("w") as file:
             os.dup2(file.fileno(), 2)
         try:
@@ -308,32 +309,41 @@ def _no_room(read_only: bool) -> Callable[[Try], None]:
     return host
 
 
-def _damaged_files(one: Try) -> None:
-    name = str(one.rng.choice(list(READERS)))
-    understood, refused, defects = feed(name, 25, int(one.rng.integers(2**31)), one.folder)
+def _damaged_files(attempt: Try) -> None:
+    name = str(attempt.rng.choice(list(READERS)))
+    understood, refused, defects = feed(name, 25, int(attempt.rng.integers(2**31)), attempt.folder)
     assert not defects and understood + refused == 25, defects
 
 
-def _refused_flags(one: Try) -> None:
+def _refused_flags(attempt: Try) -> None:
     flags = [("--deadline", "inf"), ("--deadline", "nan"), ("--memory", "-1"), ("--option", "noise=1e999")]
-    flag = flags[int(one.rng.integers(len(flags)))]
-    words = ["run", "--adapters", "noisy-oracle", "--scenes", str(one.truth), "--store", str(one.store.path), *flag]
+    flag = flags[int(attempt.rng.integers(len(flags)))]
+    words = [
+        "run",
+        "--adapters",
+        "noisy-oracle",
+        "--scenes",
+        str(attempt.truth),
+        "--store",
+        str(attempt.store.path),
+        *flag,
+    ]
     try:
         command_line(words)
     except SystemExit as ended:
-        assert ended.code == 2 and not one.store.path.exists()
+        assert ended.code == 2 and not attempt.store.path.exists()
 
 
-def _spoilt_code(one: Try) -> None:
+def _spoilt_code(attempt: Try) -> None:
     """Someone writes into the staged code between two trials."""
-    adapters = [one.adapter(GOOD) for _ in range(2)]
+    adapters = [attempt.adapter(GOOD) for _ in range(2)]
     from bench.systems.process import stage
 
     for name in adapters:
         staged = stage(get_adapter(name)) / "adapters" / "contract.py"
         staged.chmod(0o644)
         staged.write_text(staged.read_text() + "\nraise RuntimeError('spoilt')\n")
-    one.run([*adapters, one.adapter(GOOD)])
+    attempt.run([*adapters, attempt.adapter(GOOD)])
 
 
 REACHED = [reach(body) for body in REACHES.values()]
@@ -410,7 +420,7 @@ FAULTS = (
         "made anew, all `ok`",
         0.02,
         _spoilt_code,
-        lambda one: _all_good(one, 3),
+        lambda attempt: _all_good(attempt, 3),
         adapters=0,
     ),
     Fault(
@@ -454,7 +464,7 @@ FAULTS = (
 # -- trying and judging
 
 
-def _start(do: Callable[[], None], one: Try) -> int:
+def _start(do: Callable[[], None], attempt: Try) -> int:
     """The process id of a host that does `do`: a fork of this process, which has no threads."""
     pid = os.fork()
     if pid:
@@ -465,8 +475,8 @@ def _start(do: Callable[[], None], one: Try) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        temporary = str(one.folder / "tmp")
-        os.environ |= {MARK: str(one.folder), "TMPDIR": temporary, "SECRET_TOKEN": "hunter2"}
+        temporary = str(attempt.folder / "tmp")
+        os.environ |= {MARK: str(attempt.folder), "TMPDIR": temporary, "SECRET_TOKEN": "hunter2"}
         tempfile.tempdir = temporary
         do()
         code = 0
@@ -474,7 +484,7 @@ def _start(do: Callable[[], None], one: Try) -> int:
         code = 130
     except BaseException:  # noqa: BLE001 - the judge reads it
         with contextlib.suppress(BaseException):
-            (one.folder / "failure.txt").write_text(traceback.format_exc())
+            (attempt.folder / "failure.txt").write_text(traceback.format_exc())
     finally:
         with contextlib.suppress(BaseException):
             atexit._run_exitfuncs()
@@ -494,9 +504,9 @@ def _wait(pid: int, patience: float) -> int | None:
     return None
 
 
-def _fork(do: Callable[[], None], one: Try) -> None:
-    status = _wait(_start(do, one), PATIENCE)
-    failure = one.folder / "failure.txt"
+def _fork(do: Callable[[], None], attempt: Try) -> None:
+    status = _wait(_start(do, attempt), PATIENCE)
+    failure = attempt.folder / "failure.txt"
     assert status == 0, f"the host ended with {status}: {failure.read_text()[-800:] if failure.exists() else ''}"
 
 
@@ -526,18 +536,18 @@ def attempt(fault: Fault, number: int, seed: int, shared: Path, typical: float) 
     scored = "-scored" if is_scored(fault, number) else ""
     result, began = Result(fault.name, number, seed, 0.0), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-", suffix=scored, ignore_cleanup_errors=True) as name:
-        one = Try(Path(name), shared / "plain", shared / "bumpy", rng)
-        temporary = one.folder / "tmp"
+        attempt = Try(Path(name), shared / "plain", shared / "bumpy", rng)
+        temporary = attempt.folder / "tmp"
         temporary.mkdir()
         for _ in range(fault.adapters):
-            one.adapter(GOOD)
+            attempt.adapter(GOOD)
         mounts = _mounts()
-        pid = _start(lambda: fault.host(one), one)
+        pid = _start(lambda: fault.host(attempt), attempt)
         if fault.disturb is not None:
-            fault.disturb(one, pid, typical * (2.5 if scored else 1.0))
+            fault.disturb(attempt, pid, typical * (2.5 if scored else 1.0))
         status = _wait(pid, PATIENCE)
         result.hang = status is None
-        failure = one.folder / "failure.txt"
+        failure = attempt.folder / "failure.txt"
         if fault.disturb is None and status not in (0, None):
             result.otherwise.append(failure.read_text()[-1500:] if failure.exists() else f"host ended with {status}")
         if not wait_for(lambda: not _living(name), SETTLE):
@@ -550,13 +560,13 @@ def attempt(fault: Fault, number: int, seed: int, shared: Path, typical: float) 
         if not wait_for(lambda: not list(temporary.iterdir()), SETTLE):
             result.leaks += [str(path) for path in temporary.rglob("*")][:5]
         try:
-            fault.judge(one)
+            fault.judge(attempt)
         except (AssertionError, InputError, OSError) as error:
             result.losses.append(f"{type(error).__name__}: {error}"[-800:])
         result.leaks += [line for line in _mounts() if line not in mounts]
-        one.store.repair()
-        strays = [path for path in one.store.path.rglob(".*") if "quarantine" not in path.parts]
-        result.leaks += [*map(str, strays), *(problem.sentence for problem in one.store.problems())]
+        attempt.store.repair()
+        strays = [path for path in attempt.store.path.rglob(".*") if "quarantine" not in path.parts]
+        result.leaks += [*map(str, strays), *(problem.sentence for problem in attempt.store.problems())]
         if not result.orphans and not wait_for(lambda: not _living(name), SETTLE):
             result.orphans = _living(name)
     result.seconds = round(time.monotonic() - began, 2)
@@ -588,14 +598,16 @@ def prepared(scored: bool) -> Iterator[tuple[Path, float]]:
         hardware()
         local.overhead_seconds = lambda calls=50: 0.0  # one more worker a run
         (shared / "warm" / "tmp").mkdir(parents=True)
-        one = Try(shared / "warm", shared / "plain", shared / "bumpy", np.random.default_rng(0))
+        attempt = Try(shared / "warm", shared / "plain", shared / "bumpy", np.random.default_rng(0))
         for _ in range(3):
-            one.adapter(GOOD)
-        walls.interpreter_folders(find(get_adapter(one.adapter(GOOD))).python)
+            attempt.adapter(GOOD)
+        walls.interpreter_folders(find(get_adapter(attempt.adapter(GOOD))).python)
         if scored:  # which compiles what scores
-            assert _wait(_start(lambda: one.run([one.adapter(GOOD)], one.truth), one), 10 * PATIENCE) == 0
+            assert (
+                _wait(_start(lambda: attempt.run([attempt.adapter(GOOD)], attempt.truth), attempt), 10 * PATIENCE) == 0
+            )
         began = time.monotonic()
-        _fork(lambda: _three_good(one), one)
+        _fork(lambda: _three_good(attempt), attempt)
         yield shared, time.monotonic() - began
 
 

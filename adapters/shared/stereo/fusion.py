@@ -83,7 +83,7 @@ def _flatten(maps: Sequence[DepthMap], intrinsics: F64, camera_from_world: F64) 
 
 
 @njit(**_LEAF)
-def _lift(maps: _Maps, i: int, u: float, v: float, z: float) -> tuple[float, float, float]:
+def _unproject(maps: _Maps, i: int, u: float, v: float, z: float) -> tuple[float, float, float]:
     """Pixel coordinates (u, v) of view i at depth z -> world."""
     P = maps.pose
     a = (maps.inverse[i, 0, 0] * u + maps.inverse[i, 0, 1] * v + maps.inverse[i, 0, 2]) * z - P[i, 0, 3]
@@ -110,7 +110,7 @@ def _project(maps: _Maps, i: int, x: float, y: float, z: float) -> tuple[float, 
 def _partner(maps: _Maps, i: int, x: int, y: int, z: float, j: int, pixels: float, relative: float) -> int:
     """Index of the pixel of view j that agrees with pixel (x, y) of view i at depth z; -1 where view j measured nothing
     there or something nearer, -2 where it saw through the point."""
-    wx, wy, wz = _lift(maps, i, x + 0.5, y + 0.5, z)
+    wx, wy, wz = _unproject(maps, i, x + 0.5, y + 0.5, z)
     u, v, depth = _project(maps, j, wx, wy, wz)
     width, height = maps.size[j, 0], maps.size[j, 1]
     if not (depth > 1e-12 and 0 <= u < width and 0 <= v < height):
@@ -120,7 +120,7 @@ def _partner(maps: _Maps, i: int, x: int, y: int, z: float, j: int, pixels: floa
     there = maps.depth[index]
     if there <= 0:
         return -1
-    wx, wy, wz = _lift(maps, j, iu + 0.5, iv + 0.5, there)
+    wx, wy, wz = _unproject(maps, j, iu + 0.5, iv + 0.5, there)
     u, v, back = _project(maps, i, wx, wy, wz)
     if abs(back - z) < relative * z and (u - x - 0.5) ** 2 + (v - y - 0.5) ** 2 < pixels * pixels:
         return int(index)
@@ -192,7 +192,7 @@ def _fuse_view(
             z = maps.depth[here]
             if z <= 0 or looks.used[here]:
                 continue
-            px, py, pz = _lift(maps, i, x + 0.5, y + 0.5, z)
+            px, py, pz = _unproject(maps, i, x + 0.5, y + 0.5, z)
             members[0], n = here, 1
             for k in range(others.shape[0]):
                 j = others[k]
@@ -205,7 +205,7 @@ def _fuse_view(
                 if cosine > 0.5:
                     local = index - maps.start[j]
                     row = local // maps.size[j, 0]
-                    qx, qy, qz = _lift(maps, j, local - row * maps.size[j, 0] + 0.5, row + 0.5, maps.depth[index])
+                    qx, qy, qz = _unproject(maps, j, local - row * maps.size[j, 0] + 0.5, row + 0.5, maps.depth[index])
                     px, py, pz = px + qx, py + qy, pz + qz
                     members[n] = index
                     n += 1

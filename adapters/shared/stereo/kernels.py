@@ -134,7 +134,7 @@ def _view_cost(
     geometric: bool,
 ) -> Real:
     """1 - NCC of plane (q, gx, gy) at pixel (x, y) between the reference and source view s, plus the geometric term."""
-    one = np.float32(1)
+    unit = np.float32(1)
     b0, b1, b2 = src.b[s, 0], src.b[s, 1], src.b[s, 2]
     u0, v0, w0 = patch.base[s, 0] + b0 * q, patch.base[s, 1] + b1 * q, patch.base[s, 2] + b2 * q
     ux, vx, wx = (
@@ -161,7 +161,7 @@ def _view_cost(
     dx, dy, weight, weighted, quads = patch.dx, patch.dy, patch.weight, patch.weighted, src.quads
     mean, square, product = np.float32(0), np.float32(0), np.float32(0)
     for p in range(dx.shape[0]):
-        iw = one / (w0 + wx * dx[p] + wy * dy[p])
+        iw = unit / (w0 + wx * dx[p] + wy * dy[p])
         u, v = (u0 + ux * dx[p] + uy * dy[p]) * iw, (v0 + vx * dx[p] + vy * dy[p]) * iw
         iu, iv = np.int32(u), np.int32(v)
         fu, fv = u - np.float32(iu), v - np.float32(iv)
@@ -176,7 +176,7 @@ def _view_cost(
         square += weight[p] * grey * grey
         product += weighted[p] * grey
     variance = max(square - mean * mean, np.float32(0))
-    cost = one - product / np.float32(
+    cost = unit - product / np.float32(
         sqrt((variance + np.float32(NOISE_VARIANCE)) * (spread + np.float32(NOISE_VARIANCE)))
     )
     if geometric:
@@ -186,7 +186,7 @@ def _view_cost(
         error = np.float32(GEOMETRY_CAP)
         if z > 0:
             # The source's own depth at the pixel hit, carried over to where the ray really fell, and back.
-            t = one / z
+            t = unit / z
             bw = src.back[s, 2, 0] * u + src.back[s, 2, 1] * v + src.back[s, 2, 2] + src.back_b[s, 2] * t
             bu = src.back[s, 0, 0] * u + src.back[s, 0, 1] * v + src.back[s, 0, 2] + src.back_b[s, 0] * t
             bv = src.back[s, 1, 0] * u + src.back[s, 1, 1] * v + src.back[s, 1, 2] + src.back_b[s, 1] * t

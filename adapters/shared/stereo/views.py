@@ -63,12 +63,12 @@ def viewing_volume(intrinsics: F64, camera_from_world: F64, sizes: ArrayLike) ->
             for K, pose, size in zip(intrinsics, camera_from_world, sizes, strict=True)
         ]
     )
-    seen = np.zeros(len(points), np.int64)
+    views = np.zeros(len(points), np.int64)
     for K, pose, size in zip(intrinsics, camera_from_world, sizes, strict=True):
-        seen += project(points, K, pose, size)[2]
-    if seen.max() < 2:
+        views += project(points, K, pose, size)[2]
+    if views.max() < 2:
         raise ValueError("camera_from_world: no point seen in two images, overlapping views wanted")
-    return np.asarray(points[seen >= max(2, (int(seen.max()) + 1) // 2)])
+    return np.asarray(points[views >= max(2, (int(views.max()) + 1) // 2)])
 
 
 def depth_ranges_from_points(

@@ -125,8 +125,8 @@ class Adapter(NetworkAdapter):
         sizes = [detector_size(photo), segmenter_size(photo), depth_size(photo)]
         squares = [sizes[0], (SEGMENTER, SEGMENTER), sizes[2]]
         kinds = (Image.Resampling.BILINEAR, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
-        placed = [laid(photo, *how) for how in zip(sizes, squares, kinds)]  # noqa: B905 - Python 3.9
-        inputs = Inputs.of(placed, IMAGENET_MEAN, IMAGENET_STD)
+        laid_out = [laid(photo, *how) for how in zip(sizes, squares, kinds)]  # noqa: B905 - Python 3.9
+        inputs = Inputs.of(laid_out, IMAGENET_MEAN, IMAGENET_STD)
         inputs.images[1][:, sizes[1][1] :], inputs.images[1][:, :, sizes[1][0] :] = 0, 0
         return Photo(inputs.images, inputs.placements, views.masks is not None)
 
@@ -139,8 +139,8 @@ class Adapter(NetworkAdapter):
         with self.inference():
             if not inputs.masked:
                 words = torch.from_numpy(np.array([self.words])).to(self.device)
-                seen = self.network.detector(pixel_values=look, input_ids=words)
-                box, score = surest_box(to_numpy(seen.logits[0]), to_numpy(seen.pred_boxes[0]))
+                detected = self.network.detector(pixel_values=look, input_ids=words)
+                box, score = surest_box(to_numpy(detected.logits[0]), to_numpy(detected.pred_boxes[0]))
                 corners = box * np.array(2 * segmented_size(inputs.placements[1]), np.float32)
                 asked = torch.from_numpy(corners[None, None]).to(self.device)
                 parts = self.network.segmenter(pixel_values=cut, input_boxes=asked)

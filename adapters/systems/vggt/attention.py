@@ -237,12 +237,12 @@ def capture(request: dict[str, Any], folder: Path) -> None:
         _say(1.0 - (1.0 - pass_share) * (layer + 1) / depth, f"rollout, layer {layer + 1} of {depth}")
 
     sources = tokens.index(*patches.T)
-    with Capture(trunk.global_blocks, sources, ranges, request["heads"], discard is not None, passed) as seen:
+    with Capture(trunk.global_blocks, sources, ranges, request["heads"], discard is not None, passed) as captured:
         outputs = adapter.infer(inputs)
-    names, rows = [f"layers {first}-{last}" for first, last in ranges], seen.attention
+    names, rows = [f"layers {first}-{last}" for first, last in ranges], captured.attention
     if discard is not None:
         names.append("rollout")
-        rows = np.concatenate([rows, seen.rollout(discard, rolled)[None]])
+        rows = np.concatenate([rows, captured.rollout(discard, rolled)[None]])
     maps, special = tokens.split(rows)
     offset, scale, size = (
         np.array([getattr(place, name) for place in inputs.placements]) for name in ("offset", "scale", "network")

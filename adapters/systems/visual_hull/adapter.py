@@ -180,8 +180,8 @@ def paint(vertices: F64, faces: NDArray[np.int32], images: Sequence[U8], cameras
         np.minimum.at(nearest, bin_, depth[inside])
         ray = cameras.centres[index] - vertices[inside]
         frontal = np.einsum("ij,ij->i", normals[inside], ray) / np.linalg.norm(ray, axis=1)
-        seen = (depth[inside] < nearest[bin_] + 4 * step) & (frontal > 0.1)
-        share = np.where(seen, frontal**2, 1e-6)
+        visible = (depth[inside] < nearest[bin_] + 4 * step) & (frontal > 0.1)
+        share = np.where(visible, frontal**2, 1e-6)
         total[inside] += share[:, None] * image[row, column]
         weight[inside] += share
     return np.asarray(np.round(total / weight[:, None]), np.uint8)

@@ -257,8 +257,8 @@ def _write_truth(
             arrays["colors"] = surface.colors
     knowledge = None
     if capture.observed is not None and trusted is not None:
-        seen = capture.observed
-        knowledge = Knowledge(trusted, seen.free, np.asarray(seen.low - offset), seen.edge, 0.0)
+        observed = capture.observed
+        knowledge = Knowledge(trusted, observed.free, np.asarray(observed.low - offset), observed.edge, 0.0)
     agreement = []
     if largest > 0:
         for number, view in enumerate(views):

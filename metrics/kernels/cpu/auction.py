@@ -38,13 +38,13 @@ SLACK = 0.5  # share of eps that a search may miss
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _bid(
-    x: float, y: float, z: float, leaves: F64, blocks: F64, child: I64, seen: I64, slack: float,
+    x: float, y: float, z: float, leaves: F64, blocks: F64, child: I64, favourites: I64, slack: float,
     todo: I64, todo_v: F64, values: F64,
 ) -> tuple[int, float]:  # fmt: skip
     """The slot of least distance + price from (x, y, z), and how much more any other costs, at least.
 
-    `seen` (2,): slots to try first, replaced by the best two. The second figure may be short by `slack`."""
-    v1, v2, j1, j2 = FAR, FAR, seen[0], seen[1]
+    `favourites` (2,): slots to try first, replaced by the best two. The second figure may be short by `slack`."""
+    v1, v2, j1, j2 = FAR, FAR, favourites[0], favourites[1]
     if j1 >= 0:
         a, b = j1 // WIDTH, j1 % WIDTH
         v1 = np.sqrt((leaves[a, 0, b] - x) ** 2 + (leaves[a, 1, b] - y) ** 2 + (leaves[a, 2, b] - z) ** 2)
@@ -77,7 +77,7 @@ def _bid(
             block_bounds(blocks[q], x, y, z, values)
             top, left_out = push_nearest_last(values, child[q], v2 - slack, todo, todo_v, top)
             rest = min(rest, left_out)
-    seen[0], seen[1] = j1, j2
+    favourites[0], favourites[1] = j1, j2
     margin = min(rest, v2) - v1
     return j1, margin if margin < 0.5 * FAR else 0.0  # a single object has no rival
 
@@ -103,7 +103,7 @@ def _raise_bounds(leaves: F64, blocks: F64, place: I64, shift: F64, leaf: int) -
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _phase(
-    persons: F64, held: I64, owner: I64, seen: I64, eps: float, stop: int,
+    persons: F64, held: I64, owner: I64, favourites: I64, eps: float, stop: int,
     leaves: F64, blocks: F64, place: I64, child: I64, shift: F64,
     values: F64,
 ) -> int:  # fmt: skip
@@ -125,7 +125,7 @@ def _phase(
         count -= 1
         bids += 1
         x, y, z = persons[i, 0], persons[i, 1], persons[i, 2]
-        j, margin = _bid(x, y, z, leaves, blocks, child, seen[i], SLACK * eps, todo, todo_v, values)
+        j, margin = _bid(x, y, z, leaves, blocks, child, favourites[i], SLACK * eps, todo, todo_v, values)
         leaves[j // WIDTH, 3, j % WIDTH] += margin + eps
         _raise_bounds(leaves, blocks, place, shift, j // WIDTH)
         loser = owner[j]
@@ -139,13 +139,13 @@ def _phase(
     return bids
 
 
-def bid_in_turn(persons: F64, held: I64, owner: I64, seen: I64, eps: float, stop: int, objects: PriceTree) -> int:
+def bid_in_turn(persons: F64, held: I64, owner: I64, favourites: I64, eps: float, stop: int, objects: PriceTree) -> int:
     """Bid, first in first out, until at most `stop` of `persons` (n, 3) lack an object; the number of bids made.
 
     `held` (n,): slot a person holds or -1; `owner` (slots,): its inverse; `seen` (n, 2): slots each found best, or -1.
     All three, and the prices of `objects`, are updated."""
     bids: int = _phase(
-        persons, held, owner, seen, eps, stop,
+        persons, held, owner, favourites, eps, stop,
         objects.leaves, objects.blocks, objects.place, objects.child, objects.shift,
         np.empty(WIDTH),
     )  # fmt: skip
@@ -160,7 +160,7 @@ class Auction(schedule.Auction):
         self.persons, self.objects, self.prices = persons, objects, prices
         self.held: I64 = np.full(n, -1)  # slot a person holds, or -1
         self.owner: I64 = np.full(len(objects.point_of), -1)  # person a slot belongs to, or -1
-        self.seen: I64 = np.full((n, 2), -1)  # slots each person found best
+        self.favourites: I64 = np.full((n, 2), -1)  # slots each person found best
         self.profits = np.zeros(n)
         self.upper, self.lower = np.inf, 0.0
         self.best: I64 = np.arange(n)
@@ -170,7 +170,7 @@ class Auction(schedule.Auction):
         """One auction phase, completed to a bijection, and the dual bound it gives; returns upper - lower."""
         persons, objects = self.persons, self.objects
         objects.set_prices(self.prices)
-        bid_in_turn(persons.points, self.held, self.owner, self.seen, eps, stop, objects)
+        bid_in_turn(persons.points, self.held, self.owner, self.favourites, eps, stop, objects)
         full = np.where(self.held >= 0, objects.point_of[self.held], -1)
         lone = np.flatnonzero(full < 0)
         if len(lone):

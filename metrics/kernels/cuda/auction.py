@@ -59,8 +59,8 @@ def bid(  # type: ignore[no-untyped-def]
     q, s = tl.program_id(0), tl.program_id(1)
     if q * BQ < count:
         k = q * BQ + tl.arange(0, BQ)
-        mine = k < count
-        i = tl.load(TODO + k, mask=mine, other=0)
+        mask = k < count
+        i = tl.load(TODO + k, mask=mask, other=0)
         x, y, z = tl.load(X + i), tl.load(X + n + i), tl.load(X + 2 * n + i)
         lane = tl.arange(0, BP)
         first = tl.full((BQ, BP), float("inf"), X.dtype.element_ty)
@@ -83,9 +83,9 @@ def bid(  # type: ignore[no-untyped-def]
         column = (tl.min(turn, axis=1) - i % BP + BP) % BP
         chosen = lane[None, :] == column[:, None]
         out = s * capacity + k
-        tl.store(FIRST + out, least, mask=mine)
-        tl.store(CHOICE + out, tl.max(tl.where(chosen, at, -1), axis=1), mask=mine)
-        tl.store(SECOND + out, tl.min(tl.where(chosen, second, first), axis=1), mask=mine)
+        tl.store(FIRST + out, least, mask=mask)
+        tl.store(CHOICE + out, tl.max(tl.where(chosen, at, -1), axis=1), mask=mask)
+        tl.store(SECOND + out, tl.min(tl.where(chosen, second, first), axis=1), mask=mask)
 
 
 @triton.jit
@@ -99,24 +99,24 @@ def settle(  # type: ignore[no-untyped-def]
         tl.store(NEXT_COUNT, 0)
     if pid * B < count:
         k = pid * B + tl.arange(0, B)
-        mine = k < count
-        i = tl.load(TODO + k, mask=mine, other=0)
+        mask = k < count
+        i = tl.load(TODO + k, mask=mask, other=0)
         first = tl.full((B,), float("inf"), tl.float64)
         second = first
         at = tl.zeros((B,), tl.int32)
         for s in range(parts):
             part = (s + i) % parts * capacity + k
-            v = tl.load(FIRST + part, mask=mine, other=0.0).to(tl.float64)
-            w = tl.load(SECOND + part, mask=mine, other=0.0).to(tl.float64)
-            j = tl.load(CHOICE + part, mask=mine, other=0)
+            v = tl.load(FIRST + part, mask=mask, other=0.0).to(tl.float64)
+            w = tl.load(SECOND + part, mask=mask, other=0.0).to(tl.float64)
+            j = tl.load(CHOICE + part, mask=mask, other=0)
             second = tl.minimum(tl.minimum(second, w), tl.maximum(first, v))
             at = tl.where(v < first, j, at)
             first = tl.minimum(first, v)
         rise = tl.where(second < float("inf"), second - first, 0.0) + tl.load(EPS)
-        tl.store(RISE + k, rise, mask=mine)
-        tl.store(CHOICE + k, at, mask=mine)
+        tl.store(RISE + k, rise, mask=mask)
+        tl.store(CHOICE + k, at, mask=mask)
         offer = (rise.to(tl.float32).to(tl.int32, bitcast=True).to(tl.int64) << 32) | i.to(tl.int64)
-        tl.atomic_max(WINNER + at, offer, mask=mine)
+        tl.atomic_max(WINNER + at, offer, mask=mask)
 
 
 @triton.jit
@@ -128,17 +128,17 @@ def award(  # type: ignore[no-untyped-def]
     pid = tl.program_id(0)
     if pid * B < count:
         k = pid * B + tl.arange(0, B)
-        mine = k < count
-        i = tl.load(TODO + k, mask=mine, other=0)
-        j = tl.load(CHOICE + k, mask=mine, other=0)
-        won = mine & ((tl.load(WINNER + j, mask=mine, other=0) & 0xFFFFFFFF) == i)
+        mask = k < count
+        i = tl.load(TODO + k, mask=mask, other=0)
+        j = tl.load(CHOICE + k, mask=mask, other=0)
+        won = mask & ((tl.load(WINNER + j, mask=mask, other=0) & 0xFFFFFFFF) == i)
         before = tl.load(OWNER + j, mask=won, other=-1)
         tl.store(OWNER + j, i, mask=won)
         tl.store(HELD + i, j, mask=won)
         tl.store(PRICE + j, tl.load(PRICE + j, mask=won, other=0.0) + tl.load(RISE + k, mask=won, other=0.0), mask=won)
         tl.store(HELD + before, -1, mask=won & (before >= 0))
         without = tl.where(won, before, i)
-        lacks = mine & (without >= 0)
+        lacks = mask & (without >= 0)
         place = tl.cumsum(lacks.to(tl.int32), 0) - 1
         base = tl.atomic_add(NEXT_COUNT, tl.sum(lacks.to(tl.int32), 0))
         tl.store(NEXT + base + place, without, mask=lacks)
@@ -327,8 +327,8 @@ class Auction(schedule.Auction):
         held = np.where(before >= 0, place[before], -1)
         owner = np.full(len(tree.point_of), -1)
         owner[held[held >= 0]] = np.flatnonzero(held >= 0)
-        seen = np.full((len(held), 2), -1)
-        self.host_bids += int(bid_in_turn(self.persons.points.cpu().numpy(), held, owner, seen, eps, stop, tree))
+        favourites = np.full((len(held), 2), -1)
+        self.host_bids += int(bid_in_turn(self.persons.points.cpu().numpy(), held, owner, favourites, eps, stop, tree))
         object_ = np.where(held >= 0, tree.order[tree.point_of[held]], -1).astype(np.int32)
         holder = np.full(len(object_), -1, np.int32)
         holder[object_[object_ >= 0]] = np.flatnonzero(object_ >= 0)

@@ -130,12 +130,12 @@ def search_pairs(Q, P, KEY, queries, n, span, query_tiles, parts, BQ: tl.constex
     tile, rest = pid % query_tiles, pid // query_tiles
     part, batch = rest % parts, (rest // parts).to(tl.int64)
     row = tile * BQ + tl.arange(0, BQ)
-    mine = row < queries
+    mask = row < queries
     Q += batch * 3 * queries
     P += batch * 3 * n
-    x = tl.load(Q + row, mask=mine, other=0.0)
-    y = tl.load(Q + queries + row, mask=mine, other=0.0)
-    z = tl.load(Q + 2 * queries + row, mask=mine, other=0.0)
+    x = tl.load(Q + row, mask=mask, other=0.0)
+    y = tl.load(Q + queries + row, mask=mask, other=0.0)
+    z = tl.load(Q + 2 * queries + row, mask=mask, other=0.0)
     best = tl.full((BQ, BP), float("inf"), tl.float32)
     at = tl.zeros((BQ, BP), tl.int32)
     lane = tl.arange(0, BP)
@@ -150,7 +150,7 @@ def search_pairs(Q, P, KEY, queries, n, span, query_tiles, parts, BQ: tl.constex
         best = tl.where(closer, squared, best)
         at = tl.where(closer, c[None, :], at)
     key = (best.to(tl.int32, bitcast=True).to(tl.int64) << 32) | at.to(tl.int64)
-    tl.atomic_min(KEY + batch * queries + row, tl.min(key, axis=1), mask=mine)
+    tl.atomic_min(KEY + batch * queries + row, tl.min(key, axis=1), mask=mask)
 
 
 def boxes(points: Tensor, leaf: int) -> Tensor:
@@ -190,8 +190,8 @@ class TileTree:
         )  # fmt: skip
         out_squared, out_index = torch.empty_like(squared), torch.empty_like(index)
         out_squared[other.order], out_index[other.order] = squared, self.order[index]
-        seen = Visits(int(visits.sum()), 2 * programs * tiles) if count else Visits(0, 0)
-        return out_squared, out_index, seen
+        work = Visits(int(visits.sum()), 2 * programs * tiles) if count else Visits(0, 0)
+        return out_squared, out_index, work
 
 
 def search_batch(queries: Tensor, points: Tensor, tile: Tile | None = None) -> tuple[Tensor, Tensor]:

@@ -247,7 +247,7 @@ def by_exif(folder: Path, views: Views) -> Views:
         exif[0x0112] = 6  # turned clockwise by a quarter to be seen upright
         Image.fromarray(np.rot90(image).copy()).save(folder / f"{name}.png", exif=exif)
         images.append(read_image(folder / f"{name}.png"))
-    assert all((one == other).all() for one, other in zip(images, views.images, strict=True))
+    assert all((given == wanted).all() for given, wanted in zip(images, views.images, strict=True))
     return replace(views, images=tuple(images))
 
 

@@ -55,8 +55,8 @@ def Stub(size: tuple[int, int] = (640, 480), relative: bool = False) -> Any:  # 
         height, width = pixel_values.shape[2:]
         u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
         far = disc_depth(photo_pixels(pixel_values, np.stack([u, v], -1)), size)
-        said = (1 / far - 0.1) / 2 if relative else np.round(far * 512) / 512  # recorded in few bytes
-        return types.SimpleNamespace(predicted_depth=torch.from_numpy(said[None]))
+        predicted = (1 / far - 0.1) / 2 if relative else np.round(far * 512) / 512  # recorded in few bytes
+        return types.SimpleNamespace(predicted_depth=torch.from_numpy(predicted[None]))
 
     network = torch.nn.Module()
     network.detector, network.segmenter, network.depth = detector, segmenter, depth

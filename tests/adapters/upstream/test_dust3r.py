@@ -29,9 +29,9 @@ def Stub(oracle: PixelOracle, jitter: bool = False) -> Any:  # noqa: N802 - made
         scale = rng.uniform(0.5, 2) if jitter else 0.5
         output = []
         observed = [oracle.look(view["img"][0].numpy() * 0.5 + 0.5) for view in (view1, view2)]
-        for one, key in zip(observed, ("pts3d", "pts3d_in_other_view"), strict=True):
-            points = torch.from_numpy(scale * oracle.points(one, frame=observed[0].index)).float()
-            output.append({key: points[None], "conf": torch.from_numpy(oracle.confidence(one)).float()[None]})
+        for view, key in zip(observed, ("pts3d", "pts3d_in_other_view"), strict=True):
+            points = torch.from_numpy(scale * oracle.points(view, frame=observed[0].index)).float()
+            output.append({key: points[None], "conf": torch.from_numpy(oracle.confidence(view)).float()[None]})
         return output
 
     return network
@@ -93,8 +93,8 @@ def test_a_pair_whose_pose_is_not_found_has_the_reference_registered_alone(refer
 
     def unsure(view1: Any, view2: Any) -> Any:
         output = true(view1, view2)
-        for one in output:  # upstream poses by points above 3 alone
-            one["conf"] = torch.full_like(one["conf"], 2.0 if int(view1["idx"][0]) == reference else 1.0)
+        for own in output:  # upstream poses by points above 3 alone
+            own["conf"] = torch.full_like(own["conf"], 2.0 if int(view1["idx"][0]) == reference else 1.0)
         return output
 
     adapter = Adapter(clean=False)
@@ -121,9 +121,9 @@ def test_a_view_that_the_alignment_s_start_could_not_place_is_not_registered(
     def unsure(view1: Any, view2: Any) -> Any:
         output = true(view1, view2)
         # Upstream asks PnP for a view that is the second of its surest pair, and shows it points above 3 alone.
-        for one, view, level in zip(output, (view1, view2), (1.0, 2.0), strict=True):
+        for own, view, level in zip(output, (view1, view2), (1.0, 2.0), strict=True):
             if int(view["idx"][0]) == lost:
-                one["conf"] = torch.full_like(one["conf"], level)
+                own["conf"] = torch.full_like(own["conf"], level)
         return output
 
     adapter = Adapter(clean=False, iterations=iterations)

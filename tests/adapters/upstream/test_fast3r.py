@@ -33,10 +33,10 @@ class Stub(torch.nn.Module):
         for view in views:
             upstream.view_name(view)  # what upstream does after a slow encoding
         output = []
-        for one in observed:
-            conf = torch.from_numpy(self.oracle.confidence(one)).float()[None]
-            own = torch.from_numpy(1.3 * self.oracle.points(one, frame=one.index)).float()[None]
-            common = torch.from_numpy(0.7 * self.oracle.points(one, frame=observed[0].index)).float()[None]
+        for view in observed:
+            conf = torch.from_numpy(self.oracle.confidence(view)).float()[None]
+            own = torch.from_numpy(1.3 * self.oracle.points(view, frame=view.index)).float()[None]
+            common = torch.from_numpy(0.7 * self.oracle.points(view, frame=observed[0].index)).float()[None]
             output.append(
                 {"pts3d_in_other_view": common, "conf": conf - LESS_SURE, "pts3d_local": own, "conf_local": conf}
             )
@@ -122,8 +122,8 @@ def test_cameras_and_local_points_are_those_of_upstream_s_own_wrapper() -> None:
     assert np.abs(poses - np.array(theirs[0])).max() < 1e-6
     assert K[:, 0, 0] == pytest.approx(focals[0], rel=1e-6)
     upstream_class.align_local_pts3d_to_global(None, output, [{}, {}], min_conf_thr_percentile=85)
-    for one, view in zip(flat, output, strict=True):
-        assert torch.allclose(aligned(one), view["pts3d_local_aligned_to_global"][0], atol=1e-5)
+    for own, view in zip(flat, output, strict=True):
+        assert torch.allclose(aligned(own), view["pts3d_local_aligned_to_global"][0], atol=1e-5)
 
 
 def test_one_seed_one_result(monkeypatch: pytest.MonkeyPatch) -> None:

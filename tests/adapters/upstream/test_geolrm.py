@@ -92,8 +92,8 @@ def look_through(images: Any, poses: Any, intrinsics: Any, truth: Any) -> None:
         shown = images[0, i].numpy() * 255
         x, y = np.floor(at[i]).astype(int).T
         assert (x >= 0).all() and (y >= 0).all() and (np.stack([x, y]) < SIDE).all()
-        seen = (shown[:2, y, x].T - 25) / 200 * [width, height]
-        off = seen - pixel
+        projected = (shown[:2, y, x].T - 25) / 200 * [width, height]
+        off = projected - pixel
         assert np.abs(shown[2, y, x] - (30 + 40 * i)).max() < 2
         assert np.abs(off.mean(axis=0)).max() < 0.3 and np.abs(off).max() < 5, (off.mean(axis=0), np.abs(off).max())
 
@@ -121,8 +121,8 @@ def test_rotary_embedding_is_a_turn_of_pairs_by_each_axis() -> None:
         angle = position[..., axis, None, None] * torch.tensor([1.0, 0.1], dtype=torch.float64)
         wanted = torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(angle), angle)
         other = turned[..., 4 * axis : 4 * axis + 4].reshape(1, 5, 2, 2, 2).transpose(-1, -2)
-        seen = torch.view_as_complex(other.contiguous())
-        assert (wanted - seen).abs().max() < 1e-6
+        rotated = torch.view_as_complex(other.contiguous())
+        assert (wanted - rotated).abs().max() < 1e-6
 
 
 def test_deformable_attention_weighs_what_it_samples() -> None:

@@ -240,5 +240,5 @@ def test_random_weights_are_of_upstream_s_published_configuration(monkeypatch: p
     assert asked["model"] == "mapanything" and asked["encoder_config"]["size"] == "giant"
     assert asked["encoder_config"]["keep_first_n_layers"] == 24
     assert asked["info_sharing_config"]["module_args"]["depth"] == 16
-    one, same, other = (adapter.network.weight for adapter in adapters)
-    assert torch.equal(one, same) and not torch.equal(one, other)
+    first, same, other = (adapter.network.weight for adapter in adapters)
+    assert torch.equal(first, same) and not torch.equal(first, other)

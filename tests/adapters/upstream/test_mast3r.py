@@ -181,4 +181,7 @@ def test_every_call_asks_the_network_and_leaves_no_file(tmp_path: Path) -> None:
     assert adapter.network.asked == 2 * 3
     assert not list(tmp_path.iterdir())
     assert (first.camera_from_world == again.camera_from_world).all()
-    assert all((one == other).all() for one, other in zip(first.points, again.points, strict=True))
+    assert all(
+        (first_points == again_points).all()
+        for first_points, again_points in zip(first.points, again.points, strict=True)
+    )

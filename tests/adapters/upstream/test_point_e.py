@@ -87,20 +87,20 @@ def test_the_known_cloud_comes_back_through_upstream_s_sampler(count: int, fusio
     check_cloud(result)
     for stage in adapter.network.stages:  # a guided diffusion sees the views, and nothing
         shape = (2, 3, 4 * count if fusion == "tokens" else 4)
-        assert {tuple(seen.shape) for seen in stage.embeddings} == {shape}
-        assert all((seen[1] == 0).all() for seen in stage.embeddings)
+        assert {tuple(embedded.shape) for embedded in stage.embeddings} == {shape}
+        assert all((embedded[1] == 0).all() for embedded in stage.embeddings)
 
 
 def test_views_stand_in_a_row_or_are_averaged() -> None:
-    seen = {}
+    embedded = {}
     for fusion in ("tokens", "mean"):
         adapter = Adapter(fusion=fusion, steps=2)  # type: ignore[arg-type]
         adapter.network = Stub()
         adapter.infer(adapter.prepare(views(3)))
-        seen[fusion] = adapter.network.stages[0].embeddings[0][0]
+        embedded[fusion] = adapter.network.stages[0].embeddings[0][0]
     grids = Eye().embed_images_grid(list(Adapter().prepare(views(3)).images))
-    assert torch.equal(seen["tokens"], torch.cat([grids[0], grids[1], grids[2]], 1))
-    assert torch.allclose(seen["mean"], (grids[0] + grids[1] + grids[2]) / 3)
+    assert torch.equal(embedded["tokens"], torch.cat([grids[0], grids[1], grids[2]], 1))
+    assert torch.allclose(embedded["mean"], (grids[0] + grids[1] + grids[2]) / 3)
 
 
 @pytest.fixture(scope="module")

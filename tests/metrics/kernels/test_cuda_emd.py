@@ -17,7 +17,7 @@ from metrics.kernels.schedule import solve
 from tests.metrics.test_emd import exact, hard_clouds, surface, verify
 
 
-def few(pred: F64, truth: F64, n: int) -> tuple[F64, F64]:
+def thinned(pred: F64, truth: F64, n: int) -> tuple[F64, F64]:
     """`n` points of either cloud, the last ones among them: they make some clouds hard."""
     rng = np.random.default_rng(0)
     rows = [np.r_[rng.permutation(len(cloud) - 1)[: n - 1], len(cloud) - 1] for cloud in (pred, truth)]
@@ -27,7 +27,7 @@ def few(pred: F64, truth: F64, n: int) -> tuple[F64, F64]:
 @pytest.mark.parametrize("name", hard_clouds())
 def test_the_certificate_holds(name: str) -> None:
     """A bijection and a dual bound within 1%, with the exact value between; the CPU's own bounds overlap."""
-    pred, truth = few(*hard_clouds()[name], 150)
+    pred, truth = thinned(*hard_clouds()[name], 150)
     result = verify(pred, truth, 0.01, exact(pred, truth), device="cuda")
     cpu = emd(pred, truth)
     slack = 1e-12 * (1 + abs(cpu.upper)) if cpu.upper < 1e20 else 1e-12 * cpu.upper
@@ -68,24 +68,24 @@ def test_cells_and_least_sums_are_the_cpu_tree_s() -> None:
     tree.set_prices(prices[tree.order])
     least = cloud.least_sums(torch.from_numpy(queries)).numpy()
     np.testing.assert_allclose(least, tree.least_sums(queries), rtol=1e-14)
-    one, other = cloud.centroids(4).numpy(), tree.centroids(4)
-    np.testing.assert_allclose(one[np.lexsort(one.T)], other[np.lexsort(other.T)], rtol=1e-12)
+    pred, truth = cloud.centroids(4).numpy(), tree.centroids(4)
+    np.testing.assert_allclose(pred[np.lexsort(pred.T)], truth[np.lexsort(truth.T)], rtol=1e-12)
     beside = np.sort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)[:, 1]
     assert cloud.spacing() == pytest.approx(np.sort(beside)[149], rel=1e-12)
 
 
 def test_every_object_goes_to_one_person_alone() -> None:
     """Elsewhere many persons are matched to one object when the iterations run out. Here all want the same one."""
-    one = np.random.default_rng(4).normal(size=(90, 3)) * 1e-9
-    other = np.concatenate([np.zeros((1, 3)), np.random.default_rng(5).normal(size=(89, 3)) + [50.0, 0, 0]])
-    result = verify(one, other, 0.01, exact(one, other), device="cuda")
+    pred = np.random.default_rng(4).normal(size=(90, 3)) * 1e-9
+    truth = np.concatenate([np.zeros((1, 3)), np.random.default_rng(5).normal(size=(89, 3)) + [50.0, 0, 0]])
+    result = verify(pred, truth, 0.01, exact(pred, truth), device="cuda")
     assert len(set(result.assignment.tolist())) == 90
 
 
 def test_it_is_deterministic() -> None:
     rng = np.random.default_rng(6)
-    one, other = surface(120, rng), surface(120, rng)
-    first, second = emd(one, other, device="cuda"), emd(one, other, device="cuda")
+    pred, truth = surface(120, rng), surface(120, rng)
+    first, second = emd(pred, truth, device="cuda"), emd(pred, truth, device="cuda")
     assert (first.value, first.lower) == (second.value, second.lower)
     np.testing.assert_array_equal(first.assignment, second.assignment)
     np.testing.assert_array_equal(first.prices, second.prices)
@@ -94,9 +94,9 @@ def test_it_is_deterministic() -> None:
 def test_the_order_of_arrival_changes_nothing() -> None:
     """The list of those without an object is filled in any order on a GPU."""
     rng = np.random.default_rng(7)
-    one, other = surface(100, rng), surface(100, rng)
+    pred, truth = surface(100, rng), surface(100, rng)
     backend = auction.Cuda(torch.device("cpu"))
-    wanted = solve(backend, one, other, 0.01, 1e-15)
+    wanted = solve(backend, pred, truth, 0.01, 1e-15)
 
     class Shuffled(auction._Book):
         def turn(self) -> None:
@@ -106,21 +106,21 @@ def test_the_order_of_arrival_changes_nothing() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auction, "_Book", Shuffled)
-        result = solve(backend, one, other, 0.01, 1e-15)
+        result = solve(backend, pred, truth, 0.01, 1e-15)
     np.testing.assert_array_equal(result.assignment, wanted.assignment)
     assert result.lower == wanted.lower
 
 
 def test_tensors_and_samples_are_taken() -> None:
     rng = np.random.default_rng(8)
-    one, other = surface(64, rng), surface(64, rng)
-    wide = torch.from_numpy(np.repeat(one, 2, axis=1))[:, ::2]
+    pred, truth = surface(64, rng), surface(64, rng)
+    wide = torch.from_numpy(np.repeat(pred, 2, axis=1))[:, ::2]
     assert not wide.is_contiguous()
-    assert emd(wide, torch.from_numpy(other), device="cuda").value == emd(one, other, device="cuda").value
-    assert emd(one, one[::-1], device="cuda").value == 0
-    samples = emd_of_samples(one, other[:50], 20, seed=1, device="cuda")
-    assert samples.value == pytest.approx(emd_of_samples(one, other[:50], 20, seed=1).value, rel=0.02)
+    assert emd(wide, torch.from_numpy(truth), device="cuda").value == emd(pred, truth, device="cuda").value
+    assert emd(pred, pred[::-1], device="cuda").value == 0
+    samples = emd_of_samples(pred, truth[:50], 20, seed=1, device="cuda")
+    assert samples.value == pytest.approx(emd_of_samples(pred, truth[:50], 20, seed=1).value, rel=0.02)
     with pytest.raises(ValueError, match=r"truth: 50 points seen, 64 wanted, as many as pred"):
-        emd(one, torch.from_numpy(other[:50]), device="cuda")
+        emd(pred, torch.from_numpy(truth[:50]), device="cuda")
     with pytest.raises(ValueError, match=r"pred: 1 points are not finite"):
         emd(torch.tensor([[torch.nan, 0, 0]]), torch.zeros(1, 3), device="cuda")

@@ -23,7 +23,7 @@ from tests.metrics.test_nearest import cube, exhaustive, hard_clouds
 MOST = 330  # points of a cloud here: the interpreter takes some 10 ms a tile
 
 
-def few(cloud: F64) -> F64:
+def thinned(cloud: F64) -> F64:
     """`MOST` of the points, among them the last, which is the stray one of some clouds."""
     rows = np.random.default_rng(0).permutation(len(cloud) - 1)[: MOST - 1]
     return np.concatenate([cloud[np.sort(rows)], cloud[-1:]])
@@ -42,7 +42,7 @@ def check(queries: F64, points: F64) -> None:
 
 @pytest.mark.parametrize("name", hard_clouds())
 def test_distances_are_those_of_an_exhaustive_search(name: str) -> None:
-    check(*map(few, hard_clouds()[name]))
+    check(*map(thinned, hard_clouds()[name]))
 
 
 @pytest.mark.parametrize(("queries", "points"), [(1, 1), (1, 97), (97, 1), (31, 33), (32, 64), (129, 257), (7, 512)])
@@ -80,8 +80,8 @@ def test_both_directions_chamfer_and_fscore_are_the_cpu_s() -> None:
     assert chamfer(pred, truth, device="cuda").l1_sum == pytest.approx(chamfer(pred, truth).l1_sum, rel=1e-13)
     assert fscore(pred, truth, 0.05, device="cuda") == fscore(pred, truth, 0.05)
     vertices, faces = cube()
-    one = distances(pred, truth, mesh=(vertices, faces), device="cuda")
-    np.testing.assert_array_equal(one.to_truth, distances(pred, truth, mesh=(vertices, faces)).to_truth)
+    onto_mesh = distances(pred, truth, mesh=(vertices, faces), device="cuda")
+    np.testing.assert_array_equal(onto_mesh.to_truth, distances(pred, truth, mesh=(vertices, faces)).to_truth)
 
 
 def test_tensors_of_any_strides_and_dtypes() -> None:
@@ -125,10 +125,10 @@ def brute(queries: Any, points: Any) -> tuple[Any, Any]:
 def test_batches_of_any_size(batch: int, queries: int, points: int) -> None:
     """Batches of more than 512, counts that divide nothing, single points."""
     rng = np.random.default_rng(batch)
-    one = torch.from_numpy(rng.normal(size=(batch, queries, 3)))
-    other = torch.from_numpy(rng.normal(size=(batch, points, 3)))
-    squared, index = kernels.search_batch(one, other, Tile(8, 8) if batch > 512 else None)
-    wanted, at = brute(one, other)
+    queries = torch.from_numpy(rng.normal(size=(batch, queries, 3)))
+    points = torch.from_numpy(rng.normal(size=(batch, points, 3)))
+    squared, index = kernels.search_batch(queries, points, Tile(8, 8) if batch > 512 else None)
+    wanted, at = brute(queries, points)
     np.testing.assert_allclose(squared.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-10)
     assert (index == at).float().mean() > 0.999
 
@@ -136,11 +136,11 @@ def test_batches_of_any_size(batch: int, queries: int, points: int) -> None:
 def test_an_offset_costs_no_precision() -> None:
     """Expanded squares lose everything at 1e6."""
     rng = np.random.default_rng(5)
-    one, other = torch.from_numpy(rng.random((1, 50, 3))), torch.from_numpy(rng.random((1, 300, 3)))
-    moved = kernels.search_batch(one + 1e6, other + 1e6)
-    np.testing.assert_array_equal(moved[1].numpy(), brute(one, other)[1].numpy())
-    single = kernels.search_batch((one + 1e6).float(), (other + 1e6).float())  # quantised to 1/16 by its own type
-    wanted = brute((one + 1e6).float(), (other + 1e6).float())
+    queries, points = torch.from_numpy(rng.random((1, 50, 3))), torch.from_numpy(rng.random((1, 300, 3)))
+    moved = kernels.search_batch(queries + 1e6, points + 1e6)
+    np.testing.assert_array_equal(moved[1].numpy(), brute(queries, points)[1].numpy())
+    single = kernels.search_batch((queries + 1e6).float(), (points + 1e6).float())  # quantised to 1/16 by its own type
+    wanted = brute((queries + 1e6).float(), (points + 1e6).float())
     np.testing.assert_array_equal(single[0].numpy(), wanted[0].float().numpy())
 
 

@@ -78,9 +78,9 @@ def test_icp_on_a_device_ends_where_the_cpu_s_does() -> None:
     truth = surface(500, rng)
     pose = turned(0.1, 1.04, (0.05, 0.02, 0))
     pred = apply(invert(pose), surface(400, rng))
-    one, other = icp(pred, truth, device="cuda"), icp(pred, truth)
-    np.testing.assert_allclose(one.transform, other.transform, atol=1e-6)
-    assert one.residual == pytest.approx(other.residual, rel=1e-6)
+    on_device, on_host = icp(pred, truth, device="cuda"), icp(pred, truth)
+    np.testing.assert_allclose(on_device.transform, on_host.transform, atol=1e-6)
+    assert on_device.residual == pytest.approx(on_host.residual, rel=1e-6)
 
 
 def test_register_on_a_device_recovers_the_pose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,12 +59,12 @@ def test_emd_values_and_gradients(device: str) -> None:
 
 
 def test_many_points_matched_to_one_add_up() -> None:
-    one = batch(1, 6, 4).requires_grad_()
-    other = torch.zeros((1, 2, 3), dtype=torch.float64, requires_grad=True)
+    pred = batch(1, 6, 4).requires_grad_()
+    truth = torch.zeros((1, 2, 3), dtype=torch.float64, requires_grad=True)
     index = torch.tensor([[1, 1, 1, 0, 1, 1]])
-    assert torch.autograd.gradcheck(lambda a, b: MatchedLengths.apply(a, b, index), (one, other), atol=1e-7)
-    MatchedLengths.apply(one, other, index).sum().backward()
-    np.testing.assert_allclose(other.grad[0, 1], -one.grad[0, [0, 1, 2, 4, 5]].sum(dim=0))
+    assert torch.autograd.gradcheck(lambda a, b: MatchedLengths.apply(a, b, index), (pred, truth), atol=1e-7)
+    MatchedLengths.apply(pred, truth, index).sum().backward()
+    np.testing.assert_allclose(truth.grad[0, 1], -pred.grad[0, [0, 1, 2, 4, 5]].sum(dim=0))
 
 
 def test_points_that_coincide_have_gradient_zero_not_nan() -> None:
