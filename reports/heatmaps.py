@@ -44,9 +44,9 @@ def heat_map(points: F32, shades: U8, camera: Cameras, size: tuple[int, int]) ->
     x = (np.floor(pixel[:, 0]).astype(np.int64)[:, None] + offsets[:, 0]).ravel()
     y = (np.floor(pixel[:, 1]).astype(np.int64)[:, None] + offsets[:, 1]).ravel()
     source = np.repeat(np.arange(len(pixel)), len(offsets))
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    order = np.argsort(-depth[source[inside]], kind="stable")  # of equal places the last written stays: the nearest
-    image[y[inside][order], x[inside][order]] = shades[source[inside]][order]
+    drawn = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    order = np.argsort(-depth[source[drawn]], kind="stable")  # of equal places the last written stays: the nearest
+    image[y[drawn][order], x[drawn][order]] = shades[source[drawn]][order]
     return image
 
 

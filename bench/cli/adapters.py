@@ -91,7 +91,7 @@ def install(
         environments.install(adapter)
         console.print(f"{adapter.name} runs in Reconbench's own environment: nothing to install", markup=False)
         return 0
-    origins = dict.fromkeys([*(source.url for source in spec.sources), *spec.requirements])
+    origins = dict.fromkeys([*(clone.url for clone in spec.sources), *spec.requirements])
     console.print(f"{adapter.card.title}, code under {adapter.card.licence_code}, from:", markup=False)
     for origin in origins:
         console.print(f"  {origin}", markup=False)

@@ -273,7 +273,7 @@ def plan(
                     runs = trial.available and not trial.lacks  # else one row says why not
                     samples = suite.draws if adapter.card.stochastic and runs and not _timed_only(trial) else 1
                     drawn = (dataclasses.replace(trial, seed=seed + VIEW_SEEDS * draw) for draw in range(samples))
-                    ordered.extend((turn, repeat, draw) for draw in drawn)
+                    ordered.extend((turn, repeat, sample) for sample in drawn)
     trials = [trial for _, _, trial in sorted(ordered, key=lambda entry: entry[:2])]
     if trials and all(trial.lacks for trial in trials):
         first = trials[0]

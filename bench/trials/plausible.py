@@ -87,8 +87,8 @@ def _observed(result: Reconstruction, truth: Truth, rows: list[int]) -> tuple[F6
         own = picked[result.view_index[picked] == index]
         depth = truth.depth[row]
         x, y = np.minimum(result.pixel[own].astype(np.int64), [depth.shape[1] - 1, depth.shape[0] - 1]).T
-        known = depth[y, x] > 0
-        own, z = own[known], depth[y, x][known]
+        measured = depth[y, x] > 0
+        own, z = own[measured], depth[y, x][measured]
         target[own] = truth.cameras.unproject(row, result.pixel[own], z)
         known[own] = True
     return target, known

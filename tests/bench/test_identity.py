@@ -228,22 +228,22 @@ def score_of(record: TrialRecord) -> ScoreRecord:
 def test_stores_of_two_machines_merge_into_one_that_holds_both(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, elsewhere = Store(tmp_path / "one"), Store(tmp_path / "two")
+    ours, theirs = Store(tmp_path / "one"), Store(tmp_path / "two")
     cloud = Reconstruction(np.eye(3, dtype=np.float32), "world", "metric")
     here = oracle(scene)
-    for store in (here, elsewhere):
+    for store in (ours, theirs):
         identity, _ = store.put_prediction(cloud)
     first = record_of(here, measure.hardware(), prediction=identity, peak_rss=1)
-    here.put_trial(first)
-    here.put_score(score_of(first), None)
+    ours.put_trial(first)
+    ours.put_score(score_of(first), None)
     elsewhere(monkeypatch)
     there = oracle(scene)
-    assert here.measured(there.key) is None, "seconds of one machine are never another's"
+    assert ours.measured(there.key) is None, "seconds of one machine are never another's"
     second = record_of(there, OTHER, prediction=identity, peak_rss=2)
-    elsewhere.put_trial(second)
-    assert here.merge(elsewhere) == 1
-    assert {record.peak_rss for record in here.trials()} == {1, 2}
-    shared = here.score(second, "h", "t")
+    theirs.put_trial(second)
+    assert ours.merge(theirs) == 1
+    assert {record.peak_rss for record in ours.trials()} == {1, 2}
+    shared = ours.score(second, "h", "t")
     assert shared is not None and shared.trial == second.key, "equal predictions have one score"
 
 

@@ -125,10 +125,10 @@ def brute(queries: Any, points: Any) -> tuple[Any, Any]:
 def test_batches_of_any_size(batch: int, queries: int, points: int) -> None:
     """Batches of more than 512, counts that divide nothing, single points."""
     rng = np.random.default_rng(batch)
-    queries = torch.from_numpy(rng.normal(size=(batch, queries, 3)))
-    points = torch.from_numpy(rng.normal(size=(batch, points, 3)))
-    squared, index = kernels.search_batch(queries, points, Tile(8, 8) if batch > 512 else None)
-    wanted, at = brute(queries, points)
+    pred = torch.from_numpy(rng.normal(size=(batch, queries, 3)))
+    truth = torch.from_numpy(rng.normal(size=(batch, points, 3)))
+    squared, index = kernels.search_batch(pred, truth, Tile(8, 8) if batch > 512 else None)
+    wanted, at = brute(pred, truth)
     np.testing.assert_allclose(squared.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-10)
     assert (index == at).float().mean() > 0.999
 
