@@ -38,7 +38,7 @@ train-small: $(VENV)/.training  ## train the shipped networks again: their data,
 	$(TRAIN) train lmnet3d --data $(FAMILY) --run runs/training/lmnet3d \
 	  --steps 600 300 30000 --batch 16 --every 200 --until 12000 --cool 4000
 	$(TRAIN) ship runs/training/lmnet3d --out runs/training/lmnet3d/weights.safetensors
-	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d --image-from runs/training/lmnet3d/weights.safetensors \
+	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d --from runs/training/lmnet3d/weights.safetensors \
 	  --steps 250 80 30000 --batch 16 --every 100 --until 5500 --cool 500
 	$(TRAIN) ship runs/training/lam3d --out runs/training/lam3d/weights.safetensors
 

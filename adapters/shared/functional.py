@@ -2,7 +2,7 @@
 
 A network is written once, as functions of `F`, its weights by name, and its input: training calls it with torch's
 module and tensors, prediction with this one and arrays, so that a machine without torch runs it. What torch spells
-otherwise (`plane_sample`, `plane_mean`, `amax`, `concat`) is here for both.
+otherwise (`plane_sample`, `plane_mean`, `amax`, `concat`, `waves`) is here for both.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ def below(weights: Weights, prefix: str) -> Weights:
 
 def relu(x: Array) -> Array:
     return np.maximum(x, 0)
+
+
+def softplus(x: Array) -> Array:
+    return np.logaddexp(x, 0).astype(x.dtype)
 
 
 def linear(x: Array, weight: Array, bias: Array) -> Array:
@@ -83,6 +87,17 @@ def concat(arrays: Sequence[Array], axis: int) -> Array:
 def amax(x: Array, axis: int) -> Array:
     """The largest along `axis`, of an array or a tensor."""
     return x.max(axis) if isinstance(x, np.ndarray) else x.amax(axis)
+
+
+def waves(x: Array, frequencies: Sequence[float]) -> Array:
+    """Sines, then cosines, (B, 2 K) of `x` (B,) times each of K `frequencies`, in radians."""
+    if isinstance(x, np.ndarray):
+        angles = x[:, None] * np.array(frequencies, x.dtype)
+        return np.concatenate([np.sin(angles), np.cos(angles)], 1)
+    import torch
+
+    angles = x[:, None] * torch.tensor(frequencies, dtype=x.dtype, device=x.device)
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 def plane_sample(plane: Array, position: Array) -> Array:

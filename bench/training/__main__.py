@@ -41,12 +41,25 @@ def main() -> int:
     train.add_argument("--batch", type=int, default=32)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--every", type=int, default=250, help="steps between checkpoints (default 250)")
-    train.add_argument("--image-from", type=Path, help="a weights file whose image encoder to begin with")
+    train.add_argument(
+        "--from", dest="begin", type=Path, help="a weights file to begin with: its image encoder, or what is kept"
+    )
     train.add_argument("--device", default="cpu", help="cpu, or cuda: then in bfloat16")
     train.add_argument("--threads", type=int, default=1)
     train.add_argument("--until", type=int, default=0, help="end at this step of the last stage")
     train.add_argument("--cool", type=int, default=0, help="let the rate fall to zero over so many steps before that")
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
+
+    ablate = commands.add_parser("ablate", help="train the variants at reduced size, resumable")
+    ablate.add_argument("--data", type=Path, required=True)
+    ablate.add_argument("--run", type=Path, required=True, help="where the trainings lie")
+    ablate.add_argument("--seeds", type=int, default=3)
+    ablate.add_argument("--steps", type=int, nargs=3, default=(500, 800, 1000), help="of fields, points and aligners")
+    ablate.add_argument("--train-objects", type=int, default=1024)
+    ablate.add_argument("--batch", type=int, default=16)
+    ablate.add_argument("--objects", type=int, default=48, help="of the test split, scored")
+    ablate.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
+    ablate.add_argument("--out", type=Path, default=Path("runs/ablations"), help="for the CSV")
 
     ship = commands.add_parser("ship", help="write a run's averaged weights into its adapter's folder")
     ship.add_argument("run", type=Path)
@@ -102,8 +115,10 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("torch is not installed: `pip install 'reconbench[models]'` brings it") from error
     from bench.training.loop import Settings, train
     from bench.training.networks import NETWORKS
-    from bench.training.ship import note_commit, ship
+    from bench.training.ship import note_origin, ship
 
+    if options.command == "ablate":
+        return _ablate(options)
     if options.command == "ship":
         _report(ship(options.run, options.out))
         return 0
@@ -119,13 +134,29 @@ def _run(options: argparse.Namespace) -> int:
         every=options.every,
         until=options.until,
         cool=options.cool,
-        image_from=hashlib.sha256(options.image_from.read_bytes()).hexdigest() if options.image_from else "",
+        begun_from=hashlib.sha256(options.begin.read_bytes()).hexdigest() if options.begin else "",
     )
-    note_commit(options.run)
+    note_origin(options.run, options.begin)
     stop_at = time.time() + 60 * options.minutes
-    network, image = NETWORKS[options.network], options.image_from
-    done = train(network, settings, options.data, options.run, options.device, image, stop_at, _report)
+    network, begin = NETWORKS[options.network], options.begin
+    done = train(network, settings, options.data, options.run, options.device, begin, stop_at, _report)
     return 0 if done else 3
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    import torch
+
+    from bench.training.ablate import Steps, train_all
+
+    torch.set_num_threads(1)
+    stop_at = time.time() + 60 * options.minutes
+    steps = Steps(*options.steps)
+    done = train_all(
+        options.data, options.run, steps, options.seeds, options.train_objects, options.batch, stop_at, _report
+    )
+    if not done:
+        return 3
+    return 0
 
 
 if __name__ == "__main__":

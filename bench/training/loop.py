@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,12 +20,13 @@ import torch
 
 from adapters.contract import InputError
 from adapters.shared.latent import Shapes, read_weights
-from bench.training.networks import Batch, Network, Stage, Tensors, draw
+from bench.training.networks import Batch, Needs, Network, Stage, Tensors, draw
 from data.synthetic.family import Family
 
 WARM_UP = 100  # steps
 DECAY = 0.998  # of the moving average of the weights, which is what is kept; less early on
 CHECKPOINT = "checkpoint.pt"
+Draw = Callable[[int, Needs, np.random.Generator], Batch]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     every: int = 250  # steps between validations and checkpoints
     until: int = 0  # the step of the last stage at which training ends; 0: the last
     cool: int = 0  # steps before it over which the rate falls to zero
-    image_from: str = ""  # sha256 of the weights file whose image encoder this training begins with
+    begun_from: str = ""  # sha256 of the weights file that this training begins with
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -87,7 +89,7 @@ def train(
     data: Path,
     run: Path,
     device: str = "cpu",
-    image: Path | None = None,
+    begin: Path | None = None,
     stop_at: float = math.inf,
     progress: Callable[[str], None] = lambda line: None,
 ) -> bool:
@@ -95,8 +97,8 @@ def train(
 
     Stops with a checkpoint when the clock (time.time) passes `stop_at`. Raises InputError where `run` holds a training
     with other settings. The rate falls along a cosine over a stage's steps, and linearly over the last
-    `settings.cool` before `settings.until`; the averaged weights are fit to be used at any moment. `image` is the file
-    that `settings.image_from` names."""
+    `settings.cool` before `settings.until`; the averaged weights are fit to be used at any moment. `begin` is the file
+    that `settings.begun_from` names: the parts `network.taken` begin as they are there."""
     if len(settings.steps) != len(network.stages):
         raise InputError(
             f"steps: {len(settings.steps)} numbers seen, one for each of {len(network.stages)} stages wanted"
@@ -107,21 +109,30 @@ def train(
     if file.is_file() and file.read_bytes() != wanted:
         raise InputError(f"{file}: a training with other settings; name another folder or delete this one")
     file.write_bytes(wanted)
+    state = _load(network, settings, run, begin, device)
+    if state.stage == len(network.stages):
+        return True
     family = Family.open(data, "train", settings.objects)
     validation = Family.open(data, "val", 128)
-    state = _load(network, settings, run, image, device)
     writer = _Writer(run, settings, network, len(state.curve))
     while state.stage < len(network.stages):
         stage = network.stages[state.stage]
         steps = settings.steps[state.stage]
         begun = time.perf_counter() - state.seconds
         trained = [state.weights[name] for name in state.weights if name.split(".")[0] in stage.parts]
+        draws: Draw = partial(draw, family)
+        if stage.encode is not None:
+            encoded = stage.encode(state.average, family)
+            draws = encoded.draw
+            for name, value in stage.statistics(encoded).items():
+                state.average[name].copy_(value)
+                state.weights[name].data.copy_(value)
         fixed = _batches(validation, stage, device)
         final = stage is network.stages[-1]
         last = min(steps, settings.until) if settings.until and final else steps
         while state.step < last:
             cooling = min(1.0, (last - state.step) / settings.cool) if settings.cool and final else 1.0
-            _step(stage, steps, cooling, settings, family, state, trained, device)
+            _step(stage, steps, cooling, settings, draws, state, trained, device)
             if state.step % settings.every and state.step < last and time.time() < stop_at:
                 continue
             state.seconds = time.perf_counter() - begun
@@ -150,14 +161,14 @@ def _step(
     steps: int,
     cooling: float,
     settings: Settings,
-    family: Family,
+    draws: Draw,
     state: _State,
     trained: list[torch.Tensor],
     device: str,
 ) -> None:
     number = state.step + 1
     rng = np.random.default_rng([settings.seed, state.stage, number])
-    batch = _to(draw(family, settings.batch, stage.needs, rng), device)
+    batch = _to(draws(settings.batch, stage.needs, rng), device)
     for group in state.optimiser.param_groups:
         group["lr"] = stage.rate * cooling * min(number / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * number / steps))
     with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
@@ -212,13 +223,12 @@ def _save(state: _State, run: Path) -> None:
     curve.replace(run / "curve.json")
 
 
-def _load(network: Network, settings: Settings, run: Path, image: Path | None, device: str) -> _State:
+def _load(network: Network, settings: Settings, run: Path, begin: Path | None, device: str) -> _State:
     """The run's last checkpoint, else its beginning."""
     path = run / CHECKPOINT
     if not path.is_file():
         begun = initial(network, settings.seed)
-        if image is not None:
-            begun |= {name: value for name, value in read_weights(image).items() if name.startswith("image.")}
+        begun |= _taken(network, begun, begin)
         drawn = {name: torch.from_numpy(value).to(device) for name, value in begun.items()}
         weights = {name: value.clone().requires_grad_() for name, value in drawn.items()}
         return _State(0, 0, 0.0, weights, drawn, _optimiser(network.stages[0], weights), [], [])
@@ -238,6 +248,24 @@ def _load(network: Network, settings: Settings, run: Path, image: Path | None, d
         record["losses"],
         curve,
     )
+
+
+def _taken(network: Network, begun: Mapping[str, np.ndarray], begin: Path | None) -> dict[str, np.ndarray]:
+    """The weights that a training takes from the file `begin`; InputError where it needs some that are not there."""
+    trained = {part for stage in network.stages for part in stage.parts}
+    needed = [part for part in network.taken if part not in trained]
+    if begin is None:
+        if needed:
+            raise InputError(f"no weights file to begin with named; one with the parts {', '.join(needed)} wanted")
+        return {}
+    given = read_weights(begin)
+    taken = {name: given[name] for name in begun if name in given and name.split(".")[0] in network.taken}
+    for name, value in begun.items():
+        if name.split(".")[0] in needed and name not in taken:
+            raise InputError(f"{begin}: {name} not there; the parts {', '.join(needed)} wanted")
+        if name in taken and taken[name].shape != value.shape:
+            raise InputError(f"{begin}: {name}: shape {taken[name].shape} seen, {value.shape} wanted")
+    return taken
 
 
 def averaged(run: Path) -> tuple[dict[str, np.ndarray], Settings, list[Row]]:

@@ -22,3 +22,12 @@ def slope(gradient: torch.Tensor, normals: torch.Tensor) -> tuple[torch.Tensor, 
     """Eikonal and normal loss of `gradient` (B, M, 3) at surface points with unit `normals`."""
     length = (gradient.square().sum(-1) + 1e-8).sqrt()
     return (length - 1).square().mean(), (1 - (gradient * normals).sum(-1) / length).mean()
+
+
+def diversity(spread: torch.Tensor, azimuth: torch.Tensor) -> torch.Tensor:
+    """What 3D-LMNet's probabilistic matching adds: the standard deviations `spread` (B, D) of latents shall be 0.2 on
+    average where the object is seen from behind, and 0 where it is seen from elsewhere. `azimuth` (B,) in degrees.
+
+    Weights and angles are those of the original. As there, the mean over a latent is compared, not every number."""
+    behind = (azimuth % 360 - 180) / 20
+    return 5.5 * (spread.mean(1) - 0.2 * torch.exp(-behind.square())).square().mean()

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from numpy.typing import NDArray
 
-from adapters.shared.latent import POINTS, Shapes
+from adapters.shared.functional import below
+from adapters.shared.latent import LATENT, POINTS, Shapes, image_encoder
+from adapters.systems.lam3d import diffusion
 from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lmnet3d import model as lmnet3d
-from bench.training.losses import clamped, occupancy, slope
+from bench.training.losses import clamped, diversity, occupancy, slope
 from data.synthetic.family import Family
 from data.synthetic.views import shade
 from metrics.losses import chamfer_loss
 
 Tensors = dict[str, torch.Tensor]
+Ints = NDArray[np.int64]
+DDIM_STEPS = 8  # of validation
 STEP = 0.01  # diameters between the queries of a finite difference
+
+
+ENCODINGS = 8  # pictures of an object whose features a frozen encoder gives once
 
 
 @dataclass(frozen=True)
@@ -28,17 +39,53 @@ class Needs:
     image: bool = True
     queries: int = 0  # signed distances an object: half uniform, half near the surface
     slopes: int = 0  # surface points an object with normals
+    noise: tuple[int, ...] = ()  # shape of an object's normal noise
+
+
+def _nothing() -> torch.Tensor:
+    return torch.zeros(0)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Tensors of B objects; what is not needed is empty."""
 
-    image: torch.Tensor  # (B, 3, SIDE, SIDE)
-    cloud: torch.Tensor  # (B, POINTS, 3) surface
-    queries: torch.Tensor  # (B, Q, 3)
-    distances: torch.Tensor  # (B, Q)
-    normals: torch.Tensor  # (B, slopes, 3) of the cloud's first points
+    image: torch.Tensor = field(default_factory=_nothing)  # (B, 3, SIDE, SIDE)
+    azimuth: torch.Tensor = field(default_factory=_nothing)  # (B,) of the image, degrees from the object's front
+    cloud: torch.Tensor = field(default_factory=_nothing)  # (B, POINTS, 3) surface
+    queries: torch.Tensor = field(default_factory=_nothing)  # (B, Q, 3)
+    distances: torch.Tensor = field(default_factory=_nothing)  # (B, Q)
+    normals: torch.Tensor = field(default_factory=_nothing)  # (B, slopes, 3) of the cloud's first points
+    features: torch.Tensor = field(default_factory=_nothing)  # (B, LATENT) of the image, where they are known
+    latent: torch.Tensor = field(default_factory=_nothing)  # (B, ...) of the cloud, where it is known
+    noise: torch.Tensor = field(default_factory=_nothing)  # (B, ...) standard normal
+    time: torch.Tensor = field(default_factory=_nothing)  # (B,) of diffusion, 0 to 1, where there is noise
+
+
+Loss = Callable[[Tensors, Batch], torch.Tensor]  # of weights and a batch
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What frozen encoders make of a family, so that an aligner's training need not ask them at every step."""
+
+    features: torch.Tensor  # (N, ENCODINGS, LATENT)
+    azimuth: torch.Tensor  # (N, ENCODINGS)
+    latents: torch.Tensor  # (N, 2, ...) of two samples of the surface
+
+    def draw(self, size: int, needs: Needs, rng: np.random.Generator) -> Batch:
+        """A batch of features, azimuths, latents and noise."""
+        objects = torch.from_numpy(rng.integers(0, len(self.features), size))
+        views = torch.from_numpy(rng.integers(0, self.features.shape[1], size))
+        samples = torch.from_numpy(rng.integers(0, self.latents.shape[1], size))
+        noise, time = _noise(size, needs, rng)
+        return Batch(
+            features=self.features[objects, views],
+            azimuth=self.azimuth[objects, views],
+            latent=self.latents[objects, samples].float(),
+            noise=noise,
+            time=time,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,9 +96,11 @@ class Stage:
     steps: int  # of the full schedule
     parts: tuple[str, ...]  # of the network that are trained
     needs: Needs
-    loss: Callable[[Tensors, Batch], torch.Tensor]  # of weights and a batch
+    loss: Loss
     score: Callable[[Tensors, Batch], float]  # what validation watches, lower is better
     rate: float = 1e-3
+    encode: Callable[[Tensors, Family], Encoded] | None = None  # its batches come from that, not from the family
+    statistics: Callable[[Encoded], Tensors] = lambda encoded: {}  # weights that are not trained but read off
 
 
 @dataclass(frozen=True)
@@ -60,15 +109,18 @@ class Network:
 
     shapes: Mapping[str, Shapes]
     stages: tuple[Stage, ...]
-    folder: str  # of its adapter, below adapters/systems
+    folder: str = ""  # of its adapter, below adapters/systems; none: a variant that does not ship
+    taken: tuple[str, ...] = ()  # parts that `--from` may begin with; those that no stage trains must come from there
 
 
 def draw(family: Family, size: int, needs: Needs, rng: np.random.Generator) -> Batch:
     """`size` objects of `family`, each in one view, newly lit and painted."""
     objects = rng.integers(0, len(family), size)
-    views = rng.integers(0, family.casts.shape[1], size)
-    none = torch.zeros(0)
-    image, queries, distances, normals = none, none, none, none
+    return _drawn(family, objects, rng.integers(0, family.casts.shape[1], size), needs, rng)
+
+
+def _drawn(family: Family, objects: Ints, views: Ints, needs: Needs, rng: np.random.Generator) -> Batch:
+    image, queries, distances, normals = (_nothing() for _ in range(4))
     if needs.image:
         pictures = family.casts[objects, views]
         image = torch.from_numpy(shade(pictures, family.lights[objects, views], rng, blur=True))
@@ -82,25 +134,119 @@ def draw(family: Family, size: int, needs: Needs, rng: np.random.Generator) -> B
     if needs.slopes:
         normals = torch.from_numpy(family.normals[objects][:, chosen[: needs.slopes]].astype(np.float32) / 127)
         normals = functional.normalize(normals, dim=-1)
-    return Batch(image, cloud, queries, distances, normals)
+    noise, time = _noise(len(objects), needs, rng)
+    azimuth = torch.from_numpy(family.poses[objects, views, 0])
+    return Batch(image, azimuth, cloud, queries, distances, normals, noise=noise, time=time)
 
 
-def _point_stages() -> tuple[Stage, ...]:
-    def rebuilt(w: Tensors, b: Batch) -> torch.Tensor:
-        latent = lmnet3d.encode_cloud(functional, w, b.cloud[:, :512])
-        return _to_cloud(w, latent, b)
+def _noise(size: int, needs: Needs, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    if not needs.noise:
+        return _nothing(), _nothing()
+    noise = rng.standard_normal((size, *needs.noise), np.float32)
+    return torch.from_numpy(noise), torch.from_numpy(rng.random(size, np.float32))
 
-    def matched(w: Tensors, b: Batch) -> torch.Tensor:
+
+_pictures: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}  # features and azimuths of the last family, by encoder
+
+
+def encode(of_cloud: Callable[[Tensors, torch.Tensor], torch.Tensor], w: Tensors, family: Family) -> Encoded:
+    """What the image encoder of `w` and `of_cloud` (weights, clouds -> latents) make of `family`.
+
+    Trainings that follow each other in one process with the same encoder of images share what it gave."""
+    image = [value for name, value in sorted(w.items()) if name.startswith("image.")]
+    key = hashlib.sha256(family.seeds.tobytes() + b"".join(value.cpu().numpy().tobytes() for value in image)).digest()
+    device = next(iter(w.values())).device
+    blocks = np.array_split(np.arange(len(family)), max(1, len(family) // 64))
+    with torch.no_grad():
+        if key not in _pictures:
+            _pictures.clear()
+            features = torch.empty(len(family), ENCODINGS, LATENT)
+            azimuth = torch.empty(len(family), ENCODINGS)
+            rng = np.random.default_rng([3, 0])
+            for objects in blocks:
+                for i in range(ENCODINGS):
+                    views = rng.integers(0, family.casts.shape[1], len(objects))
+                    batch = _drawn(family, objects, views, Needs(), rng)
+                    features[objects, i] = image_encoder(functional, below(w, "image"), batch.image.to(device)).cpu()
+                    azimuth[objects, i] = batch.azimuth
+            _pictures[key] = features, azimuth
+        rng = np.random.default_rng([3, 1])
+        latents = []
+        for objects in blocks:
+            two = []
+            for _ in range(2):
+                batch = _drawn(family, objects, np.zeros_like(objects), Needs(image=False), rng)
+                two.append(of_cloud(w, batch.cloud.to(device)).cpu())
+            latents.append(torch.stack(two, 1).half())
+    return Encoded(*_pictures[key], torch.cat(latents))
+
+
+def _features(w: Tensors, b: Batch) -> torch.Tensor:
+    return b.features if len(b.features) else image_encoder(functional, below(w, "image"), b.image)
+
+
+Matching = Literal["l1", "l2", "probabilistic"]
+
+
+def _point_latent(w: Tensors, cloud: torch.Tensor) -> torch.Tensor:
+    return lmnet3d.encode_cloud(functional, w, cloud[:, :512])
+
+
+def _matched(matching: Matching, of_image: Callable[[Tensors, Batch], torch.Tensor]) -> Loss:
+    """The loss between the latents of image (`of_image`) and cloud; the probabilistic one draws the image's."""
+
+    def loss(w: Tensors, b: Batch) -> torch.Tensor:
         with torch.no_grad():
-            wanted = lmnet3d.encode_cloud(functional, w, b.cloud[:, :512])
-        return (lmnet3d.encode_image(functional, w, b.image) - wanted).abs().mean()
+            wanted = b.latent if len(b.latent) else _point_latent(w, b.cloud)
+        mean = of_image(w, b)
+        if matching == "l1":
+            return (mean - wanted).abs().mean()
+        if matching == "l2":
+            return (mean - wanted).square().mean()
+        spread = lmnet3d.spread(functional, w, mean)
+        return (mean + spread * b.noise - wanted).square().mean() + diversity(spread, b.azimuth)
 
-    image_only = Needs()
+    return loss
+
+
+def _rebuilt_points(w: Tensors, b: Batch) -> torch.Tensor:
+    return _to_cloud(w, _point_latent(w, b.cloud), b)
+
+
+def _point_stages(matching: Matching = "l1") -> tuple[Stage, ...]:
+    def of_image(w: Tensors, b: Batch) -> torch.Tensor:
+        return lmnet3d.encode_image(functional, w, b.image)
+
+    def score(w: Tensors, b: Batch) -> float:
+        return float(_from_image(w, b))
+
+    parts, noise = (("image", "spread"), (LATENT,)) if matching == "probabilistic" else (("image",), ())
     return (
-        Stage("autoencoder", 3000, ("cloud", "points"), Needs(image=False), rebuilt, lambda w, b: rebuilt(w, b).item()),
-        Stage("match", 1000, ("image",), image_only, matched, lambda w, b: _from_image(w, b).item()),
-        Stage("together", 20000, ("image", "points"), image_only, _from_image, lambda w, b: _from_image(w, b).item()),
+        point_autoencoder(3000),
+        Stage("match", 1000, parts, Needs(noise=noise), _matched(matching, of_image), score),
+        Stage("together", 20000, ("image", "points"), Needs(), _from_image, score),
     )
+
+
+def point_autoencoder(steps: int, parts: tuple[str, ...] = ("cloud", "points")) -> Stage:
+    """Points to latent to points."""
+    return Stage(
+        "autoencoder", steps, parts, Needs(image=False), _rebuilt_points, lambda w, b: _rebuilt_points(w, b).item()
+    )
+
+
+def point_aligner(steps: int, matching: Matching) -> Stage:
+    """Features of a frozen image encoder to the latents of a frozen cloud encoder; one of the second stage's losses."""
+
+    def of_image(w: Tensors, b: Batch) -> torch.Tensor:
+        return lmnet3d.align(functional, w, _features(w, b))
+
+    def score(w: Tensors, b: Batch) -> float:
+        return float(_to_cloud(w, of_image(w, b), b))
+
+    parts, noise = (("align", "spread"), (LATENT,)) if matching == "probabilistic" else (("align",), ())
+    encoder = partial(encode, _point_latent)
+    return Stage("match", steps, parts, Needs(noise=noise), _matched(matching, of_image), score, encode=encoder)
 
 
 def _from_image(w: Tensors, b: Batch) -> torch.Tensor:
@@ -119,18 +265,27 @@ def _field_loss(w: Tensors, latent: torch.Tensor, b: Batch) -> torch.Tensor:
     """SDF (twice: clamped distances and occupancy), latent SDF, eikonal and normal losses."""
     unfolded = lam3d.unfold(functional, w, latent)
     planes = lam3d.refine(functional, w, unfolded)
-    slopes = b.normals.shape[1]
+    slopes = b.normals.shape[1] if len(b.normals) else 0
+    if not slopes:
+        predicted = lam3d.distance(functional, w, planes, b.queries)
+        return _distance_loss(predicted, b, w, unfolded)
     steps = torch.cat([torch.zeros(1, 3), torch.eye(3) * STEP]).to(latent.device)
     around = (b.cloud[:, :slopes, None] + steps).flatten(1, 2)
     values = lam3d.distance(functional, w, planes, torch.cat([b.queries, around], 1))
     predicted, near = values[:, : -4 * slopes], values[:, -4 * slopes :].unflatten(1, (slopes, 4))
     eikonal, normal = slope((near[..., 1:] - near[..., :1]) / STEP, b.normals)
+    return _distance_loss(predicted, b, w, unfolded) + 0.01 * eikonal + 0.1 * normal
+
+
+def _distance_loss(predicted: torch.Tensor, b: Batch, w: Tensors, unfolded: torch.Tensor) -> torch.Tensor:
+    """SDF and, where there is a refiner, latent SDF losses: of what the planes say before it."""
     loss = occupancy(predicted, b.distances, lam3d.UNIT) + clamped(predicted, b.distances)
+    if "planes.mix.weight" not in w:
+        return loss
     rough = lam3d.refine(functional, w, unfolded, refined=False)
     some = slice(None, None, 4)
     unrefined = lam3d.distance(functional, w, rough, b.queries[:, some])
-    loss = loss + 0.3 * occupancy(unrefined, b.distances[:, some], lam3d.UNIT)
-    return loss + 0.01 * eikonal + 0.1 * normal
+    return loss + 0.3 * occupancy(unrefined, b.distances[:, some], lam3d.UNIT)
 
 
 def _misses(w: Tensors, latent: torch.Tensor, b: Batch) -> float:
@@ -143,52 +298,117 @@ def _misses(w: Tensors, latent: torch.Tensor, b: Batch) -> float:
     return 1 - float(shared.float().mean())
 
 
+def plane_latent(w: Tensors, cloud: torch.Tensor) -> torch.Tensor:
+    """Latent planes, or vectors, of clouds (B, POINTS, 3), half of whose points are looked at."""
+    return lam3d.encode_cloud(functional, w, cloud[:, ::2])
+
+
+def _rebuilt_field(w: Tensors, b: Batch) -> torch.Tensor:
+    latent = plane_latent(w, b.cloud)
+    return _field_loss(w, latent, b) + 1e-3 * latent.square().mean()
+
+
+def field_autoencoder(steps: int, needs: Needs, parts: tuple[str, ...] = ("cloud", "planes", "field")) -> Stage:
+    """Points to latent to signed distance."""
+    return Stage(
+        "autoencoder", steps, parts, needs, _rebuilt_field, lambda w, b: _misses(w, plane_latent(w, b.cloud), b)
+    )
+
+
 def _plane_stages() -> tuple[Stage, ...]:
-    def of_cloud(w: Tensors, b: Batch) -> torch.Tensor:
-        return lam3d.encode_cloud(functional, w, b.cloud[:, ::2])
-
-    def rebuilt(w: Tensors, b: Batch) -> torch.Tensor:
-        latent = of_cloud(w, b)
-        return _field_loss(w, latent, b) + 1e-3 * latent.square().mean()
-
     def of_image(w: Tensors, b: Batch) -> torch.Tensor:
         return lam3d.align(functional, w, lam3d.encode_image(functional, w, b.image))
 
     def matched(w: Tensors, b: Batch) -> torch.Tensor:
         with torch.no_grad():
-            wanted = of_cloud(w, b)
+            wanted = plane_latent(w, b.cloud)
         return (of_image(w, b) - wanted).abs().mean()
 
-    field, both = Needs(image=False, queries=768, slopes=48), Needs(queries=768, slopes=48)
+    def score(w: Tensors, b: Batch) -> float:
+        return _misses(w, of_image(w, b), b)
+
+    parts = ("image", "align", "planes", "field")
     return (
-        Stage(
-            "autoencoder",
-            3000,
-            ("cloud", "planes", "field"),
-            field,
-            rebuilt,
-            lambda w, b: _misses(w, of_cloud(w, b), b),
-        ),
-        Stage(
-            "align",
-            1000,
-            ("image", "align"),
-            Needs(queries=1024),
-            matched,
-            lambda w, b: _misses(w, of_image(w, b), b),
-        ),
+        field_autoencoder(3000, Needs(image=False, queries=768, slopes=48)),
+        Stage("align", 1000, ("image", "align"), Needs(queries=1024), matched, score),
         Stage(
             "together",
             20000,
-            ("image", "align", "planes", "field"),
-            both,
+            parts,
+            Needs(queries=768, slopes=48),
             lambda w, b: _field_loss(w, of_image(w, b), b),
-            lambda w, b: _misses(w, of_image(w, b), b),
+            score,
         ),
     )
 
 
+def plane_aligner(steps: int) -> Stage:
+    """Features of a frozen image encoder to the latents of a frozen cloud encoder, in one deterministic step."""
+
+    def of_image(w: Tensors, b: Batch) -> torch.Tensor:
+        return lam3d.align(functional, w, _features(w, b))
+
+    return Stage(
+        "align",
+        steps,
+        ("align",),
+        Needs(queries=1024),
+        lambda w, b: (of_image(w, b) - b.latent).abs().mean(),
+        lambda w, b: _misses(w, of_image(w, b), b),
+        encode=partial(encode, plane_latent),
+    )
+
+
+def plane_diffusion(steps: int, latent: tuple[int, ...]) -> Stage:
+    """The same by diffusion: mean squared error of the clean latent of this shape, predicted from a noisy one."""
+
+    def loss(w: Tensors, b: Batch) -> torch.Tensor:
+        clean = diffusion.standard(w, b.latent)
+        noisy, kept = diffusion.shares(b.time, clean)
+        predicted = diffusion.denoise(functional, w, kept * clean + noisy * b.noise, b.time, b.features)
+        return (predicted - clean).square().mean()
+
+    def score(w: Tensors, b: Batch) -> float:
+        return _misses(w, diffusion.sample(functional, w, _features(w, b), b.noise, DDIM_STEPS), b)
+
+    def statistics(encoded: Encoded) -> Tensors:
+        values = encoded.latents.float().flatten(0, 1)
+        mean = values.mean(0)
+        spread = (values - mean).transpose(0, 1).reshape(mean.shape[0], -1).std(1)
+        scale = spread.clamp(min=1e-4).reshape(-1, *(1 for _ in mean.shape[1:]))
+        return {"diffuse.mean": mean, "diffuse.scale": scale}
+
+    return Stage(
+        "diffusion",
+        steps,
+        ("diffuse",),
+        Needs(queries=1024, noise=latent),
+        loss,
+        score,
+        encode=partial(encode, plane_latent),
+        statistics=statistics,
+    )
+
+
+_POINTS, _PLANES = lmnet3d.shapes(), lam3d.shapes()
+_SPREAD = {"spread": lmnet3d.variant_shapes()["spread"]}
 NETWORKS: dict[str, Network] = {
-    "lmnet3d": Network(lmnet3d.shapes(), _point_stages(), "lmnet3d"),
-    "lam3d": Network(lam3d.shapes(), _plane_stages(), "lam3d"),
+    "lmnet3d": Network(_POINTS, _point_stages(), "lmnet3d"),
+    "lmnet3d-l2": Network(_POINTS, _point_stages("l2")),
+    "lmnet3d-probabilistic": Network({**_POINTS, **_SPREAD}, _point_stages("probabilistic")),
+    # The upper bound: an encoder of points for the decoder that ships.
+    "lmnet3d-bound": Network(_POINTS, (point_autoencoder(3000, ("cloud",)),), "lmnet3d", ("image", "points")),
+    "lam3d": Network(
+        {part: entries for part, entries in _PLANES.items() if part != "diffuse"}, _plane_stages(), "lam3d", ("image",)
+    ),
+    # The same for planes, and the diffusion that aligns images with that encoder's latents.
+    "lam3d-diffusion": Network(
+        _PLANES,
+        (
+            field_autoencoder(3000, Needs(image=False, queries=768), ("cloud",)),
+            plane_diffusion(8000, lam3d.PLANES),
+        ),
+        "lam3d",
+        ("image", "align", "planes", "field"),
+    ),
 }

@@ -14,6 +14,7 @@ from scipy.signal import correlate
 from adapters.contract import ContractError, Views
 from adapters.shared import functional
 from adapters.shared.latent import SIDE, image_encoder, image_encoder_shapes, network_input, read_weights
+from adapters.systems.lam3d import diffusion
 from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lmnet3d import model as lmnet3d
 
@@ -97,6 +98,16 @@ def test_both_backends_give_the_same_numbers() -> None:
             other = lam3d.decode(T, t, lam3d.align(T, t, pairs[0][1]))
             both = lam3d.distance(F, w, planes, cloud), lam3d.distance(T, t, other, torch.from_numpy(cloud))
             pairs += [(planes, other), both]
+            noise = rng.normal(size=(2, *lam3d.PLANES)).astype(np.float32)
+            w["diffuse.scale"], t["diffuse.scale"] = (
+                value * 0 + 0.3 for value in (w["diffuse.scale"], t["diffuse.scale"])
+            )
+            pairs.append(
+                (
+                    diffusion.sample(F, w, pairs[0][0], noise, 3),
+                    diffusion.sample(T, t, pairs[0][1], torch.from_numpy(noise), 3),
+                )
+            )
         else:
             pairs.append((lmnet3d.decode(F, w, pairs[0][0]), lmnet3d.decode(T, t, pairs[0][1])))
         for array, tensor in pairs:
@@ -157,9 +168,15 @@ def test_what_ships_says_where_it_comes_from(name: str) -> None:
     record = json.loads((folder / "training.json").read_text())
     body = (folder / "weights.safetensors").read_bytes()
     assert record["sha256"] == hashlib.sha256(body).hexdigest()
-    assert len(record["commit"]) == 40 and record["settings"]["network"] == name and record["curve"]
+    for training in record["trainings"]:
+        assert len(training["commit"]) == 40 and training["settings"]["network"].startswith(name) and training["curve"]
     model = lam3d if name == "lam3d" else lmnet3d
-    wanted = {f"{part}.{entry}": shape for part, entries in model.shapes().items() for entry, shape in entries.items()}
+    wanted = {
+        f"{part}.{entry}": shape
+        for part, entries in model.shapes().items()
+        for entry, shape in entries.items()
+        if part != "diffuse"
+    }
     assert {key: value.shape for key, value in read_weights(folder / "weights.safetensors").items()} == wanted
     total = sum(path.stat().st_size for path in folder.parent.glob("*/*.safetensors"))
     assert total < 25e6

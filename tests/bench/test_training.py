@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from adapters.shared.latent import read_weights
+from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lmnet3d import model
 from data.synthetic import family
 
@@ -41,28 +42,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# Of each network the steps of its stages, and the rows of its curve; the last stage ends at step 4.
+SCHEDULES = {
+    "lmnet3d": (("4", "2", "9"), 5),
+    "lmnet3d-probabilistic": (("2", "4", "9"), 5),
+    "lam3d": (("4", "2", "9"), 5),
+    "lam3d-diffusion": (("2", "9"), 3),
+}
+
+
 def _command(network: str, data: Path, run: Path) -> list[str]:
-    options = [
-        "--steps",
-        "4",
-        "2",
-        "9",
-        "--until",
-        "4",
-        "--cool",
-        "3",
-        "--objects",
-        "128",
-        "--batch",
-        "2",
-        "--every",
-        "2",
-    ]
-    return [sys.executable, "-m", "bench.training", "train", network, "--data", str(data), "--run", str(run), *options]
+    options = ["--until", "4", "--cool", "3", "--objects", "128", "--batch", "2", "--every", "2"]
+    if network == "lam3d-diffusion":
+        options += ["--from", str(Path(lam3d.__file__).with_name("weights.safetensors"))]
+    options += ["--data", str(data), "--run", str(run), "--steps", *SCHEDULES[network][0]]
+    return [sys.executable, "-m", "bench.training", "train", network, *options]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["lmnet3d", "lam3d"])
+@pytest.mark.parametrize("network", list(SCHEDULES))
 def test_a_killed_training_goes_on_to_the_same_curve_and_weights(network: str, data: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(_command(network, data, whole), check=True, capture_output=True)
@@ -76,7 +74,7 @@ def test_a_killed_training_goes_on_to_the_same_curve_and_weights(network: str, d
     curves = [json.loads((run / "curve.json").read_text()) for run in (whole, killed)]
     for row in curves[0] + curves[1]:
         row.pop("seconds")
-    assert curves[0] == curves[1] and len(curves[0]) == 5
+    assert curves[0] == curves[1] and len(curves[0]) == SCHEDULES[network][1]
     states = [torch.load(run / "checkpoint.pt", weights_only=True)["average"] for run in (whole, killed)]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
@@ -91,4 +89,4 @@ def test_a_killed_training_goes_on_to_the_same_curve_and_weights(network: str, d
         assert set(weights) == {f"{p}.{n}" for p, e in model.shapes().items() for n in e}
         for name, value in states[0].items():
             np.testing.assert_allclose(weights[name], value.numpy(), atol=1e-3)
-        assert json.loads((tmp_path / "training.json").read_text())["curve"][-1]["stage"] == "together"
+        assert json.loads((tmp_path / "training.json").read_text())["trainings"][0]["curve"][-1]["stage"] == "together"
