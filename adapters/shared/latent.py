@@ -25,11 +25,11 @@ WIDTHS = (48, 96, 192)  # channels of the image encoder's stages
 Shapes = dict[str, tuple[int, ...]]  # of weights, by name
 
 
-def image_encoder_shapes() -> Shapes:
-    """Weights of `image_encoder`: 1.9 million numbers."""
+def image_encoder_shapes(widths: Sequence[int] = WIDTHS) -> Shapes:
+    """Weights of `image_encoder`, with `widths` channels in its three stages: 1.9 million numbers of the usual."""
     shapes: Shapes = {"stem.weight": (24, 3, 5, 5), "stem.bias": (24,)}
     previous = 24
-    for i, width in enumerate(WIDTHS):
+    for i, width in enumerate(widths):
         for name, inputs in (("down", previous), ("a", width), ("b", width)):
             shapes[f"{i}.{name}.weight"] = (width, inputs, 3, 3)
             shapes[f"{i}.{name}.bias"] = (width,)
@@ -53,9 +53,9 @@ def image_encoder(F: ModuleType, w: Weights, image: Array) -> Array:
     return F.linear(x.reshape(len(x), -1), w["out.weight"], w["out.bias"])
 
 
-def point_decoder_shapes() -> Shapes:
-    """Weights of `point_decoder`: 2 million numbers."""
-    sizes = (LATENT, 512, 512, 3 * POINTS)
+def point_decoder_shapes(hidden: int = 512) -> Shapes:
+    """Weights of `point_decoder`, with `hidden` numbers between its layers: 2 million numbers of the usual."""
+    sizes = (LATENT, hidden, hidden, 3 * POINTS)
     pairs = list(pairwise(sizes))
     shapes: Shapes = {f"{i}.weight": (after, before) for i, (before, after) in enumerate(pairs)}
     return {**shapes, **{f"{i}.bias": (after,) for i, (_, after) in enumerate(pairs)}}

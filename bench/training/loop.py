@@ -116,6 +116,8 @@ def train(
     validation = Family.open(data, "val", 128)
     writer = _Writer(run, settings, network, len(state.curve))
     while state.stage < len(network.stages):
+        if time.time() >= stop_at:
+            return False
         stage = network.stages[state.stage]
         steps = settings.steps[state.stage]
         begun = time.perf_counter() - state.seconds

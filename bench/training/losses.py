@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
+from bench.training.variants import neighbours
+
 CLAMP = 0.05  # diameters: signed distances beyond it count as it
 
 
@@ -31,3 +33,10 @@ def diversity(spread: torch.Tensor, azimuth: torch.Tensor) -> torch.Tensor:
     Weights and angles are those of the original. As there, the mean over a latent is compared, not every number."""
     behind = (azimuth % 360 - 180) / 20
     return 5.5 * (spread.mean(1) - 0.2 * torch.exp(-behind.square())).square().mean()
+
+
+def repulsion(points: torch.Tensor, count: int = 4, reach: float = 0.02) -> torch.Tensor:
+    """How much points (B, M, 3) crowd: the mean over each one's `count` nearest others of (1 - distance / `reach`)^2,
+    0 beyond `reach` diameters. 1024 points spread evenly over an object lie about that far apart."""
+    apart = (neighbours(points, count) - points[:, :, None]).square().sum(-1).add(1e-12).sqrt()
+    return (1 - apart / reach).clamp(min=0).square().mean()

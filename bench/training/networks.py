@@ -14,11 +14,12 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 
 from adapters.shared.functional import below
-from adapters.shared.latent import LATENT, POINTS, Shapes, image_encoder
+from adapters.shared.latent import LATENT, POINTS, Shapes, image_encoder, image_encoder_shapes, point_decoder_shapes
 from adapters.systems.lam3d import diffusion
 from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lmnet3d import model as lmnet3d
-from bench.training.losses import clamped, diversity, occupancy, slope
+from bench.training.losses import clamped, diversity, occupancy, repulsion, slope
+from bench.training.variants import graph_encoder, graph_encoder_shapes, patch_encoder, patch_encoder_shapes
 from data.synthetic.family import Family
 from data.synthetic.views import shade
 from metrics.losses import chamfer_loss
@@ -188,16 +189,20 @@ def _features(w: Tensors, b: Batch) -> torch.Tensor:
 Matching = Literal["l1", "l2", "probabilistic"]
 
 
+OfCloud = Callable[[Tensors, torch.Tensor], torch.Tensor]
+OfBatch = Callable[[Tensors, Batch], torch.Tensor]
+
+
 def _point_latent(w: Tensors, cloud: torch.Tensor) -> torch.Tensor:
     return lmnet3d.encode_cloud(functional, w, cloud[:, :512])
 
 
-def _matched(matching: Matching, of_image: Callable[[Tensors, Batch], torch.Tensor]) -> Loss:
-    """The loss between the latents of image (`of_image`) and cloud; the probabilistic one draws the image's."""
+def _matched(matching: Matching, of_image: OfBatch, of_cloud: OfCloud) -> Loss:
+    """The loss between the latents of image and cloud; the probabilistic one draws the image's."""
 
     def loss(w: Tensors, b: Batch) -> torch.Tensor:
         with torch.no_grad():
-            wanted = b.latent if len(b.latent) else _point_latent(w, b.cloud)
+            wanted = b.latent if len(b.latent) else of_cloud(w, b.cloud)
         mean = of_image(w, b)
         if matching == "l1":
             return (mean - wanted).abs().mean()
@@ -209,30 +214,51 @@ def _matched(matching: Matching, of_image: Callable[[Tensors, Batch], torch.Tens
     return loss
 
 
-def _rebuilt_points(w: Tensors, b: Batch) -> torch.Tensor:
-    return _to_cloud(w, _point_latent(w, b.cloud), b)
+def _point_stages(
+    matching: Matching = "l1",
+    of_image: OfBatch = lambda w, b: lmnet3d.encode_image(functional, w, b.image),
+    of_cloud: OfCloud = _point_latent,
+    crowding: float = 0.0,
+) -> tuple[Stage, ...]:
+    """The three stages of 3D-LMNet and after; `crowding` is the weight of the repulsion loss in the last."""
 
+    def rebuilt(w: Tensors, b: Batch) -> torch.Tensor:
+        return _to_cloud(w, of_image(w, b), b)
 
-def _point_stages(matching: Matching = "l1") -> tuple[Stage, ...]:
-    def of_image(w: Tensors, b: Batch) -> torch.Tensor:
-        return lmnet3d.encode_image(functional, w, b.image)
+    def apart(w: Tensors, b: Batch) -> torch.Tensor:
+        points = lmnet3d.decode(functional, w, of_image(w, b)).float()
+        loss: torch.Tensor = chamfer_loss(points, b.cloud).mean() + crowding * repulsion(points)
+        return loss
 
     def score(w: Tensors, b: Batch) -> float:
-        return float(_from_image(w, b))
+        return float(rebuilt(w, b))
 
     parts, noise = (("image", "spread"), (LATENT,)) if matching == "probabilistic" else (("image",), ())
     return (
-        point_autoencoder(3000),
-        Stage("match", 1000, parts, Needs(noise=noise), _matched(matching, of_image), score),
-        Stage("together", 20000, ("image", "points"), Needs(), _from_image, score),
+        point_autoencoder(3000, of_cloud=of_cloud),
+        Stage("match", 1000, parts, Needs(noise=noise), _matched(matching, of_image, of_cloud), score),
+        Stage("together", 20000, ("image", "points"), Needs(), apart if crowding else rebuilt, score),
     )
 
 
-def point_autoencoder(steps: int, parts: tuple[str, ...] = ("cloud", "points")) -> Stage:
+def point_autoencoder(
+    steps: int, parts: tuple[str, ...] = ("cloud", "points"), of_cloud: OfCloud = _point_latent
+) -> Stage:
     """Points to latent to points."""
-    return Stage(
-        "autoencoder", steps, parts, Needs(image=False), _rebuilt_points, lambda w, b: _rebuilt_points(w, b).item()
-    )
+
+    def rebuilt(w: Tensors, b: Batch) -> torch.Tensor:
+        return _to_cloud(w, of_cloud(w, b.cloud), b)
+
+    return Stage("autoencoder", steps, parts, Needs(image=False), rebuilt, lambda w, b: float(rebuilt(w, b)))
+
+
+def _direct_stage() -> Stage:
+    """Image to points in one piece: what an autoencoder and matching latents are compared with."""
+
+    def rebuilt(w: Tensors, b: Batch) -> torch.Tensor:
+        return _to_cloud(w, lmnet3d.encode_image(functional, w, b.image), b)
+
+    return Stage("points", 20000, ("image", "points"), Needs(), rebuilt, lambda w, b: float(rebuilt(w, b)))
 
 
 def point_aligner(steps: int, matching: Matching) -> Stage:
@@ -246,13 +272,9 @@ def point_aligner(steps: int, matching: Matching) -> Stage:
 
     parts, noise = (("align", "spread"), (LATENT,)) if matching == "probabilistic" else (("align",), ())
     encoder = partial(encode, _point_latent)
-    return Stage("match", steps, parts, Needs(noise=noise), _matched(matching, of_image), score, encode=encoder)
-
-
-def _from_image(w: Tensors, b: Batch) -> torch.Tensor:
-    """Chamfer distance of the points predicted from the image."""
-    latent = lmnet3d.encode_image(functional, w, b.image)
-    return _to_cloud(w, latent, b)
+    return Stage(
+        "match", steps, parts, Needs(noise=noise), _matched(matching, of_image, _point_latent), score, encode=encoder
+    )
 
 
 def _to_cloud(w: Tensors, latent: torch.Tensor, b: Batch) -> torch.Tensor:
@@ -396,6 +418,20 @@ NETWORKS: dict[str, Network] = {
     "lmnet3d": Network(_POINTS, _point_stages(), "lmnet3d"),
     "lmnet3d-l2": Network(_POINTS, _point_stages("l2")),
     "lmnet3d-probabilistic": Network({**_POINTS, **_SPREAD}, _point_stages("probabilistic")),
+    "lmnet3d-graph": Network(
+        {"image": patch_encoder_shapes(), "cloud": graph_encoder_shapes(), "points": _POINTS["points"]},
+        _point_stages(
+            "l1",
+            lambda w, b: patch_encoder(dict(below(w, "image")), b.image),
+            lambda w, cloud: graph_encoder(dict(below(w, "cloud")), cloud[:, :256]),
+            crowding=0.01,
+        ),
+    ),
+    "direct": Network(
+        {"image": image_encoder_shapes((32, 64, 128)), "points": point_decoder_shapes(256)},
+        (_direct_stage(),),
+        "direct",
+    ),
     # The upper bound: an encoder of points for the decoder that ships.
     "lmnet3d-bound": Network(_POINTS, (point_autoencoder(3000, ("cloud",)),), "lmnet3d", ("image", "points")),
     "lam3d": Network(
