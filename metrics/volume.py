@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adapters.contract import F64, I32, Bools
-from metrics.points import checked_faces, checked_points
+from metrics.points import LARGEST, checked_faces, checked_points
 
 MOST_CELLS = 1_000_000  # of the finest level, before the adaptive count settles for a larger gap
 
@@ -51,17 +51,24 @@ def volume_iou(
     truth_vertices: ArrayLike,
     truth_faces: ArrayLike,
     resolution: int = 64,
+    cube: tuple[ArrayLike, float] | None = None,
 ) -> VolumeIoU:
     """IoU of two meshes on a grid: the share of `resolution`^3 cell centres in both of those in either.
 
-    Vertices (V, 3) in one frame and unit, faces (F, 3). The cubic grid spans both meshes. A point is inside where the
-    winding number exceeds one half, so that small holes do no harm; an open sheet encloses nothing meaningful: see
-    `pred_closed`, `truth_closed`.
+    Vertices (V, 3) in one frame and unit, faces (F, 3). The grid fills `cube`, its centre (3,) and side; what lies
+    outside counts nowhere. Without one it spans both meshes. A point is inside where the winding number exceeds one
+    half, so that small holes do no harm; an open sheet encloses nothing meaningful: see `pred_closed`, `truth_closed`.
     """
     if resolution < 1:
         raise ValueError(f"resolution: {resolution} seen, at least 1 wanted")
-    pred, truth = _solids(pred_vertices, pred_faces, truth_vertices, truth_faces)
-    low, side = _cube(pred, truth)
+    if cube is not None and not 0 < cube[1] < LARGEST:
+        raise ValueError(f"cube: a side of {cube[1]} seen, a positive length wanted")
+    pred, truth, middle = _solids(pred_vertices, pred_faces, truth_vertices, truth_faces)
+    if cube is None:
+        low, side = _cube(pred, truth)
+    else:
+        side = float(cube[1])
+        low = checked_points("cube", np.reshape(cube[0], (1, -1)))[0] - middle - side / 2
     centres, _ = _cells(low, side, resolution)
     a, b = pred.contains(centres), truth.contains(centres)
     either = int((a | b).sum())
@@ -86,7 +93,7 @@ def volume_iou_adaptive(
     """
     if not gap > 0:
         raise ValueError(f"gap: {gap} seen, a positive number wanted")
-    pred, truth = _solids(pred_vertices, pred_faces, truth_vertices, truth_faces)
+    pred, truth, _ = _solids(pred_vertices, pred_faces, truth_vertices, truth_faces)
     for name, solid in (("pred", pred), ("truth", truth)):
         if not solid.closed:
             raise ValueError(f"{name}_faces: an open or inconsistently oriented mesh seen, a closed one wanted")
@@ -140,11 +147,11 @@ def _result(pred: _Solid, truth: _Solid, a: Bools, b: Bools, doubt_a: Bools, dou
 
 def _solids(
     pred_vertices: ArrayLike, pred_faces: ArrayLike, truth_vertices: ArrayLike, truth_faces: ArrayLike
-) -> tuple[_Solid, _Solid]:
-    """Both meshes about truth's middle: far from the origin winding numbers lose their digits."""
+) -> tuple[_Solid, _Solid, F64]:
+    """Both meshes about truth's middle, and that (3,): far from the origin winding numbers lose their digits."""
     pred, truth = _solid("pred", pred_vertices, pred_faces), _solid("truth", truth_vertices, truth_faces)
     middle = truth.vertices.mean(axis=0)
-    return replace(pred, vertices=pred.vertices - middle), replace(truth, vertices=truth.vertices - middle)
+    return replace(pred, vertices=pred.vertices - middle), replace(truth, vertices=truth.vertices - middle), middle
 
 
 def _solid(name: str, vertices: ArrayLike, faces: ArrayLike) -> _Solid:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from adapters.contract import F32, F64, I32, U8, Bools, Cameras, ContractError, Execution, Unavailable, Unsupported
+from adapters.contract import F32, F64, I32, U8, Bools, Cameras, Execution, Unavailable, Unsupported
 from adapters.shared.network import NetworkAdapter
-from adapters.shared.surface import isosurface
+from adapters.shared.surface import isosurface, no_surface
 
 WHITE = 255
 Cut = Literal["mask", "rembg", "none"]
@@ -119,9 +119,7 @@ def field_mesh(field: F32, level: float, low: float, high: float) -> tuple[F32, 
     step = (high - low) / (len(field) - 1)
     vertices, faces = isosurface((field - np.float32(level)).astype(np.float32), np.full(3, low), step)
     if not len(faces):
-        raise ContractError(
-            f"mesh: no surface at level {level:g}: the field's values are {field.min():.4g} to {field.max():.4g}"
-        )
+        raise no_surface(field, level)
     return vertices.astype(np.float32), faces
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import point_cloud_utils as pcu
 from numpy.typing import NDArray
 
+from adapters.contract import ContractError
+
 # Corners of a grid cell in the order that marching cubes wants them.
 CELL = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
 
@@ -44,3 +46,10 @@ def isosurface(
     if np.einsum("ij,ij->", a, np.cross(b, c)) < 0:
         faces = faces[:, ::-1]
     return np.asarray(vertices, np.float64), np.ascontiguousarray(faces, np.int32)
+
+
+def no_surface(field: NDArray[np.floating], level: float) -> ContractError:
+    """What to raise where a network's field, of any sign, reaches `level` nowhere: an invalid output, not a crash."""
+    known = field[np.isfinite(field)]
+    seen = f"are {known.min():.4g} to {known.max():.4g}" if known.size else "are not finite"
+    return ContractError(f"mesh: no surface at level {level:g}: the field's values {seen}")

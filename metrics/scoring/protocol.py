@@ -28,7 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "equalisation": ("voxel",),
     "sampling": ("samples", "against", "emd_samples", "seed", "draws", "emd_draws"),
     "formula": (
-        *("side", "chamfer", "medians", "normals", "thresholds"),
+        *("side", "chamfer", "medians", "normals", "face_normals", "thresholds", "volume", "volume_cube", "mesh"),
         *("auc", "depth_deltas", "pointmaps", "rank_metric"),
     ),
 }
@@ -84,6 +84,10 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     depth_scale: Literal["cloud", "median"] = "cloud"  # of depth maps: the alignment's, or the ratio of the medians
     medians: bool = False  # also the median distances, of both directions
     normals: bool = False  # also the normal consistency: predicted normals from the nearest 30 points
+    face_normals: bool = False  # those of a mesh are its faces' where the points lie
+    volume: int = 0  # cells a side of the grid on which the volumes of meshes are compared; 0 = they are not
+    volume_cube: float = 0.0  # side of that grid about the truth's box, in its longest sides; 0 = it spans both meshes
+    mesh: bool = False  # also whether a predicted mesh is valid, and how well shaped
     auc: tuple[int, ...] = (5, 10, 30)  # degrees up to which the area under the pose accuracy curve is taken
     depth_deltas: tuple[float, ...] = (1.03,)  # factors within which a depth counts as right
     pointmaps: bool = False  # also the errors of pointmaps, pixel by pixel
@@ -132,6 +136,8 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             ("draws", 2, 100),
             ("side", 0, 1000),
             ("frame", 0.05, 1),
+            ("volume", 0, 512),
+            ("volume_cube", 0, 100),
         ):
             value = getattr(self, field)
             if not low <= value <= high:
@@ -146,6 +152,10 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise InputError(f"{where}: frame {self.frame} seen, measured and given_only wanted with it")
         if self.given_only and self.observed_only:
             raise InputError(f"{where}: given_only with observed_only seen, observed_only = false wanted with it")
+        if self.volume and self.crop:
+            raise InputError(f"{where}: volume {self.volume} with crop seen, crop = false wanted: a cut mesh is open")
+        if (self.volume_cube and not self.volume) or (self.face_normals and not self.normals):
+            raise InputError(f"{where}: volume_cube wants volume, face_normals wants normals")
         if not self.auc or not all(1 <= degrees <= 180 for degrees in self.auc):
             raise InputError(f"{where}: auc {self.auc} seen, degrees from 1 to 180 wanted")
         if not all(1 < factor <= 10 for factor in self.depth_deltas):
@@ -157,6 +167,20 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise InputError(f"{where}: chamfer and thresholds: a formula and a positive threshold at least wanted")
         if self.rank_metric not in metric_table(self):
             raise InputError(f"{where}: rank_metric {self.rank_metric!r} is not among its metrics")
+
+
+MESH_METRICS: dict[str, tuple[str, Direction]] = {
+    "mesh-watertight": ("ratio", "higher"),  # 1 or 0: every edge borders two faces
+    "mesh-manifold": ("ratio", "higher"),  # 1 or 0: around every edge and vertex it is one surface
+    "mesh-components": ("parts", "lower"),
+    "mesh-degenerate": ("ratio", "lower"),  # share of the faces, without an area
+    "mesh-intersecting": ("ratio", "lower"),  # share of the other faces, that intersect one
+    "mesh-edge-spread": ("ratio", "lower"),  # standard deviation of the edges' lengths to their mean
+    "mesh-turn": ("deg", "lower"),  # mean angle between neighbouring faces
+    "mesh-laplacian": ("ratio", "lower"),  # mean distance of a vertex from its neighbours' mean, to the mean edge
+    "mesh-aspect@4": ("ratio", "lower"),  # share of the faces of a larger aspect ratio
+    "mesh-angle@10": ("ratio", "lower"),  # share of the faces with a smaller angle, degrees
+}
 
 
 def differing(first: Protocol, second: Protocol) -> list[str]:
@@ -203,6 +227,8 @@ def geometry_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
     for threshold in protocol.thresholds:
         for name in ("precision", "recall", "fscore"):
             table[f"{name}@{protocol.label(threshold)}"] = ("ratio", "higher")
+    if protocol.volume:
+        table["volume-iou"] = ("ratio", "higher")
     return table | ({"emd": (unit, "lower")} if protocol.emd_draws else {})
 
 
@@ -227,6 +253,8 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
     *-median            medians of the distances whose means are accuracy and completeness
     normal-consistency  see metrics.normals, unoriented
     points-*            pointmaps pixel by pixel: see metrics.scoring.pixels
+    volume-iou          of the volumes that two watertight meshes enclose: see metrics.volume
+    mesh-*              of a predicted mesh by itself: MESH_METRICS, see metrics.mesh
     psnr, ssim, lpips   of renderings at the cameras of views held back, mean over them: see metrics.image
     """
     table = geometry_table(protocol)
@@ -239,5 +267,6 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
     table["depth-coverage"] = ("ratio", "higher")
     if protocol.pointmaps:
         table |= {"points-absrel": ("ratio", "lower"), "points-delta@1.03": ("ratio", "higher")}
+    table |= MESH_METRICS if protocol.mesh else {}
     table |= {"psnr": ("dB", "higher"), "ssim": ("ratio", "higher"), "lpips": ("ratio", "lower")}
     return table

@@ -158,7 +158,7 @@ def test_lam3d_meshes_the_surface_that_its_network_describes(monkeypatch: pytest
     volume = np.einsum("ij,ij->", corner[:, 0], np.cross(corner[:, 1], corner[:, 2])) / 6
     assert volume == pytest.approx(4 / 3 * np.pi * 0.2**3, rel=0.01), "outward faces"
     monkeypatch.setattr(lam3d, "distance", lambda _F, _w, _p, x: np.ones(x.shape[:2]))
-    with pytest.raises(ContractError, match="no surface: the least signed distance is 1"):
+    with pytest.raises(ContractError, match="no surface at level 0: the field's values are 1 to 1"):
         adapter.predict(Views((np.zeros((64, 64, 3), np.uint8),), ("a",)))
 
 

@@ -63,12 +63,15 @@ def test_a_preset_states_its_source_and_what_that_leaves_open(name: str) -> None
 
 
 def test_the_published_protocols_are_there() -> None:
-    objects = {"stanford", "geolrm", "syncdreamer", "3dlmnet", "crm", "instantmesh"}
+    objects = {"stanford", "geolrm", "syncdreamer", "3dlmnet", "crm", "instantmesh", "triposr"}
     scenes = {"cut3r", "pi3", "depth-anything-3", "mapanything", "spatialbench", "vggt-omega"}
     assert set(PRESETS) == objects | scenes
 
 
-@pytest.mark.parametrize("name", ["cut3r", "pi3", "depth-anything-3", "mapanything", "spatialbench", "vggt-omega"])
+FROM_CODE = ["syncdreamer", "cut3r", "pi3", "depth-anything-3", "mapanything", "spatialbench", "vggt-omega"]
+
+
+@pytest.mark.parametrize("name", FROM_CODE)
 def test_a_preset_made_from_code_names_its_repository_commit_and_files(name: str) -> None:
     assert re.search(r"\(?[\w.-]+/[\w.-]+ [0-9a-f]{7}.*\.(py|md)", load_protocol(name).source)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters.contract import ContractError, Mesh, Reconstruction, Reconstructor, Views
+from adapters.contract import Mesh, Reconstruction, Reconstructor, Views
 from adapters.shared import functional
 from adapters.shared.latent import network_input, network_weights
-from adapters.shared.surface import isosurface
+from adapters.shared.surface import isosurface, no_surface
 from adapters.systems.lam3d import model
 
 BLOCK = 32_768  # grid points asked for at once
@@ -51,7 +51,6 @@ class Adapter(Reconstructor):
         inside = (self._level - outputs).astype(np.float32)
         vertices, faces = isosurface(inside, np.full(3, (step - 1) / 2), step)
         if len(faces) == 0:
-            least = float(np.min(outputs))
-            raise ContractError(f"mesh: no surface: the least signed distance is {least:.3f} diameters")
+            raise no_surface(outputs, self._level)
         points = vertices.astype(np.float32)
         return Reconstruction(points=points, frame="object", scale="arbitrary", mesh=Mesh(points, faces, None))
