@@ -94,8 +94,7 @@ def choices(board: Leaderboard, place: Board, truth: TruthKind, metric: str) -> 
     for group in board.groups:
         for row in group.rows if group.board == place else ():
             score = row.scores.get((truth, metric))
-            barred = row.first.reference or row.first.external or row.first.weights == "random"
-            if barred or score is None or score.value is None:
+            if any(trial.barred for trial in row.trials) or score is None or score.value is None:
                 continue
             seconds = row.seconds("warm_seconds") or row.seconds("cold_seconds")
             memory = row.amount("device_peak_bytes") or row.amount("peak_rss_bytes")
@@ -222,7 +221,7 @@ def _blind(board: Leaderboard, place: Board, scored: set[str], truth: TruthKind,
     for row in board.rows:
         if row.board != place or all(trial.status == "unavailable" for trial in row.trials):
             continue
-        if row.first.reference or row.first.external or row.first.weights == "random":
+        if any(trial.barred for trial in row.trials):
             continue
         score = row.scores.get((truth, metric))
         if score is not None and score.value is not None:

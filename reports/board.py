@@ -19,10 +19,11 @@ from reports.ranking import ENOUGH_SCENES, Agreement, Cell, Comparisons, agreeme
 from reports.schema import TRUTHS, Better, OfBoard, Scope, ScoreRow, Tables, TrialRow, TruthCard, metric_order
 
 # What tells two systems of one adapter apart, besides its name.
-VARIANT = ("weights", "device", "options", "adapter_hash", "environment")
+VARIANT = ("weights", "device", "options", "adapter_hash", "environment", "origin")
 JUDGED_ALIKE: tuple[TruthKind, ...] = ("colmap", "exact")  # the truths whose rankings are compared
 KIN = "kin of this truth"
 TIMED_ONLY = "random weights: timed only"
+NOT_VERIFIED = "not verified: its bundle claims other scores"
 
 
 @dataclass(frozen=True, order=True)
@@ -177,6 +178,12 @@ class Row:
     @property
     def hardware(self) -> tuple[str, ...]:
         return tuple(sorted({trial.hardware for trial in self.trials}))
+
+    @property
+    def verified(self) -> bool | None:
+        """Of a bundle: whether every score of its trials was computed again and equal; None where there was none."""
+        known = [trial.verified for trial in self.trials if trial.verified is not None]
+        return all(known) if known else None
 
     @property
     def not_isolated(self) -> int:
@@ -363,7 +370,7 @@ class _Builder:
     def _places(self, truth: TruthKind, systems: Iterable[list[TrialRow]]) -> set[tuple[str, str]]:
         """The cells of a board at one number of views: what any system that may be ranked was planned for."""
         trials = [trial for of_system in systems for trial in of_system if trial.scene in self.judged_scenes[truth]]
-        proper = [t for t in trials if not (t.reference or t.external or t.weights == "random")] or trials
+        proper = [t for t in trials if not t.barred] or trials
         return {(trial.scene, trial.view_ids) for trial in proper}
 
     def _cells(
@@ -414,6 +421,8 @@ class _Builder:
             return "reference: given the truth"
         if trial.external:
             return "external prediction"
+        if any(t.verified is False for t in trials):
+            return NOT_VERIFIED
         if other := sorted({t.cameras_of for t in trials if t.cameras_of is not None} - {truth}):
             return f"given the cameras of the {other[0]} truth"
         makers = set().union(*(self.makers.get((t.scene, truth), set()) for t in trials))

@@ -151,6 +151,8 @@ def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
         not_isolated_trials=row.not_isolated,
         points=int(points.middle) if points else None,
         hardware=" | ".join(row.hardware),
+        origin=row.distinct("origin"),
+        verified=row.verified,
         protocol=row.board.protocol,
         protocol_hash=row.board.protocol_hash,
         trials=" ".join(trial.key for trial in row.trials),

@@ -233,6 +233,13 @@ class TrialRow(OfTrial):
     cameras_of: Annotated[TruthKind | None, Of("the truth whose cameras it got: not ranked under another")] = None
     reference: Annotated[bool, Of("it was given the truth: never ranked")] = False
     external: Annotated[bool, Of("the prediction was made elsewhere: never ranked")] = False
+    origin: Annotated[
+        str, Of("the bundle that it came in, and the start of its sha256; empty where it was run here")
+    ] = ""
+    verified: Annotated[
+        bool | None,
+        Of("of a bundle: every score computed again and equal, else never ranked; missing where there was none"),
+    ] = None
     weights: Annotated[WeightsKind, Of("random ones are timed and never scored")]
     options: Annotated[str, Of("json object")]
     environment: Annotated[str, Of("hash of the interpreter and its packages")] = ""
@@ -248,6 +255,11 @@ class TrialRow(OfTrial):
     points: Annotated[int | None, Of("how many points it predicted")] = None
     points_kept: Annotated[int | None, Of("how many of them were stored and scored: all, or a uniform draw")] = None
     finished: Annotated[str, Of("UTC, ISO 8601")] = ""
+
+    @property
+    def barred(self) -> bool:
+        """Whether it is shown and never ranked, whatever the truth."""
+        return self.reference or self.external or self.weights == "random" or self.verified is False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -588,6 +600,8 @@ class LeaderboardCosts:
     not_isolated_trials: Annotated[int, Of("how many trials ran without walls, the truth within their reach")]
     points: Annotated[int | None, Of("how many it predicted, median over its trials")]
     hardware: Annotated[str, Of("its machines, joined by |; times of two are never mixed")]
+    origin: Annotated[str, Of("the bundle that its trials came in; empty where they were run here")]
+    verified: Annotated[bool | None, Of("of a bundle: every score of its trials computed again and equal")]
     protocol: ProtocolName
     protocol_hash: ProtocolHash
     trials: Annotated[str, Of("its trials' keys, joined by a space")]
@@ -624,6 +638,8 @@ SCORES_COLUMNS = (
         "external",
         "kin",
         "hardware",
+        "origin",
+        "verified",
         "isolated",
         "prediction",
     ),

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 from bench.cli import adapters, data, protocol, store
 from bench.cli.attention import attention
 from bench.cli.audit import audit
+from bench.cli.bundle import bundle, verify
 from bench.cli.check import check
 from bench.cli.choose import choose
 from bench.cli.common import console, output
@@ -22,7 +23,7 @@ from bench.cli.run import run
 from bench.cli.score import score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
-COMMANDS = (choose, run, score, predict, report, curves, attention, audit, groundtruth, merge, check)
+COMMANDS = (choose, run, score, predict, report, curves, attention, audit, groundtruth, merge, bundle, verify, check)
 for command in (*COMMANDS, adapters.app, data.app, protocol.app, store.app):
     app.command(command)
 

@@ -42,6 +42,9 @@ MOST_PROBLEMS = 5  # sentences; their number is told whatever it is
 Truth = Literal["colmap", "exact", "scan"]
 Weights = Annotated[str, Parameter(help="pretrained, random (timed only), or a checkpoint's path")]
 SWEEP = "also under other alignments and fewer of the surest points: reports then print rank stability"
+BundleScenes = Annotated[
+    str, Parameter(help="Scene directories that bundles name without holding them, comma-separated")
+]
 MetricsDevice = Annotated[
     str | None,
     Parameter(help="cpu or cuda:N, what measures; scores by another backend than the protocol's are never ranked"),

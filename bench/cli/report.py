@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bench.cli.common import REPORT, STORE, Truth, console, output, say_not_scored, say_unreadable
+from bench.cli.common import REPORT, STORE, BundleScenes, Truth, console, output, say_not_scored, say_unreadable
 
 if TYPE_CHECKING:
     from reports.schema import Tables
 
 
 def report(
-    *,
+    *bundles: Path,
     store: Annotated[Path, Parameter(help="the store to report on")] = STORE,
     out: Annotated[Path, Parameter(help="the folder to write the report to")] = REPORT,
     protocol: Annotated[str, Parameter(help="a protocol's name or .toml file")] = "object-v1",
@@ -26,15 +28,44 @@ def report(
         tuple[str, str] | None,
         Parameter(help="two stores, or runs as STORE@START of their start time: what changed from the first"),
     ] = None,
+    scenes: BundleScenes = "",
     figures: Annotated[bool, Parameter(help="also figures/*.svg and *.png for papers (extra `figures`)")] = False,
     parquet: Annotated[bool, Parameter(help="also scores.parquet (extra `parquet`)")] = False,
 ) -> int:
     """Write leaderboard.html, leaderboard.csv, scores.csv and their peers; with --compare, compare.html and .csv.
 
-    Reads the store only: what is not scored yet is named, with the command that scores it. Rank stability is
-    there where `score --sweep` made it."""
+    Of BUNDLES, files that `bundle` wrote, every score is computed again first: their rows say where they came from, and
+    whether what was claimed is so. A store is only read: what is not scored yet is named, with the command that scores
+    it. Rank stability is there where `score --sweep` made it."""
     if compare is not None:
         return _compare(compare, out, protocol, truth)
+    if bundles:
+        return _of_bundles(bundles, scenes, out, protocol, truth, figures, parquet)
+    return _of_store(store, out, protocol, truth, figures, parquet)
+
+
+def _of_bundles(
+    bundles: tuple[Path, ...],
+    scenes: str,
+    out: Path,
+    protocol: str,
+    truth: Truth | None,
+    figures: bool,
+    parquet: bool,
+) -> int:
+    """The report on what bundles hold, in a store for the time being: one leaderboard of many, without a server."""
+    from bench.cli.bundle import verify_all
+    from bench.trials.store import Store
+
+    with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
+        verify_all(bundles, scenes, Store(Path(folder)))
+        return _of_store(Path(folder), out, protocol, truth, figures, parquet, stays=False)
+
+
+def _of_store(
+    store: Path, out: Path, protocol: str, truth: Truth | None, figures: bool, parquet: bool, stays: bool = True
+) -> int:
+    """The report on a store; of one that does not stay, nothing that is in it is linked."""
     from bench.scoring.collect import make_tables
     from bench.trials.store import Store
     from reports.figures import need_matplotlib, write_figures
@@ -46,6 +77,8 @@ def report(
         need_pyarrow()
     with console.status("reading the store") as status:
         tables = make_tables(Store(store), protocol, truth)
+        if not stays:
+            tables = _standing_alone(tables, protocol)
         status.update("writing")
         paths = write_report(tables, out)
         paths += write_figures(tables, out) if figures else []
@@ -58,6 +91,12 @@ def report(
     if figures:
         output.print(f"{out / 'figures'}: {sum(path.parent.name == 'figures' for path in paths)} files", markup=False)
     return 0
+
+
+def _standing_alone(tables: Tables, protocol: str) -> Tables:
+    missing = f"some trials of these bundles have no score under {protocol}" if tables.run.not_scored else ""
+    trials = tuple(dataclasses.replace(trial, prediction_path="") for trial in tables.trials)
+    return dataclasses.replace(tables, trials=trials, run=dataclasses.replace(tables.run, not_scored=missing))
 
 
 def _compare(runs: tuple[str, str], out: Path, protocol: str, truth: Truth | None) -> int:

@@ -104,7 +104,7 @@ def make_tables(
                 ),
             ),
             sweeps=tuple(row for variant, score in swept for row in _sweep_rows(wanted, variant, score)),
-            remarks=tuple(row for _, score in scores for row in _remark_rows(score)),
+            remarks=tuple(row for record, score in scores for row in _remark_rows(record, score)),
         )
     )
 
@@ -194,11 +194,13 @@ def newest(records: list[TrialRecord]) -> list[TrialRecord]:
 
     What says that something was missing gives way to an answer, wherever that came from. Clouds made elsewhere are
     told apart where they bear one name, by their keys: of what they hold, and of how they were aligned."""
-    latest: dict[tuple[_Question, str], TrialRecord] = {}
+    latest: dict[tuple[_Question, str, str], TrialRecord] = {}
     for record in sorted(records, key=lambda r: (r.status != "unavailable", r.finished)):
-        latest[_question(record), record.hardware.fingerprint] = record
-    answered = {question for (question, _), record in latest.items() if record.status != "unavailable"}
-    kept = [r for (question, _), r in latest.items() if r.status != "unavailable" or question not in answered]
+        # What came in a bundle takes no other's place.
+        origin = record.origin.sha256 if record.origin else ""
+        latest[_question(record), record.hardware.fingerprint, origin] = record
+    answered = {question for (question, *_), record in latest.items() if record.status != "unavailable"}
+    kept = [r for (question, *_), r in latest.items() if r.status != "unavailable" or question not in answered]
     names = Counter(_question(record)[1:] for record in kept if record.external)
     shared = {question[0] for question, count in names.items() if count > 1}
     return sorted(
@@ -230,6 +232,7 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
     warm, iqr = median_and_iqr([steps.total for steps in record.warm])
     calls = record.warm or ([record.cold] if record.cold else [])
     card = record.card
+    path = store.prediction_path(record.prediction) if record.prediction else None
     return TrialRow(
         **vars(_of_trial(record)),
         title=card.title,
@@ -257,6 +260,8 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
         kin=tuple(card.kin),
         contamination=contamination(card.training, scene.file.source) if scene else (),
         reference=card.reference,
+        origin=str(record.origin) if record.origin else "",
+        verified=record.origin.verified if record.origin else None,
         cameras_of=record.cameras_of,
         external=record.external,
         weights=_weights_kind(record),
@@ -268,7 +273,7 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
         isolated=record.isolated if record.ran else None,
         command=record.command,
         prediction=record.prediction or "",
-        prediction_path=str(store.prediction_path(record.prediction).resolve()) if record.prediction else "",
+        prediction_path=str(path.resolve()) if path is not None and path.is_file() else "",
         points=record.points or None,
         points_kept=record.points_kept or None,
         finished=record.finished,
@@ -366,8 +371,9 @@ def _changed_text(protocol: Protocol, variant: Protocol) -> str:
     return f"{variant.name}\n{msgspec.json.format(msgspec.json.encode(text), indent=1).decode()}"
 
 
-def _remark_rows(score: ScoreRecord) -> Iterator[RemarkRow]:
-    for note in dict.fromkeys(score.notes):
+def _remark_rows(record: TrialRecord, score: ScoreRecord) -> Iterator[RemarkRow]:
+    claims = [f"its bundle claims otherwise: {record.origin.why}"] if record.origin and record.origin.why else []
+    for note in dict.fromkeys([*claims, *score.notes]):
         yield RemarkRow(key=score.trial, truth=score.truth, protocol_hash=score.protocol_hash, remark=note)
 
 
@@ -386,12 +392,18 @@ def _scene_rows(records: list[TrialRecord], scenes: dict[str, Scene]) -> Iterato
         yield SceneRow(
             scene=name,
             title=scene.file.title,
-            images={view.name: (scene.path / view.image).resolve() for view in scene.file.views[:PREVIEW_IMAGES]},
+            images=_previews(scene),
             truths={kind: truth_card(scene, kind) for kind in scene.truth_kinds},
             refused=scene.refused,
             placed=tuple(photo.file for photo in photos if photo.placed),
             not_placed={photo.file: photo.why for photo in photos if not photo.placed},
         )
+
+
+def _previews(scene: Scene) -> dict[str, Path]:
+    """The first photos; none of a scene that came without any, as in a bundle."""
+    paths = {view.name: (scene.path / view.image).resolve() for view in scene.file.views[:PREVIEW_IMAGES]}
+    return paths if any(path.is_file() for path in paths.values()) else {}
 
 
 def _quality(scene: Scene) -> QualityCard | None:

@@ -200,8 +200,11 @@ _colors: dict[tuple[str, str, bytes], U8] = {}  # a process scores few truths
 
 
 def _coloured(cloud: ErrorCloud, scene: Scene, prepared: PreparedTruth) -> ErrorCloud:
-    """The same with the truth's own colours: of each point, the mean over the images that see it."""
+    """The same with the truth's own colours: of each point, the mean over the images that see it; without them where
+    the images are not there, as in a bundle."""
     truth = prepared.truth
+    if not all((scene.path / view.image).is_file() for view in scene.file.views):
+        return cloud
     place = (str(scene.path), truth.id, cloud.shown.tobytes())
     if place not in _colors:
         total, times = np.zeros((len(cloud.shown), 3)), np.zeros(len(cloud.shown))

@@ -25,6 +25,18 @@ def system_label(adapter: str, options: Mapping[str, object], weights: str) -> s
     return f"{adapter} ({', '.join(settings)})" if settings else adapter
 
 
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a trial came from that was not run here; see `bench.scoring.verify`."""
+
+    bundle: str  # its file's name
+    sha256: str  # of the file
+    verified: bool | None = None  # every score computed again and equal; None where there was none to compute
+    why: str = ""  # one sentence where they were not
+
+    def __str__(self) -> str:
+        return f"{self.bundle} {self.sha256[:12]}"
+
+
 class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One finished trial: what was asked, what became of it, where the prediction is."""
 
@@ -56,6 +68,7 @@ class TrialRecord(Outcome, frozen=True, kw_only=True, forbid_unknown_fields=True
     points_kept: int = 0  # of them, stored and scored: all, or a uniform draw
     finished: str  # UTC, ISO 8601
     command: str  # reproduces the trial
+    origin: Origin | None = None  # of one that came in a bundle
 
     @property
     def system(self) -> str:

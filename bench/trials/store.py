@@ -56,6 +56,7 @@ class Problem:
 
     path: Path
     sentence: str
+    altered: bool = False  # readable, but not what its name says
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Store:
                 problems.append(Problem(path, str(error)))
                 continue
             if identity != path.stem:
-                problems.append(Problem(path, f"{path}: its content is not what its name says"))
+                problems.append(Problem(path, f"{path}: its content is not what its name says", altered=True))
         named = {problem.path for problem in problems}
         for path in sorted(path for kind in KINDS for path in (self.path / kind).glob("*")):
             if path.name.startswith("."):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from reports.board import Leaderboard, Row, leaderboard
 from reports.curves import curve_rows, curves
 from reports.export import latex, leaderboard_csv, markdown, scores_csv
 from reports.report import write_report
-from reports.schema import CurveRow, ScoreRow, Tables, TruthCard, checked, table
+from reports.schema import CurveRow, ScoreRow, Tables, TrialRow, TruthCard, checked, table
 from tests.reports.rows import altered, without
 
 
@@ -168,6 +168,41 @@ def test_one_trial_on_two_machines_is_two_rows(tables: Tables) -> None:
     board = made(replace(tables, trials=(*tables.trials, there)))
     names = {r.system for r in board.rows if r.views == 2 and r.system.startswith("grid3r")}
     assert names == {"grid3r [hardware another machine]", f"grid3r [hardware {first.hardware}]"}
+
+
+def test_what_came_in_a_bundle_is_ranked_only_where_its_scores_are_so(tables: Tables) -> None:
+    """Two bundles bring trials of the same system: two rows; the one whose claims do not hold has no rank."""
+    name = next(r.system for g in leaderboard(tables).groups for r in g.rows if r.standings["colmap"].rank == 1)
+    own = [trial for trial in tables.trials if trial.adapter == name]
+
+    def came(trials: Iterable[TrialRow], origin: str, verified: bool) -> tuple[TrialRow, ...]:
+        return tuple(replace(t, key=t.key + origin, origin=origin, verified=verified) for t in trials)
+
+    lie, honest = came(own, "liar.zip 0", False), came(own, "lab.zip 1", True)
+    keys = {trial.key for trial in own}
+    scores = [s for s in tables.scores if s.key in keys]
+    bundled = tuple(replace(s, key=s.key + origin) for s in scores for origin in ("liar.zip 0", "lab.zip 1"))
+    others = tuple(trial for trial in tables.trials if trial.adapter != name)
+    kept = {trial.key for trial in others}
+    board = leaderboard(
+        replace(
+            tables,
+            trials=(*others, *lie, *honest),
+            scores=(*(s for s in tables.scores if s.key in kept), *bundled),
+            alignments=(),
+            clouds=(),
+            remarks=(),
+            sweeps=(),
+        )
+    )
+    rows = [row for row in board.rows if row.first.adapter == name]
+    liars = [row for row in rows if row.first.origin == "liar.zip 0"]
+    assert liars and all(row.verified is False for row in liars)
+    assert {row.standings["colmap"].rank for row in liars} == {None}
+    assert {row.standings["colmap"].reason for row in liars} == {"not verified: its bundle claims other scores"}
+    assert any(row.standings["colmap"].rank == 1 for row in rows if row.first.origin == "lab.zip 1")
+    csv = leaderboard_csv(board, tables.run)
+    assert set(csv[csv["origin"] == "liar.zip 0"]["verified"]) == {False}
 
 
 def test_the_mean_has_an_interval_over_scenes_only_with_enough_of_them(make: Callable[..., Tables]) -> None:
