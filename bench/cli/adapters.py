@@ -1,4 +1,4 @@
-"""The reconstructors: `adapters list`, `show`, `install`, `fetch`, `remove`, `check`."""
+"""The reconstructors: `adapters list`, `new`, `show`, `install`, `fetch`, `remove`, `check`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.cli.common import Weights, console, output, refuse
 if TYPE_CHECKING:
     from bench.systems.cards import Adapter
 
-app = App(name="adapters", help="The reconstructors: list, show, install, fetch, remove, check.")
+app = App(name="adapters", help="The reconstructors: list, new, show, install, fetch, remove, check.")
 
 
 @app.command(name="list")
@@ -20,7 +20,7 @@ def list_adapters() -> int:
     """Every adapter: what it takes, what it gives, whether it runs here."""
     from rich.table import Table
 
-    from bench.systems.cards import find_adapters
+    from bench.systems.cards import broken_plugins, find_adapters
 
     table = Table(box=None, pad_edge=False)
     for column in ("adapter", "title", "takes", "gives", "views", "parameters", "licence", "runs here", "from"):
@@ -36,6 +36,25 @@ def list_adapters() -> int:
         row = (adapter.name, card.title, takes, card.scope, views, size, licence, _readiness(adapter), adapter.origin)
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
     output.print(table)
+    for sentence in broken_plugins():
+        console.print(sentence, style="yellow", markup=False)
+    return 0
+
+
+@app.command
+def new(
+    name: Annotated[str, Parameter(help="what it will be called: lower-case words joined by '-'")],
+    /,
+    *,
+    into: Annotated[Path, Parameter(help="the folder to make its folder in")] = Path(),
+) -> int:
+    """Write the files that a new adapter starts from: card, class, test. They pass `adapters check` as they are."""
+    from bench.systems.new import write_adapter
+
+    folder = write_adapter(name, into)
+    for path in sorted(folder.iterdir()):
+        output.print(str(path), markup=False)
+    console.print(f"Next: `reconbench adapters check {folder}`, then docs/guide-adapter.md.", markup=False)
     return 0
 
 

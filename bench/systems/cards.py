@@ -119,8 +119,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def check(self, where: Path) -> None:
         """Raise InputError where fields contradict each other."""
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise InputError(f"{where}: name {self.name!r} seen, lower-case words joined by '-' wanted")
+        check_name(self.name, str(where))
         if missing := [given for given in self.requires if given not in self.accepts]:
             raise InputError(f"{where}: requires {', '.join(missing)}, which accepts does not list")
         if "targets" in self.accepts and "cameras" not in self.requires:
@@ -167,6 +166,12 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
                     raise InputError(f"{where}: sha256 {digest!r} of {name} seen, 64 hex digits wanted")
                 if name.startswith("/") or ".." in Path(name).parts:
                     raise InputError(f"{where}: weights file {name!r} seen, a name below the repository wanted")
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise InputError unless `name` can be an adapter's."""
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise InputError(f"{where}: name {name!r} seen, lower-case words joined by '-' wanted")
 
 
 @dataclass(frozen=True)
@@ -276,17 +281,42 @@ def read_card(path: Path) -> Card:
 
 
 def find_adapters() -> dict[str, Adapter]:
-    """Every built-in and plugin adapter by name, built-ins first; nothing is imported."""
+    """Every built-in and plugin adapter by name, built-ins first; nothing is imported. A plugin whose card cannot be
+    read is left out: see `broken_plugins`."""
     registry: dict[str, Adapter] = {}
     for file in sorted(SYSTEMS.glob("*/adapter.toml")):
         name = file.parent.name.replace("_", "-")
         registry[name] = Adapter(name, file.parent, "built-in")
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        folder = _package_folder(point.value)
-        if folder is not None and point.name not in registry:
-            origin = f"plugin {point.dist.name} {point.dist.version}" if point.dist else "plugin"
-            registry[point.name] = Adapter(point.name, folder, origin)
+    for plugin in _plugins():
+        if isinstance(plugin, Adapter):
+            registry.setdefault(plugin.name, plugin)
     return registry
+
+
+def broken_plugins() -> list[str]:
+    """A sentence on each registered plugin that is no adapter, or bears a built-in's name."""
+    taken = {file.parent.name.replace("_", "-") for file in SYSTEMS.glob("*/adapter.toml")}
+    return [
+        plugin if isinstance(plugin, str) else f"{plugin.origin}: {plugin.name}: a built-in adapter is called so"
+        for plugin in _plugins()
+        if isinstance(plugin, str) or plugin.name in taken
+    ]
+
+
+def _plugins() -> Iterator[Adapter | str]:
+    """Every registered plugin, or why it is none."""
+    for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        origin = f"plugin {point.dist.name} {point.dist.version}" if point.dist else "plugin"
+        try:
+            folder = _package_folder(point.value)
+            if folder is None:
+                raise InputError(f"{point.value}: no package with an adapter.toml seen")
+            adapter = Adapter(point.name, folder, origin)
+            if adapter.card.name != point.name:
+                raise InputError(f"{folder / 'adapter.toml'}: name {adapter.card.name!r} seen, {point.name!r} wanted")
+            yield adapter
+        except (InputError, ImportError, ValueError) as error:
+            yield f"{origin}: {point.name}: {error}"
 
 
 def get_adapter(name: str) -> Adapter:
@@ -336,12 +366,13 @@ def _staged_files(folder: Path, staged_at: Path) -> dict[str, Path]:
 
 
 def _files_below(folder: Path, staged_at: Path) -> dict[str, Path]:
-    """The files of `folder`, but for byte code and what is hidden, by their path once it is staged."""
+    """The files of `folder`, but for byte code, tests and what is hidden, by their path once it is staged."""
     paths = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
     return {
         (staged_at / relative).as_posix(): path
         for relative, path in paths
         if not any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+        and not re.fullmatch(r"test_\w+\.py", relative.name)
     }
 
 
