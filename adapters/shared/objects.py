@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from adapters.contract import F32, F64, I32, U8, Bools, Cameras, Execution, Unavailable, Unsupported
+from adapters.contract import F32, F64, I32, U8, Bools, Cameras, Execution, Unavailable, Unsupported, sizes_text
 from adapters.shared.network import NetworkAdapter
 from adapters.shared.surface import isosurface, no_surface
 
@@ -53,7 +53,11 @@ class ObjectNetwork(NetworkAdapter):
 
     def execution(self, inputs: Any) -> Execution:
         """Also how the object was cut out."""
-        return dataclasses.replace(super().execution(inputs), foreground=getattr(inputs, "foreground", ""))
+        told = super().execution(inputs)
+        if isinstance(inputs, Pictures):  # channels last
+            sizes = [(image.shape[1], image.shape[0]) for image in inputs.images]
+            told = dataclasses.replace(told, resolution=sizes_text(sizes))
+        return dataclasses.replace(told, foreground=getattr(inputs, "foreground", ""))
 
 
 def cut_out(image: U8, mask: Bools, grey: int = WHITE, border: float = 0.2) -> U8:
@@ -86,6 +90,14 @@ def by_area(image: U8, size: int) -> U8:
     """`image` (H, W, 3) at `size` x `size`: by area where it shrinks, bicubic where it grows."""
     kind = Image.Resampling.BOX if min(image.shape[:2]) >= size else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(image).resize((size, size), kind), np.uint8)
+
+
+def bilinear(image: U8, size: int) -> F32:
+    """(3, size, size) in [0, 1] of `image` (H, W, 3): bilinear, smoothed where it shrinks, as torch's interpolate with
+    antialias has it."""
+    planes = (Image.fromarray(image[..., channel].astype(np.float32)) for channel in range(3))
+    resized = [np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized) / np.float32(255)
 
 
 def bicubic(image: U8, size: int) -> F32:

@@ -55,6 +55,7 @@ CASES: dict[str, ObjectCase] = {
     "geolrm": ObjectCase(
         "geolrm", ("torch.manual_seed",), ("network.lrm_generator", "network.lrm_generator.renderer"), posed=True
     ),
+    "triposr": ObjectCase("triposr", (), ("network.renderer", "network.decoder"), options={"resolution": 20}),
     "lrm": ObjectCase("lrm", (), ("network.synthesizer", "network.forward_planes"), options={"resolution": 24}),
 }
 
@@ -115,6 +116,8 @@ def check_object(name: str, adapter: Any) -> Reconstruction:
         check_cloud(result)
     elif case.system == "lrm":
         check_sphere(result, 2 / 23)
+    elif case.system == "triposr":
+        check_sphere(result, 1.74 / 19)
     return result
 
 

@@ -341,3 +341,29 @@ RUNS["combined"] = {
 }
 RUNS["geolrm"] = {"whole": whole_object("geolrm"), "without": geolrm_without}
 RUNS["lrm"] = {"whole": whole_object("lrm"), "ranges": lrm_ranges}
+
+
+def triposr_ranges(module: Any) -> None:
+    """Resolutions, what is told of a run, and colours at their ends."""
+    for resolution in (15, 513):
+        with pytest.raises(ValueError, match="16 to 512 wanted"):
+            module.Adapter(resolution=resolution)
+    module.Adapter(resolution=16), module.Adapter(resolution=512)
+    levels = np.array([[0.0, 1.0, 0.502], [0.999, 0.0, 0.5]], np.float32)
+
+    def query_triplane(decoder: Any, at: Any, planes: Any) -> Any:
+        return {"color": tensor(np.resize(levels, at.shape))}
+
+    adapter = module.Adapter()
+    adapter.network = types.SimpleNamespace(renderer=types.SimpleNamespace(query_triplane=query_triplane), decoder=None)
+    density = np.zeros((3, 3, 3), np.float32)
+    density[1, 1, 1] = 50
+    with Replay([], {}).playing():
+        result = adapter.finish(module.Outputs(density, [None]), objects.object_views())
+        adapter.network = None
+        told = adapter.execution(module.Inputs((np.zeros((3, 512, 512), np.float32),), "given mask"))
+    assert result.colors[:2].tolist() == [[0, 255, 128], [254, 0, 127]]
+    assert (told.resolution, told.foreground) == ("512x512, grid 256", "given mask")
+
+
+RUNS["triposr"] = {"whole": whole_object("triposr"), "ranges": triposr_ranges}

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from adapters.contract import ContractError, Unavailable, Unsupported
-from adapters.shared.objects import ObjectNetwork, bicubic, by_area, cut_out, field_mesh, object_cube, turn
+from adapters.shared.objects import (
+    ObjectNetwork,
+    Pictures,
+    bicubic,
+    bilinear,
+    by_area,
+    cut_out,
+    field_mesh,
+    object_cube,
+    turn,
+)
 from tests.adapters.objects import BALL, MIDDLE, object_views, posed_views
 
 
@@ -92,6 +102,24 @@ def test_pictures_are_resized_by_area_and_bicubically() -> None:
     edge = np.zeros((8, 8, 3), np.uint8)
     edge[4:] = 255
     assert bicubic(edge, 15).min() == 0 and bicubic(edge, 15).max() == 1  # the overshoot is clipped
+
+
+def test_a_picture_is_resized_bilinearly_and_smoothed_where_it_shrinks() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    assert np.abs(bilinear(image, 8) - image.transpose(2, 0, 1) / 255).max() < 1e-6
+    ramp = np.tile(np.arange(40, 200, 8, dtype=np.uint8)[:, None, None], (1, 20, 3))
+    enlarged = bilinear(ramp, 40)  # pixels on pixels' borders: a quarter to either side
+    assert np.abs(enlarged[1, 1:-1, 5] * 255 - np.arange(42, 194, 4)).max() < 1e-4
+    board = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(200)
+    shrunk = bilinear(np.dstack([board] * 3).astype(np.uint8), 16)
+    assert np.abs(shrunk * 255 - 100).max() < 1
+
+
+def test_the_resolution_told_is_the_pictures_width_and_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    shown = Pictures((np.zeros((60, 90, 3), np.uint8),), "whole photo")
+    told = ObjectNetwork().execution(shown)
+    assert (told.resolution, told.foreground) == ("90x60", "whole photo")
 
 
 def test_a_field_s_surface_is_where_it_has_the_level() -> None:
