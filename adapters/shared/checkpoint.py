@@ -60,6 +60,20 @@ def insert_parameters(network: Any, given: dict[str, Any], path: Path) -> Any:
     return network
 
 
+def published(kind: Any, folder: Path) -> Any:
+    """The network of a class of transformers or diffusers from its folder: every parameter, and no other."""
+    try:
+        network, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Unavailable(f"{folder}: not a network's folder: {' '.join(str(error).split())[:200]}") from error
+    kinds = {"parameters missing": "missing_keys", "unknown": "unexpected_keys", "of another shape": "mismatched_keys"}
+    wrong = {words: sorted(map(str, info[name])) for words, name in kinds.items() if info[name]}
+    if wrong:
+        told = [f"{len(names)} {words} ({', '.join(names[:3])})" for words, names in wrong.items()]
+        raise Unavailable(f"{folder}: not a checkpoint of this network: {'; '.join(told)}")
+    return network
+
+
 def _storage(tensor: Any) -> Any:
     """What tensors that are one and the same agree in; None of one without numbers."""
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else None

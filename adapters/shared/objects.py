@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -97,7 +97,8 @@ def bilinear(image: U8, size: int) -> F32:
     antialias has it."""
     planes = (Image.fromarray(image[..., channel].astype(np.float32)) for channel in range(3))
     resized = [np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
-    return np.stack(resized) / np.float32(255)
+    levels: F32 = (np.stack(resized) / 255).astype(np.float32)
+    return levels
 
 
 def bicubic(image: U8, size: int) -> F32:
@@ -121,6 +122,15 @@ def _bicubic_weights(before: int, after: int) -> F64:
         value = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
         np.add.at(weights, (np.arange(after), np.clip(index, 0, before - 1)), value)
     return weights
+
+
+def grid_slices(low: float, high: float, count: int) -> Iterator[F32]:
+    """Points (G, G, 3) of each slice of a grid of `count` = G points along each edge of the cube from `low` to `high`:
+    x is one slice's own, y and z go along its axes."""
+    axis = np.linspace(low, high, count, dtype=np.float32)
+    y, z = np.meshgrid(*[axis] * 2, indexing="ij")
+    for x in axis:
+        yield np.stack([np.full_like(y, x), y, z], axis=-1)
 
 
 def field_mesh(field: F32, level: float, low: float, high: float) -> tuple[F32, I32]:

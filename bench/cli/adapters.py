@@ -34,7 +34,7 @@ def list_adapters() -> int:
         licence = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
         size = f"{card.parameters / 1e6:.0f} M" if card.parameters else "-"
         row = (adapter.name, card.title, takes, card.scope, views, size, licence, _readiness(adapter), adapter.origin)
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*row)
     output.print(table)
     for sentence in broken_plugins():
         console.print(sentence, style="yellow", markup=False)
@@ -147,7 +147,7 @@ def fetch(
     adapter = get_adapter(name)
     card = adapter.card
     if card.weights is None:
-        return refuse(f"adapter {adapter.name} has no weights to fetch")
+        return refuse(f"adapter {adapter.name} has no weights to fetch. {card.unavailable}".rstrip())
     sources = card.weights.sources.values()
     console.print(f"{card.title}: weights from {'; '.join(source.where for source in sources)}", markup=False)
     licences = f"code under {card.licence_code}, weights under {card.licence_weights or card.licence_code}"

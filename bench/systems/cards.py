@@ -105,6 +105,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     environment: EnvironmentSpec = msgspec.field(default_factory=EnvironmentSpec)
     accepts: list[Given] = []  # what it can use beside images
     requires: list[Given] = []  # what it cannot do without
+    unavailable: str = ""  # one sentence: why it cannot run on this platform, where the card is all there is of it
     scope: Literal["scene", "object"]  # what its output covers
     min_views: int = 1
     max_views: int | None = None
@@ -126,6 +127,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise InputError(f"{where}: accepts targets, which are cameras in a given world: it must require cameras")
         if "truth" in self.accepts and not self.reference:
             raise InputError(f"{where}: accepts truth, so reference = true is wanted")
+        if self.unavailable and (self.environment.own or self.weights is not None):
+            raise InputError(f"{where}: unavailable, so neither an environment nor weights are wanted")
         self._check_environment(where)
         self._check_weights(where)
         if self.min_views < 1 or (self.max_views is not None and self.max_views < self.min_views):
@@ -176,7 +179,8 @@ def check_name(name: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A registered adapter: a folder with `adapter.toml` and `adapter.py`."""
+    """A registered adapter: a folder with `adapter.toml` and `adapter.py`, or the card alone of one that is
+    unavailable."""
 
     name: str
     folder: Path

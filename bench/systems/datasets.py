@@ -10,8 +10,9 @@ UNPUBLISHED = "not published"  # what a system saw beyond the sets that its auth
 _ONE_NAME = re.split(
     r";\s+|\n",
     """\
-7-Scenes; ARKitScenes; Aria; Aria Digital Twin; Aria Synthetic Environments; BEDLAM; BEHAVIOR-1K; DL3DV; DTU
-Dynamic Replica; EDEN; EFM3D; ETH3D; GTA-SfM; Google Scanned Objects; HOT3D; Habitat; Hypersim; KITTI; Kubric
+3D-FUTURE; 7-Scenes; ABO; ARKitScenes; Aria; Aria Digital Twin; Aria Synthetic Environments; BEDLAM; BEHAVIOR-1K
+DL3DV; DTU
+Dynamic Replica; EDEN; EFM3D; ETH3D; GTA-SfM; Google Scanned Objects; HOT3D; HSSD; Habitat; Hypersim; KITTI; Kubric
 MVImgNet; MVS-Synth; Map-free; Mapillary; Mapillary Metropolis; Mapillary Planet-Scale Depth; MatrixCity; MegaDepth
 MegaSynth; Mid-Air; NRGBD; OmniObject3D; OmniWorld; Parallel Domain 4D; PointOdyssey; RealEstate10K; Reconbench shapes
 Replica; SAIL-VOS; ScanNet; ScanNet++; SceneNet RGB-D; Sintel; Spring; Stanford 3D Scanning Repository; StaticThings3D

@@ -109,7 +109,9 @@ class Environment:
 
 
 def find(adapter: Adapter) -> Environment:
-    """The environment of `adapter`; Unavailable, naming the one command that makes it, where there is none."""
+    """The environment of `adapter`; Unavailable, naming the one command that makes it, where there is none, and where
+    the system cannot run on this platform."""
+    _refuse_unavailable(adapter, Unavailable)
     command = f"`reconbench adapters install {adapter.argument}`"
     if (file := _choice_file(adapter)).is_file():
         python = Path(msgspec.json.decode(file.read_bytes(), type=ChosenInterpreter).python)
@@ -125,8 +127,15 @@ def find(adapter: Adapter) -> Environment:
     return Environment(folder / "venv" / "bin" / "python", folder.name)
 
 
+def _refuse_unavailable(adapter: Adapter, error: type[Exception] = InputError) -> None:
+    """`error` where the card says that the system cannot run on this platform."""
+    if adapter.card.unavailable:
+        raise error(f"{adapter.card.unavailable} No command makes it available here.")
+
+
 def use(adapter: Adapter, python: Path) -> Environment:
     """Let `adapter` run under an existing interpreter; InputError where that cannot run a worker."""
+    _refuse_unavailable(adapter)
     interpreter = _inspect(python)
     if interpreter.numbers < OLDEST:
         raise InputError(f"{python}: Python {'.'.join(map(str, interpreter.numbers))} seen, 3.9 or newer wanted")
@@ -151,6 +160,7 @@ def install(adapter: Adapter, sources: Sequence[str] = (), report: Callable[[str
     `sources` are local repositories (a checkout, or a bare one as `file://REPO`) that serve every repository of the
     card whose commit they hold, and submodules alike. `report` is called with each step. InputError names the step that
     failed, with the last lines of its log; the next call goes on from there."""
+    _refuse_unavailable(adapter)
     spec = adapter.card.environment
     local = [_Repository.open(source) for source in sources]
     for repository in local:

@@ -56,6 +56,12 @@ CASES: dict[str, ObjectCase] = {
         "geolrm", ("torch.manual_seed",), ("network.lrm_generator", "network.lrm_generator.renderer"), posed=True
     ),
     "triposr": ObjectCase("triposr", (), ("network.renderer", "network.decoder"), options={"resolution": 20}),
+    "shap-e": ObjectCase(
+        "shap-e",
+        ("torch.manual_seed",),
+        ("network.renderer", "network.renderer.mlp"),
+        options={"resolution": 20, "steps": 3},
+    ),
     "lrm": ObjectCase("lrm", (), ("network.synthesizer", "network.forward_planes"), options={"resolution": 24}),
 }
 
@@ -84,10 +90,11 @@ def check_cloud(result: Reconstruction) -> None:
     assert result.up is not None and result.up.tolist() == [0, 0, 1]
 
 
-def check_sphere(result: Reconstruction, step: float) -> None:
-    """LRM's sphere came back, its grid's points `step` apart; its colours say where they lie."""
+def check_sphere(result: Reconstruction, step: float, up: bool = False) -> None:
+    """The sphere of a field came back, its grid's points `step` apart; its colours say where they lie."""
     result.validate(object_views())
-    assert (result.frame, result.scale, result.up) == ("object", "arbitrary", None) and result.mesh is not None
+    assert (result.frame, result.scale) == ("object", "arbitrary") and result.mesh is not None
+    assert (result.up.tolist() if result.up is not None else None) == ([0, 0, 1] if up else None)
     assert (result.mesh.vertices == result.points).all()
     away = np.linalg.norm(result.points - CENTRE, axis=1)
     assert abs(away.mean() - RADIUS) < 0.1 * step and away.std() < 0.1 * step  # the density is bent at its foot
@@ -116,6 +123,8 @@ def check_object(name: str, adapter: Any) -> Reconstruction:
         check_cloud(result)
     elif case.system == "lrm":
         check_sphere(result, 2 / 23)
+    elif case.system == "shap-e":
+        check_sphere(result, 2 / 19, up=True)
     elif case.system == "triposr":
         check_sphere(result, 1.74 / 19)
     return result

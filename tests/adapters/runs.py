@@ -367,3 +367,37 @@ def triposr_ranges(module: Any) -> None:
 
 
 RUNS["triposr"] = {"whole": whole_object("triposr"), "ranges": triposr_ranges}
+
+
+def shap_e_ranges(module: Any) -> None:
+    """Options, what is told of a run, colours at their ends, and a photo that was not cut out."""
+    for options in (*({"steps": steps} for steps in (1, 1025)), *({"resolution": side} for side in (15, 513)),
+                    *({"guidance": factor} for factor in (1.0, 100.1))):  # fmt: skip
+        with pytest.raises(ValueError, match="wanted"):
+            module.Adapter(**options)
+    module.Adapter(steps=2, resolution=16, guidance=1.1), module.Adapter(steps=1024, resolution=512, guidance=100.0)
+    levels = np.array([[0.0, 1.0, 0.502], [0.999, 0.0, 0.0021]], np.float32)
+
+    def mlp(position: Any, **_: Any) -> Any:
+        return types.SimpleNamespace(channels=tensor(np.resize(levels, position.shape)))
+
+    adapter = module.Adapter()
+    adapter.network = types.SimpleNamespace(renderer=types.SimpleNamespace(mlp=mlp))
+    field = np.full((3, 3, 3), -1, np.float32)
+    field[1, 1, 1] = 1
+    with Replay([], {}).playing():
+        result = adapter.finish(field, objects.object_views())
+        adapter.network = None
+        told = adapter.execution(module.Inputs((np.zeros((3, 224, 224), np.float32),), "given mask"))
+    assert result.colors[:2].tolist() == [[0, 255, 128], [255, 0, 1]]
+    assert (told.resolution, told.foreground) == ("224x224, grid 128", "given mask")
+    ramp = np.tile(np.arange(0, 250, 0.5).astype(np.uint8)[None, :, None], (300, 1, 3))  # 500 x 300
+    for photo, axis in ((ramp, 2), (ramp.transpose(1, 0, 2), 1)):
+        levels = module.clip_picture(np.ascontiguousarray(photo)) * np.reshape(module.SPREAD, (3, 1, 1))
+        levels = (levels + np.reshape(module.MEAN, (3, 1, 1))) * 255
+        across = levels.mean(axis=(0, 3 - axis))
+        assert across.shape == (224,) and abs(across[112] - 124.75) < 1 and abs(across[-1] - across[0] - 149) < 2
+    assert module.clip_picture(np.zeros((224, 224, 3), np.uint8)).shape == (3, 224, 224)
+
+
+RUNS["shap-e"] = {"whole": whole_object("shap-e"), "ranges": shap_e_ranges}

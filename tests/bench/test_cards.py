@@ -41,6 +41,7 @@ BROKEN = [
     (GOOD + '[environment]\npython = "three"\n', "python 'three' seen, versions such as"),
     (GOOD + '[[environment.sources]]\nurl = "u"\ncommit = "main"\n', "at commit 'main' seen, 40 hex digits wanted"),
     (GOOD + 2 * f'[[environment.sources]]\nurl = "a/b.git"\ncommit = "{40 * "0"}"\n', "two sources of one name"),
+    (GOOD + 'unavailable = "No."\n[weights]\nhub = "a/b"\n', "unavailable, so neither an environment nor weights"),
     (GOOD + "[weights]\n", "weights with a hub id or a url wanted"),
     (GOOD + '[weights]\nurl = "a.pt"\n', "weights url 'a.pt' seen"),
     (GOOD + '[weights]\nhub = "a/b"\nsha256 = { "a.pt" = "12" }\n', "sha256 '12' of a.pt seen, 64 hex digits"),
@@ -148,3 +149,13 @@ def test_contamination_is_where_training_and_source_meet(
     training: list[str], source: str, both: tuple[str, ...]
 ) -> None:
     assert contamination(training, source) == both
+
+
+def test_a_system_that_cannot_run_here_is_a_card_with_one_sentence_and_no_code() -> None:
+    for name, adapter in find_adapters().items():
+        sentence, code = adapter.card.unavailable, (adapter.folder / "adapter.py").is_file()
+        assert bool(sentence) != code, f"{name}: code, or a sentence that says why there is none"
+        if sentence:
+            assert sentence.endswith(".") and ". " not in sentence, name
+            assert adapter.card.upstream is not None and len(adapter.card.upstream.commit) == 40, name
+            assert adapter.card.licence_code and adapter.card.licence_weights, name

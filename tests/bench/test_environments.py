@@ -316,3 +316,21 @@ def test_equal_specifications_share_an_environment_and_an_impossible_python_is_n
     with pytest.raises(InputError, match=r"Python >=9\.9 wanted: this one is 3\.\d+\.\d+, and none on the PATH serves"):
         environments.install(future)
     assert msgspec.to_builtins(future.card.environment)["python"] == ">=9.9"
+
+
+def test_a_system_that_cannot_run_on_this_platform_says_so_wherever_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    sentence = "It wants a GPU of 24 GB."
+    (folder / "adapter.toml").write_text(CARD.format(name="elsewhere") + f'unavailable = "{sentence}"\n')
+    adapter = get_adapter(str(folder))
+    outcome, _ = run_adapter(adapter, VIEWS, policy=QUICK)
+    assert (outcome.status, outcome.message) == ("unavailable", f"{sentence} No command makes it available here.")
+    assert adapter.hash and not (folder / "adapter.py").exists()
+    for command in (("install", folder), ("install", folder, "--python", sys.executable), ("fetch", folder)):
+        assert call("adapters", *command) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
+    assert call("adapters", "check", folder) == 1
+    assert sentence in " ".join(capsys.readouterr().out.split())

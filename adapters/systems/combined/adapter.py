@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from adapters.contract import F32, U8, Bools, ContractError, Execution, Reconstruction, Unavailable, Views, sizes_text
+from adapters.shared.checkpoint import published
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD, NetworkAdapter, to_numpy
 from adapters.shared.pointmaps import Pointmaps, unprojected
 from adapters.shared.resize import Inputs, Placement, Size
@@ -188,20 +189,6 @@ class Adapter(NetworkAdapter):
         sizes = sizes_text([placement.network for placement in inputs.placements])
         how = "given mask" if inputs.masked else f"Grounding DINO ({self.prompt}) and SAM"
         return dataclasses.replace(told, resolution=sizes, foreground=how)
-
-
-def published(kind: Any, folder: Path) -> Any:
-    """The network of a class of transformers from its folder: every parameter, and no other."""
-    try:
-        network, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise Unavailable(f"{folder}: not a network's folder: {' '.join(str(error).split())[:200]}") from error
-    kinds = {"parameters missing": "missing_keys", "unknown": "unexpected_keys", "of another shape": "mismatched_keys"}
-    wrong = {words: sorted(map(str, info[name])) for words, name in kinds.items() if info[name]}
-    if wrong:
-        told = [f"{len(names)} {words} ({', '.join(names[:3])})" for words, names in wrong.items()]
-        raise Unavailable(f"{folder}: not a checkpoint of this network: {'; '.join(told)}")
-    return network
 
 
 def laid(photo: U8, size: Size, square: Size, kind: Image.Resampling) -> tuple[U8, Placement]:

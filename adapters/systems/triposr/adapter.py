@@ -11,7 +11,7 @@ import numpy as np
 from adapters.contract import F32, Execution, Mesh, Reconstruction, Views
 from adapters.shared.absent import absent
 from adapters.shared.network import to_numpy
-from adapters.shared.objects import ObjectNetwork, bilinear, field_mesh
+from adapters.shared.objects import ObjectNetwork, bilinear, field_mesh, grid_slices
 
 SIDE = 512  # pixels of the network's picture
 LEVEL = 25.0  # of the density, where upstream has the surface
@@ -89,15 +89,12 @@ class Adapter(ObjectNetwork):
         """The planes, and the density on the grid, slice by slice; in 32 bits, as upstream has it."""
         import torch
 
-        axis = np.linspace(-RADIUS, RADIUS, self.resolution, dtype=np.float32)
-        y, z = np.meshgrid(*[axis] * 2, indexing="ij")
         slices = []
         with torch.no_grad():
             planes = self.network([inputs.images[0].transpose(1, 2, 0)], self.device)
             renderer, decoder = self.network.renderer, self.network.decoder
-            for x in axis:
-                at = torch.from_numpy(np.stack([np.full_like(y, x), y, z], axis=-1)).to(self.device)
-                told = renderer.query_triplane(decoder, at, planes[0])
+            for points in grid_slices(-RADIUS, RADIUS, self.resolution):
+                told = renderer.query_triplane(decoder, torch.from_numpy(points).to(self.device), planes[0])
                 slices.append(to_numpy(told["density_act"][..., 0]))
         return Outputs(np.stack(slices), planes)
 
