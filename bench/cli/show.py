@@ -88,8 +88,12 @@ def who_ranks(trials: Sequence[Trial]) -> Iterator[str]:
     method and are compared by agreement with it, which are shown alone."""
     here = [trial for trial in trials if trial.available and not trial.lacks]
     scored = [trial for trial in here if not trial.policy.timing_only]
-    if absent := dict.fromkeys(trial.system for trial in trials if not trial.available):
+    elsewhere = [trial for trial in trials if trial.adapter.card.unavailable]
+    if absent := dict.fromkeys(t.system for t in trials if not t.available and t not in elsewhere):
         yield f"Not installed here: {', '.join(absent)}; `reconbench adapters install NAME` and `fetch NAME`."
+    if elsewhere:
+        names = ", ".join(dict.fromkeys(trial.system for trial in elsewhere))
+        yield f"Cannot run on this platform, as their cards say: {names}."
     for kind in dict.fromkeys(kind for trial in scored for kind in trial.scene.truth_kinds):
         ranked, kin, apart = dict[str, None](), dict[str, None](), dict[str, None]()
         for trial in scored:

@@ -179,6 +179,17 @@ def test_a_dry_run_prints_trials_time_disk_and_memory_and_writes_nothing(
     assert "unavailable" in printed and "to run" not in printed and "1 trials, about 0 s" in printed
 
 
+def test_a_run_names_what_is_not_installed_and_what_cannot_run_here_apart(
+    scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
+    run = ["run", "--adapters", "vggt,trellis-2", "--scenes", scene_path, "--views", "1", "--truth", "exact"]
+    call(*run, "--store", tmp_path / "store")
+    printed = " ".join("".join(capsys.readouterr()).split())
+    assert "Not installed here: vggt; `reconbench adapters install NAME`" in printed
+    assert "Cannot run on this platform, as their cards say: trellis-2." in printed
+
+
 def test_a_report_has_its_files_and_every_trial(store: Path, tmp_path: Path) -> None:
     assert call("report", "--store", store, "--out", tmp_path / "report", "--truth", "exact") == 0
     board = pd.read_csv(tmp_path / "report" / "leaderboard.csv")
@@ -355,8 +366,9 @@ def test_check_sees_a_pose_in_the_wrong_direction(
 def test_lists_and_cards_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("adapters", "list") == 0
     printed = capsys.readouterr().out
-    for name in ("colmap", "visual-hull", "oracle", "noisy-oracle"):
+    for name in ("colmap", "visual-hull", "oracle", "noisy-oracle", "images [masks]"):
         assert name in printed
+    assert "\\" not in printed
     assert call("adapters", "show", "oracle") == 0
     assert 'name = "oracle"' in capsys.readouterr().out
     assert call("data", "list") == 0

@@ -108,12 +108,11 @@ class Adapter(ObjectNetwork):
             # As upstream's decode_to_mesh, whose tables of marching cubes are part of the checkpoint.
             given = {name.replace("nerstf.", ""): tensor[0] for name, tensor in weights.items()}
             renderer.mlp.load_state_dict(given, strict=False)
-            slices = []
+            slices, many = [], self.resolution**2
             for points in grid_slices(-1.0, 1.0, self.resolution):
-                told = renderer.mlp(position=torch.from_numpy(points.reshape(1, -1, 3)).to(self.device), **DISTANCE)
+                told = renderer.mlp(position=torch.from_numpy(points.reshape(1, many, 3)).to(self.device), **DISTANCE)
                 slices.append(to_numpy(told.signed_distance[0]))
-        side = self.resolution
-        return np.concatenate(slices).reshape(side, side, side)
+        return np.concatenate(slices).reshape(3 * (self.resolution,))
 
     def finish(self, outputs: F32, views: Views) -> Reconstruction:
         """A mesh in the object's own frame, z up."""
@@ -136,8 +135,7 @@ class Adapter(ObjectNetwork):
 def clip_picture(image: U8) -> F32:
     """(3, 224, 224): `image` (H, W, 3), its shorter side resized bicubically, its middle square, normalised."""
     height, width = image.shape[:2]
-    scale = SIDE / min(height, width)
-    size = max(SIDE, int(width * scale)), max(SIDE, int(height * scale))
+    size = (SIDE * width // min(image.shape[:2]), SIDE * height // min(image.shape[:2]))
     resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     left, top = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
     levels = resized[top : top + SIDE, left : left + SIDE] / 255.0
