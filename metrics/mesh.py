@@ -104,11 +104,11 @@ def mesh_validity(vertices: ArrayLike, faces: ArrayLike, most: int = MOST_WORK, 
 def mesh_quality(vertices: ArrayLike, faces: ArrayLike) -> MeshQuality:
     """Shape and smoothness of the mesh `vertices` (V, 3) float, `faces` (F, 3) int; None for what it has no parts for.
 
-    Edge lengths, the normals of neighbouring faces and the uniform Laplacian are what single-image networks are trained
-    to keep even: Wang et al., Pixel2Mesh (2018); Gkioxari et al., Mesh R-CNN (2019). Here they are relative to the mean
-    edge, so that a finer mesh is not a better one by its scale alone. Aspect ratios above 4 and angles below 10 degrees
-    are counted as Shen et al., FlexiCubes (2023), do; the aspect ratio is Verdict's: longest edge times perimeter over
-    4 sqrt(3) times the area, 1 for an equilateral triangle.
+    Edge lengths and the uniform Laplacian are what Pixel2Mesh (Wang et al. 2018) and Mesh R-CNN (Gkioxari et al. 2019)
+    are trained to keep small, the angle between neighbouring faces is what PyTorch3D's normal consistency loss is of;
+    here lengths are relative to the mean edge, so that a finer mesh is not a better one by its scale alone. Aspect
+    ratios above 4 and angles below 10 degrees are what FlexiCubes (Shen et al. 2023) reports. The aspect ratio is
+    Verdict's: longest edge times perimeter over 4 sqrt(3) times the area, 1 for an equilateral triangle.
 
     Raises ValueError for shapes, indices or numbers that are no mesh."""
     mesh = _Mesh.of(vertices, faces)

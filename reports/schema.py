@@ -39,6 +39,7 @@ HEADLINE = (
     "completeness-given",
     "chamfer-l1-sum",
     "fscore@1%",
+    "volume-iou",
     "emd",
     "auc@30",
     "centre-rmse",
@@ -174,7 +175,7 @@ Seed = Annotated[int, Of("the seed: trials that differ in it alone are repeats o
 Judge = Annotated[TruthKind, Of("the kind of ground truth it was scored against")]
 ProtocolName = Annotated[str, Of("the protocol's name")]
 ProtocolHash = Annotated[str, Of("hash of the protocol and the versions of its metrics")]
-MetricId = Annotated[str, Of("names the formula: chamfer-l1-sum, fscore@1% ...")]
+MetricId = Annotated[str, Of("names the formula: chamfer-l1-sum, fscore@1%, volume-iou ...")]
 UnitName = Annotated[str, Of("% (of the scene's diameter), deg, ratio; s or bytes for costs")]
 WhichIsBetter = Annotated[Better, Of("which way is good")]
 Value = Annotated[float | None, Of("missing unless status is ok", "as `unit`")]

@@ -23,7 +23,7 @@ from reports.curves import COSTS, Curve
 from reports.export import group_title, scope_of_claim
 from reports.page.clouds import SCALES, CloudPair, write_clouds
 from reports.page.render import dumps, environment, write_assets
-from reports.published import sources
+from reports.published import fitting, sources
 from reports.ranking import ENOUGH_SCENES, Comparisons
 from reports.schema import AlignmentRow, RunInfo, SceneRow, Tables, TrialRow, TruthCard
 from reports.stability import Stability, Sweeps
@@ -245,7 +245,11 @@ def write_html(
         scenes=scenes,
         left_out=tables.left_out,
         unavailable=_unavailable(page),
-        reported=sources(),
+        reported=fitting(
+            sources(),
+            {score.protocol for score in tables.scores},
+            {name for scene in tables.scenes for name in (scene.scene, scene.title)},
+        ),
     )
     written.append(_write(out / "leaderboard.html", front))
     template = templates.get_template("row.html")

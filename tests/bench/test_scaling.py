@@ -122,13 +122,14 @@ def test_a_stores_laws_are_named_from_quiet_trials_only(run_store: Store) -> Non
     assert busy["peak_rss"].scaling.named is not None  # memory does not mind
 
 
-def test_published_tables_are_series_and_name_no_law() -> None:
+def test_published_tables_are_series_and_few_counts_name_no_law() -> None:
     result = {(series.system, series.quantity): series for series in published_series()}
     vggt = result["VGGT", "time"]
     assert vggt.points.n.tolist() == [1, 3, 5, 8, 10, 15, 20]
     assert vggt.points.values.tolist() == [23.8, 30.0, 54.8, 114, 152, 282, 415]
     assert {("GeoLRM", "time"), ("GeoLRM", "memory"), ("InstantMesh", "time"), ("InstantMesh", "memory")} <= set(result)
-    assert all(series.scaling.named is None for series in result.values())
+    named = {series: law.name for series in result if (law := result[series].scaling.named) is not None}
+    assert named == {("VGGT aggregator", "time"): "b n^p", ("VGGT aggregator", "memory"): "a + b n"}  # nine counts
     assert "b n^p" in vggt.scaling.verdict and "a + b n log n" in vggt.scaling.verdict
 
 

@@ -587,3 +587,26 @@ def test_a_wrong_file_of_one_source_is_refused_by_name(tmp_path: Path, hub: Path
     put(hub, {"model.safetensors": b"4"})
     with pytest.raises(InputError, match=f"a.pt: sha256 {sha(b'1')} seen"):
         weights.fetch(adapter)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("point-e", ["code under MIT", "does not recommend commercial use", "deployed use out of scope"]),
+        (
+            "lrm",
+            ["NVIDIA Source Code License for EG3D: not for commercial use", "CC BY-NC 4.0: for research purposes only"],
+        ),
+        ("geolrm", ["NVIDIA Source Code License-NC", "CC BY-NC-SA 4.0: the mix is not for commercial use"]),
+        (
+            "combined",
+            ["Apache-2.0", "base and large of Depth Anything V2 are under CC BY-NC 4.0: not for commercial use"],
+        ),
+    ],
+)
+def test_fetch_shows_what_single_image_systems_forbid(
+    name: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("adapters", "fetch", name) == 2  # nothing is fetched unless that is accepted
+    shown = " ".join(capsys.readouterr().err.split())
+    assert [phrase for phrase in words if phrase not in shown] == []
