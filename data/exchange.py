@@ -147,21 +147,3 @@ def _matrices(files: Sequence[CameraFile]) -> Cameras:
     return Cameras(
         np.array(K, np.float64).reshape(len(files), 3, 3), np.array(poses, np.float64).reshape(len(files), 4, 4)
     )
-
-
-def convert_model(folder: str, target: str) -> None:
-    """Write the posed images of the COLMAP model in `folder` as the `cameras.json` called `target`.
-
-    For a process of its own: COLMAP ends the whole process over a damaged model."""
-    import pycolmap
-
-    model = pycolmap.Reconstruction(folder)
-    files = []
-    for image in sorted(model.images.values(), key=lambda image: image.name):
-        if image.has_pose:
-            camera = model.cameras[image.camera_id]
-            K = camera.calibration_matrix()
-            pose = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]).tolist()
-            pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
-            files.append(CameraFile(Path(image.name).stem, camera.width, camera.height, *pinhole, pose))
-    Path(target).write_bytes(msgspec.json.encode(files))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bench.cli.common import STORE, SWEEP, MetricsDevice, Truth, output, refuse, say_gone, split
+from bench.cli.common import STORE, SWEEP, MetricsDevice, Truth, console, output, refuse, say_gone, split
 
 
 def score(
@@ -44,7 +44,7 @@ def score(
     if prediction is not None:
         if scene is None:
             return refuse("--prediction: --scene is wanted with it")
-        records = [add_external(kept, prediction, get_scene(scene), cameras, posed, name)]
+        records = [add_external(kept, prediction, get_scene(scene), cameras, posed, name, _say)]
     else:
         records = kept.trials()
         if not records:
@@ -56,3 +56,7 @@ def score(
         for record, done in scored:
             print_score(output, record, done)
     return 0
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, markup=False)

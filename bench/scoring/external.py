@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -12,36 +13,37 @@ import msgspec
 import numpy as np
 
 from adapters.contract import InputError, Reconstruction
-from bench.systems import walls
 from bench.systems.cards import Card
 from bench.systems.measure import Policy, hardware, now
-from bench.systems.process import own_tool, run_tool
 from bench.trials.records import TrialRecord
 from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store
+from data.catalog.shared.model import read_model
 from data.exchange import read_cameras, read_cloud
 from data.scene import CameraFile, Scene
 
-PARTS_OF_MODEL = ("cameras", "frames", "images", "points3D", "rigs")
-CONVERT = "data.exchange:convert_model"  # what reads one
-DEADLINE = 600.0  # seconds for it
-LARGEST = 64 << 20  # bytes of what comes of it
-
 
 def add_external(
-    store: Store, file: Path, scene: Scene, cameras: Path | None, posed: bool, name: str = ""
+    store: Store,
+    file: Path,
+    scene: Scene,
+    cameras: Path | None,
+    posed: bool,
+    name: str = "",
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> TrialRecord:
     """Store the cloud or mesh of `file` as a finished trial on `scene`; the same file twice is one trial.
 
     `name` is what tables call the system that made it, the file's own name without one; clouds of one name on several
-    scenes are one system. Without cameras, and not `posed`, it is aligned as a single object is, by a global search."""
+    scenes are one system. Without cameras, and not `posed`, it is aligned as a single object is, by a global
+    search. `say` is told what of the cameras is left out."""
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     if not scene.truth_kinds:
         raise InputError(f"{scene.path}: no ground truth, so nothing can be scored on it")
     files: list[CameraFile] = []
     if cameras is not None:
-        files = cameras_of_model(cameras) if cameras.is_dir() else read_cameras(cameras)
+        files = cameras_of_model(cameras, say) if cameras.is_dir() else read_cameras(cameras)
     prediction = read_cloud(file, files, posed)
     views = [camera.view for camera in files] or list(scene.view_names)
     if strange := [view for view in views if view not in scene.view_names]:
@@ -98,24 +100,20 @@ def add_external(
     return record
 
 
-def cameras_of_model(model: Path) -> list[CameraFile]:
-    """The cameras of the folder of a COLMAP model, which COLMAP reads behind the walls."""
-    files = sorted(path for path in model.iterdir() if path.stem in PARTS_OF_MODEL)
-    if not any(path.stem == "images" for path in files):
-        raise InputError(f"{model}: no images.bin or images.txt seen, a COLMAP model wanted")
-    if links := [path.name for path in files if path.is_symlink()]:
+def cameras_of_model(model: Path, say: Callable[[str], None] = lambda sentence: None) -> list[CameraFile]:
+    """The cameras of the folder of a COLMAP model by the stems of their images' names, lens distortion left out."""
+    if links := sorted(path.name for path in model.iterdir() if path.is_symlink()):
         raise InputError(f"{model}: {links[0]}: a link seen, a file wanted")
-    model = model.resolve()
-    with walls.work_folder() as folder:
-        made = folder / "work" / "cameras.json"
-        made.parent.mkdir()
-        try:
-            run_tool(own_tool("COLMAP", CONVERT, [model, made], folder, [model], DEADLINE))
-            if made.is_symlink() or not made.is_file() or made.stat().st_size > LARGEST:
-                raise InputError(f"{made.name}: a file of at most {LARGEST >> 20} MiB wanted")
-            return read_cameras(made)
-        except InputError as error:
-            raise InputError(f"{model}: not a readable COLMAP model ({error})") from error
+    images, _ = read_model(model)
+    files, bent = [], 0
+    for image, (lens, camera_from_world) in sorted(images.items()):
+        K = lens.intrinsics()
+        bent += lens.straight() is None
+        pinhole = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+        files.append(CameraFile(Path(image).stem, *lens.size, *pinhole, camera_from_world.tolist()))
+    if bent:
+        say(f"{model}: the lens distortion of {bent} images is left out: poses and focal lengths are scored")
+    return files
 
 
 def _in_order(prediction: Reconstruction, views: list[str], order: tuple[str, ...]) -> Reconstruction:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pycolmap
 import pytest
 import trimesh
 
-from adapters.contract import ContractError, Reconstruction, Views
+from adapters.contract import ContractError, InputError, Reconstruction, Views
 from bench.engines.local import run_plan
 from bench.scoring import score as scoring
-from bench.scoring.external import add_external
+from bench.scoring.external import add_external, cameras_of_model
 from bench.scoring.score import prepare, score_trial
 from bench.systems.measure import Policy
 from bench.trials.plan import plan
@@ -186,3 +188,43 @@ def test_a_prediction_that_is_gone_is_a_failed_cell_until_it_is_back(scene: Scen
     assert all(value.status == "failed" and "not in the store" in value.note for value in gone.values)
     path.with_suffix(".away").rename(path)
     assert reading(score_trial(store, record, scene, "exact", PROTOCOL), "fscore@1%") > 0.5
+
+
+def test_a_damaged_colmap_model_is_one_sentence(tmp_path: Path) -> None:
+    model = tmp_path / "sparse"
+    model.mkdir()
+    for name in ("cameras.bin", "images.bin", "points3D.bin"):
+        (model / name).write_bytes(struct.pack("<Q", 2**40) + b"\xff" * 50)
+    with pytest.raises(InputError, match=r"sparse/cameras\.bin: \d+ entries in 58 bytes seen"):
+        cameras_of_model(model)
+    (model / "images.bin").unlink()
+    with pytest.raises(InputError, match=r"no images.bin or images.txt seen"):
+        cameras_of_model(model)
+    (model / "images.bin").symlink_to("/etc/passwd")
+    with pytest.raises(InputError, match=r"images.bin: a link seen, a file wanted"):
+        cameras_of_model(model)
+
+
+@pytest.mark.parametrize("form", ["text", "binary"])
+def test_the_cameras_of_a_colmap_model_are_those_that_colmap_reads_and_lost_distortion_is_told(
+    tmp_path: Path, form: str
+) -> None:
+    written = pycolmap.synthesize_dataset(pycolmap.SyntheticDatasetOptions(num_rigs=1))
+    assert {camera.model_name for camera in written.cameras.values()} == {"SIMPLE_RADIAL"}
+    (tmp_path / "sparse").mkdir()
+    (written.write_text if form == "text" else written.write_binary)(tmp_path / "sparse")
+    told: list[str] = []
+    files = {camera.view: camera for camera in cameras_of_model(tmp_path / "sparse", told.append)}
+    assert len(files) == len(written.images)
+    assert told == [
+        f"{tmp_path}/sparse: the lens distortion of 5 images is left out: poses and focal lengths are scored"
+    ]
+    for image in written.images.values():
+        read, camera = files[Path(image.name).stem], written.cameras[image.camera_id]
+        assert (read.width, read.height) == (camera.width, camera.height)
+        assert [read.fx, read.fy, read.cx, read.cy] == pytest.approx(
+            [camera.focal_length_x, camera.focal_length_y, *camera.params[1:3]]
+        )
+        pose = np.array(read.camera_from_world)
+        np.testing.assert_allclose(pose[:3], image.cam_from_world().matrix(), atol=1e-9)
+        np.testing.assert_array_equal(pose[3], [0, 0, 0, 1])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import grimp
 import numpy as np
@@ -17,7 +14,6 @@ from PIL import Image
 from adapters.contract import InputError
 from bench.cli import main
 from bench.gate import exact, fresh
-from bench.scoring import external
 from bench.systems import measure, process
 from bench.trials import capture, conformance, groundtruth, run
 from data.groundtruth.build import build_groundtruth
@@ -191,46 +187,6 @@ def test_nothing_that_another_commit_says_ends_the_gate(
     assert ended.value.code == 5
     shown = capfd.readouterr().out
     assert shown.count("broken") >= 2 and sentence in shown
-
-
-@enclosed_only
-def test_a_colmap_model_is_read_behind_the_walls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """COLMAP stands for a flaw of it: what takes its place looks around."""
-    model, secret = tmp_path / "sparse", tmp_path / "secret.txt"
-    model.mkdir()
-    secret.write_text("hunter2")
-    (model / "images.txt").write_text("")
-    attack = f"import os; assert not os.path.exists({str(secret)!r}); os.listdir({str(model)!r})"
-
-    def put_in_its_place(code: str) -> None:
-        def own_tool(*asked: Any) -> process.Tool:
-            tool = process.own_tool(*asked)
-            assert tool.device == "cpu"  # COLMAP reads a model of another's without a GPU in reach
-            return replace(tool, command=[*tool.command[:4], code, *tool.command[5:]])
-
-        monkeypatch.setattr(external, "own_tool", own_tool)
-
-    put_in_its_place(f"{attack}; raise SystemExit('reached nothing')")
-    with pytest.raises(InputError, match=r"sparse: not a readable COLMAP model .*reached nothing"):
-        external.cameras_of_model(model)
-    put_in_its_place(f"import os, sys; os.symlink({str(secret)!r}, sys.argv[3])")
-    with pytest.raises(InputError, match="a file of at most 64 MiB wanted"):
-        external.cameras_of_model(model)
-
-
-def test_a_damaged_colmap_model_is_one_sentence(tmp_path: Path) -> None:
-    model = tmp_path / "sparse"
-    model.mkdir()
-    for name in ("cameras.bin", "images.bin", "points3D.bin"):
-        (model / name).write_bytes(struct.pack("<Q", 2**40) + b"\xff" * 50)
-    with pytest.raises(InputError, match="sparse: not a readable COLMAP model"):
-        external.cameras_of_model(model)
-    (model / "images.bin").unlink()
-    with pytest.raises(InputError, match=r"no images.bin or images.txt seen"):
-        external.cameras_of_model(model)
-    (model / "images.bin").symlink_to("/etc/passwd")
-    with pytest.raises(InputError, match=r"images.bin: a link seen, a file wanted"):
-        external.cameras_of_model(model)
 
 
 # Who may start a process, and why it is not somebody else's code in plain view.

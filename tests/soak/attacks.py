@@ -303,7 +303,7 @@ def _commands() -> Iterator[Attack]:
     yield Attack(
         "a PLY whose face names vertex 7 of 3", "^exit 2: ", _cloud(lambda p: p.write_text(FACE) and None, "a.ply")
     )
-    yield Attack("a damaged COLMAP model", "^exit 2: .*COLMAP model", _cloud(_model, "sparse"))
+    yield Attack("a damaged COLMAP model", "^exit 2: .*cameras.bin: .*entries", _cloud(_model, "sparse"))
     camera = '[{"view":"000","width":4,"height":4,"fx":1,"fy":1,"cx":2,"cy":2,"camera_from_world":[[1,0],[0]]}]'
     yield Attack("ragged poses", "^exit 2: ", _cloud(lambda p: p.write_text(camera) and None, "cameras.json"))
     yield Attack(

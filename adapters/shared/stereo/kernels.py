@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+I8 = NDArray[np.int8]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
@@ -67,6 +68,7 @@ class Field(NamedTuple):
     grey: U8  # (H, W)
     planes: F32  # (H, W, 3) inverse depth and its slopes
     costs: F32  # (H, W)
+    judges: I8  # (H, W, B) the source views that a pixel's hypotheses are tried in, best first
     valid: Bools  # (H, W) the pixels that get a plane
 
 
@@ -341,7 +343,7 @@ def _visit_row(
 ) -> None:
     """One row of a red-black half sweep: propagate, then perturb, at every valid pixel of the turn's colour."""
     colour, salt, magnitude, explore, geometric = turn
-    grey, planes, costs, valid = field
+    grey, planes, costs, judges, valid = field
     width = grey.shape[1]
     steps = tables.steps
     fy = np.float32(y)
@@ -351,8 +353,9 @@ def _visit_row(
         fx = np.float32(x)
         centre, spread = _load_patch(x, y, grey, tables, patch, src)
         q, gx, gy = planes[y, x, 0], planes[y, x, 1], planes[y, x, 2]
-        cost = _all_views(q, gx, gy, fx, fy, centre, spread, patch, src, geometric)
-        _choose(patch)
+        cost = costs[y, x]
+        for k in range(judges.shape[2]):
+            patch.chosen[k] = judges[y, x, k]
         # The leader's plane is judged by all views, the others by the views that suit this pixel so far.
         leader = _survey(x, y, costs, valid, steps, near)
         for k in range(steps.shape[0]):
@@ -403,6 +406,8 @@ def _visit_row(
                 cost, q, gx, gy = trial, np.float32(h), hx, hy
         planes[y, x, 0], planes[y, x, 1], planes[y, x, 2] = q, gx, gy
         costs[y, x] = cost
+        for k in range(judges.shape[2]):
+            judges[y, x, k] = patch.chosen[k]
 
 
 @njit(**_FAST)
@@ -432,8 +437,8 @@ def sweep(turn: Turn, field: Field, tables: Tables, camera: Camera, src: Sources
 
 @njit(parallel=True, **_FAST)
 def score(geometric: bool, field: Field, tables: Tables, camera: Camera, src: Sources) -> None:
-    """Write the cost of every valid pixel's plane into `field.costs`."""
-    grey, planes, costs, valid = field
+    """Write the cost of every valid pixel's plane into `field.costs`, and the views that judge it."""
+    grey, planes, costs, judges, valid = field
     for y in prange(grey.shape[0]):
         patch = _scratch(tables, src)
         for x in range(grey.shape[1]):
@@ -441,6 +446,9 @@ def score(geometric: bool, field: Field, tables: Tables, camera: Camera, src: So
                 centre, spread = _load_patch(x, y, grey, tables, patch, src)
                 q, gx, gy = planes[y, x, 0], planes[y, x, 1], planes[y, x, 2]
                 costs[y, x] = _all_views(q, gx, gy, np.float32(x), np.float32(y), centre, spread, patch, src, geometric)
+                _choose(patch)
+                for k in range(judges.shape[2]):
+                    judges[y, x, k] = patch.chosen[k]
 
 
 @njit(cache=True, error_model="numpy")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.shared.stereo import kernels
-from adapters.shared.stereo.kernels import RADIUS, STRIDE, WORST, Camera, Field, Sources, Tables, Turn
+from adapters.shared.stereo.kernels import BEST, RADIUS, STRIDE, WORST, Camera, Field, Sources, Tables, Turn
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -267,12 +267,18 @@ def _iterate(
 ) -> None:
     """Improve `planes` in place: one red-black iteration for each magnitude."""
     tables = _tables()
-    field = Field(grey, planes, np.full(grey.shape, WORST, np.float32), valid)
+    field = _field(grey, planes, sources, valid)
     kernels.score(geometric, field, tables, camera, sources)
     for iteration, magnitude in enumerate(magnitudes):
         for colour in (0, 1):
             turn = Turn(colour, _mix(*salt, iteration, colour), np.float32(magnitude), explore, geometric)
             kernels.sweep(turn, field, tables, camera, sources)
+
+
+def _field(grey: U8, planes: F32, sources: Sources, valid: Bools) -> Field:
+    """`planes` of `grey` before anything is known of their costs."""
+    judges = np.zeros((*grey.shape, min(BEST, len(sources.start))), np.int8)
+    return Field(grey, planes, np.full(grey.shape, WORST, np.float32), judges, valid)
 
 
 def _finer(planes: F32, shape: tuple[int, ...], camera: Camera) -> F32:
@@ -297,11 +303,13 @@ def _finish(
 ) -> DepthMap:
     """Planes as depth, normals and photometric cost."""
     grey = view.greys[0]
-    costs = np.full(grey.shape, WORST, np.float32)
     if not others:
-        return DepthMap(np.zeros_like(costs), np.zeros((*grey.shape, 3), np.float32), costs)
+        nothing = np.zeros(grey.shape, np.float32)
+        return DepthMap(nothing, np.zeros((*grey.shape, 3), np.float32), np.full(grey.shape, WORST, np.float32))
     camera, sources = _level(view, others, depth_range, 0)
-    kernels.score(False, Field(grey, planes, costs, valid), _tables(), camera, sources)
+    field = _field(grey, planes, sources, valid)
+    kernels.score(False, field, _tables(), camera, sources)
+    costs = field.costs
     q, gx, gy = planes[..., 0], planes[..., 1], planes[..., 2]
     x, y = np.arange(grey.shape[1], dtype=np.float32), np.arange(grey.shape[0], dtype=np.float32)[:, None]
     away = np.stack(

@@ -37,6 +37,11 @@ class Lens:
         first = 3 if self.model in SINGLE_FOCAL else 4
         if self.model not in PINHOLES and (self.model not in STRAIGHT_WHEN_ZERO or any(self.params[first:])):
             return None
+        return self.intrinsics()
+
+    def intrinsics(self) -> F64:
+        """Focal lengths and principal point (3, 3), whatever else the lens does."""
+        first = 3 if self.model in SINGLE_FOCAL else 4
         fx, fy = self.params[0], self.params[0 if first == 3 else 1]
         cx, cy = self.params[first - 2 : first]
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])

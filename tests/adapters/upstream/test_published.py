@@ -65,6 +65,13 @@ def narrow(system: str, module: Any) -> Iterator[None]:
         if system in ("dust3r", "mast3r"):
             size = {"enc_embed_dim": 64, "enc_depth": 2, "enc_num_heads": 4, "dec_embed_dim": 48, "dec_num_heads": 3}
             stack.enter_context(mock.patch.dict(module.NETWORK, size))
+            heads = importlib.import_module("dust3r.heads.dpt_head")
+            dense = heads.DPTOutputAdapter_fix
+
+            def thin(**kinds: Any) -> Any:
+                return dense(**{**kinds, "feature_dim": 32, "last_dim": 16})
+
+            stack.enter_context(mock.patch.object(heads, "DPTOutputAdapter_fix", thin))
         elif system == "fast3r":
             for part in ("encoder_args", "decoder_args"):
                 stack.enter_context(mock.patch.dict(module.SHAPE[part], NARROW))
