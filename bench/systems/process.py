@@ -345,6 +345,7 @@ def own_tool(
     folder: Path,
     read: Sequence[Path],
     deadline: float,
+    device: str = "cpu",
 ) -> Tool:
     """`function`, as `module:name`, of adapters, data or metrics as a program, called with `arguments` as text."""
     module, _, name = function.partition(":")
@@ -352,7 +353,7 @@ def own_tool(
     command = [sys.executable, "-I", "-B", "-c", stub, str(walls.HOUSE), *map(str, arguments)]
     house = [walls.HOUSE / room for room in ("adapters", "data", "metrics")]
     compiled = walls.compiled_folder(f"{module}-{version()}")
-    return Tool(what, command, folder, compiled, [*house, *read], deadline, device="cuda")
+    return Tool(what, command, folder, compiled, [*house, *read], deadline, device)
 
 
 def run_tool(tool: Tool, tell: Callable[[bytes], None] = lambda line: None) -> None:

@@ -48,7 +48,7 @@ def behind_walls(job: Job, stage: Path, progress: Progress) -> None:
         asked.write_bytes(msgspec.json.encode(job))
         read = [path for source in _sources(job) for path in with_links(source)]
         main = "data.groundtruth.build:main"
-        run_tool(own_tool("ground truth", main, [asked, made], folder, read, DEADLINE), tell)
+        run_tool(own_tool("ground truth", main, [asked, made], folder, read, DEADLINE, device="cuda"), tell)
         if refused:
             raise InputError(refused[-1])
         for path in made.rglob("*"):
