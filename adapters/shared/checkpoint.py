@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def insert_parameters(network: Any, given: dict[str, Any], path: Path) -> Any:
     if told:
         raise Unavailable(f"{path}: not a checkpoint of this network: {'; '.join(told)}")
     return network
+
+
+def read_parts(path: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Named tensors of each of the networks `names` of a torch file that holds several.
+
+    Raises Unavailable where one is absent, or the file holds what only running it could read."""
+    import torch
+
+    try:
+        content = torch.load(str(path), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has several
+        reason = " ".join(str(error).split())[:200]
+        raise Unavailable(f"{path}: not a file of tensors alone, and nothing in it is run: {reason}") from error
+    lacks = [name for name in names if not isinstance(content, dict) or not isinstance(content.get(name), dict)]
+    if lacks:
+        raise Unavailable(f"{path}: no parameters of {', '.join(lacks)} seen, those of {', '.join(names)} wanted")
+    return {name: dict(content[name]) for name in names}
 
 
 def published(kind: Any, folder: Path) -> Any:

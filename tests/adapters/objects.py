@@ -56,6 +56,9 @@ CASES: dict[str, ObjectCase] = {
         "geolrm", ("torch.manual_seed",), ("network.lrm_generator", "network.lrm_generator.renderer"), posed=True
     ),
     "triposr": ObjectCase("triposr", (), ("network.renderer", "network.decoder"), options={"resolution": 20}),
+    "hunyuan3d": ObjectCase(
+        "hunyuan3d", ("torch.manual_seed",), ("network.vae",), options={"resolution": 19, "steps": 3}
+    ),
     "shap-e": ObjectCase(
         "shap-e",
         ("torch.manual_seed",),
@@ -90,8 +93,8 @@ def check_cloud(result: Reconstruction) -> None:
     assert result.up is not None and result.up.tolist() == [0, 0, 1]
 
 
-def check_sphere(result: Reconstruction, step: float, up: bool = False) -> None:
-    """The sphere of a field came back, its grid's points `step` apart; its colours say where they lie."""
+def check_sphere(result: Reconstruction, step: float, up: bool = False, colored: bool = True) -> None:
+    """The sphere of a field came back, its grid's points `step` apart; its colours, if any, say where they lie."""
     result.validate(object_views())
     assert (result.frame, result.scale) == ("object", "arbitrary") and result.mesh is not None
     assert (result.up.tolist() if result.up is not None else None) == ([0, 0, 1] if up else None)
@@ -102,6 +105,9 @@ def check_sphere(result: Reconstruction, step: float, up: bool = False) -> None:
     a, b, c = (result.mesh.vertices[result.mesh.faces[:, k]].astype(np.float64) for k in range(3))
     volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6  # positive where faces look outwards
     assert abs(volume / (4 / 3 * np.pi * RADIUS**3) - 1) < step
+    if not colored:
+        assert result.colors is None and result.mesh.colors is None
+        return
     assert result.colors is not None and result.mesh.colors is not None
     assert (result.colors == result.mesh.colors).all()
     assert np.abs(result.colors - (result.points + 1) / 2 * 255).max() < 1.01
@@ -123,6 +129,8 @@ def check_object(name: str, adapter: Any) -> Reconstruction:
         check_cloud(result)
     elif case.system == "lrm":
         check_sphere(result, 2 / 23)
+    elif case.system == "hunyuan3d":
+        check_sphere(result, 2.02 / 19, colored=False)
     elif case.system == "shap-e":
         check_sphere(result, 2 / 19, up=True)
     elif case.system == "triposr":

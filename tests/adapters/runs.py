@@ -401,3 +401,19 @@ def shap_e_ranges(module: Any) -> None:
 
 
 RUNS["shap-e"] = {"whole": whole_object("shap-e"), "ranges": shap_e_ranges}
+
+
+def hunyuan3d_ranges(module: Any) -> None:
+    """Options, and what is told of a run."""
+    for options in (*({"steps": steps} for steps in (1, 1001)), *({"resolution": side} for side in (15, 513)),
+                    *({"guidance": factor} for factor in (-0.1, 100.1))):  # fmt: skip
+        with pytest.raises(ValueError, match="wanted"):
+            module.Adapter(**options)
+    module.Adapter(steps=2, resolution=16, guidance=0.0), module.Adapter(steps=1000, resolution=512, guidance=100.0)
+    adapter = module.Adapter()
+    with Replay([], {}).playing():
+        told = adapter.execution(module.Inputs((np.zeros((3, 512, 512), np.float32),), "given mask"))
+    assert (told.resolution, told.foreground) == ("512x512, grid 384", "given mask")
+
+
+RUNS["hunyuan3d"] = {"whole": whole_object("hunyuan3d"), "ranges": hunyuan3d_ranges}
