@@ -9,6 +9,7 @@ import numpy as np
 import trimesh
 
 from adapters.contract import Cameras, Reconstruction
+from metrics.mesh import mesh_validity
 from metrics.scoring.prepared import PreparedTruth, ScoringError
 from metrics.scoring.protocol import Protocol
 from metrics.scoring.score import score
@@ -31,6 +32,8 @@ def compile_kernels(protocol: Protocol) -> None:
         view_index=np.arange(len(pixel), dtype=np.int32) % VIEWS,
         pixel=pixel,
     )
+    if protocol.mesh and truth.mesh is not None:
+        mesh_validity(*truth.mesh)
     with contextlib.suppress(ScoringError):  # what cannot be scored has nothing to compile
         prepared = PreparedTruth.of(truth, small)
         for scope, posed in (("scene", False), ("scene", True), ("object", False)):

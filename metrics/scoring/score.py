@@ -125,7 +125,7 @@ def score(
     views held back, (H, W, 3) each, for which the prediction's renderings were asked. `brief`: values alone, without
     floors, values before ICP and the cloud to look at. `memo`: what earlier calls on this prediction, views and truth
     computed, under whatever protocols."""
-    memo = memo or Memo()
+    memo = shared = memo or Memo()
     truth, protocol = prepared.truth, prepared.protocol
     values: dict[str, Value] = {}
     alignment = Alignment()
@@ -177,7 +177,8 @@ def score(
     values.update(_camera_values(prediction, truth, views, protocol, posed))
     values.update(_depth_values(prediction, truth, views, truth_from_pred, protocol))
     if protocol.mesh:
-        values.update(_mesh_values(prediction.mesh))
+        examine = partial(_mesh_values, prediction.mesh)
+        values.update(shared.once("mesh", protocol, "confidence", examine))
     if protocol.pointmaps:
         values.update(_pointmap_values(prediction, truth, views))
     values.update(_image_values(prediction, photos))

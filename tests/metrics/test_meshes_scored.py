@@ -11,8 +11,9 @@ import trimesh
 
 from adapters.contract import InputError, Mesh, Reconstruction
 from data.scene import Scene
-from metrics.mesh import mesh_validity
+from metrics.mesh import MeshValidity, mesh_validity
 from metrics.scoring.compile import compile_kernels
+from metrics.scoring.memo import Memo
 from metrics.scoring.prepared import PreparedTruth
 from metrics.scoring.protocol import MESH_METRICS, Protocol, geometry_table, load_protocol, metric_table
 from metrics.scoring.score import Score, score
@@ -34,7 +35,7 @@ def truths(scene: Scene) -> dict[str, Truth]:
 
 
 def shaped(truth: Truth, mesh: trimesh.Trimesh) -> Truth:
-    points, faces = trimesh.sample.sample_surface(mesh, 60_000, seed=1)
+    points, faces = trimesh.sample.sample_surface(mesh, 20_000, seed=1)
     return replace(
         truth,
         points=points.astype(np.float32),
@@ -217,8 +218,34 @@ def test_fields_that_ask_for_volumes_are_checked() -> None:
     assert not {"volume-iou", *MESH_METRICS} & set(metric_table(other))
 
 
-def test_everything_is_compiled_ahead() -> None:
+def test_the_search_for_intersections_is_compiled_ahead_where_it_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+    monkeypatch.setattr("metrics.scoring.compile.mesh_validity", lambda _, faces: compiled.append(len(faces)))
+    monkeypatch.setattr("metrics.scoring.compile.score", lambda *_, **__: None)
+    compile_kernels(msgspec.structs.replace(PLAIN, mesh=False))
+    assert not compiled
     compile_kernels(PLAIN)
+    assert len(compiled) == 1
+
+
+def test_a_mesh_is_examined_once_for_protocols_that_differ_later(
+    truths: dict[str, Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(vertices: np.ndarray, faces: np.ndarray) -> MeshValidity:
+        calls.append(len(faces))
+        return mesh_validity(vertices, faces)
+
+    monkeypatch.setattr("metrics.scoring.score.mesh_validity", counted)
+    memo, made = Memo(), predicted(BOX)
+    for icp in (True, False):
+        protocol = msgspec.structs.replace(PLAIN, align=msgspec.structs.replace(PLAIN.align, icp=icp))
+        prepared = PreparedTruth.of(truths["box"], protocol)
+        names = truths["box"].view_names
+        result = score(made, prepared, names, scope="object", posed=True, brief=True, memo=memo)
+        assert reading(result, "mesh-watertight") == 1
+    assert len(calls) == 1
 
 
 # The presets of the single-image papers, against closed forms.
