@@ -172,6 +172,7 @@ def check(
     scene: Annotated[str | None, Parameter(help="the scene to check on; default: the first embedded one")] = None,
     device: str = "cpu",
     weights: Weights = "pretrained",
+    deadline: Annotated[float, Parameter(help="seconds for each run")] = 1800.0,
 ) -> int:
     """Run one adapter as the benchmark would, and check what comes back. Exit code 1 where a check fails."""
     from bench.systems.cards import get_adapter
@@ -180,7 +181,7 @@ def check(
 
     failed = False
     shown = get_scene(scene or next(iter(embedded_scenes())))
-    for result in check_adapter(get_adapter(name), shown, device, weights):
+    for result in check_adapter(get_adapter(name), shown, device, weights, deadline):
         style = {"pass": "green", "fail": "red", "skip": "dim"}[result.verdict]
         output.print(f"[{style}]{result.verdict}[/]  {result.name}", end="", markup=True)
         output.print(f": {result.detail}" if result.detail else "", markup=False)

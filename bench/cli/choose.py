@@ -51,9 +51,12 @@ def choose(
     from reports.report import write_report
 
     began = time.monotonic()
-    if seconds <= 0:
+    if not seconds > 0:
         raise InputError(f"--seconds: {seconds:g} seen, more than 0 wanted")
     counts = integers("--views", views) if views is not None else MOST_VIEWS
+    policy = Policy(
+        warmups=0, repeats=1, min_seconds=0.0, max_seconds=30.0, deadline=DEADLINE, memory_gib=memory or 0.0
+    )
     scene = _scene(source, out, seconds, frames, seed, keep_largest)
     quality = scene.path / "quality.json"
     if quality.is_file():
@@ -62,9 +65,6 @@ def choose(
         output.print(f"{scene.path}: no ground truth, so no system can be judged on it", markup=False)
         return 1
     truth = scene.truth_kinds[0]
-    policy = Policy(
-        warmups=0, repeats=1, min_seconds=0.0, max_seconds=30.0, deadline=DEADLINE, memory_gib=memory or 0.0
-    )
     contestants = contestants_for(scene, truth, counts, split(adapters) if adapters is not None else None)
     suite = Suite(
         name="choose", adapters=contestants, views=counts, order="overlap", truth=truth, seeds=(seed,), policy=policy

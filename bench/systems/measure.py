@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from adapters.contract import TrialStatus
+from adapters.contract import InputError, TrialStatus
 from bench.systems import cgroup
 
 BUSY_SHARE = 0.15  # of the machine's cores used by others while a trial ran
@@ -56,11 +56,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timing_only: bool = False  # the result is neither kept nor scored
 
     def __post_init__(self) -> None:
-        """ValueError naming the field that no clock can meet."""
+        """InputError naming the field that no clock can meet."""
         for name in ("warmups", "repeats", "min_seconds", "max_seconds", "deadline", "memory_gib"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name}: {value} seen, a finite number from 0 up wanted")
+                raise InputError(f"{name}: {value} seen, a finite number from 0 up wanted")
 
 
 class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -32,8 +32,11 @@ class Check:
     detail: str = ""
 
 
-def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu", weights: str = PRETRAINED) -> Iterator[Check]:
-    """Check `adapter` on `scene`, a result at a time; nothing is stored. Random weights give no result to check."""
+def check_adapter(
+    adapter: Adapter, scene: Scene, device: str = "cpu", weights: str = PRETRAINED, deadline: float = Policy.deadline
+) -> Iterator[Check]:
+    """Check `adapter` on `scene`, a result at a time, `deadline` seconds for each run; nothing is stored. Random
+    weights give no result to check."""
     try:
         card = adapter.card
     except InputError as error:
@@ -44,7 +47,7 @@ def check_adapter(adapter: Adapter, scene: Scene, device: str = "cpu", weights: 
     # Neighbours rather than spread views: every reconstructor can be asked to do its job on them.
     count = min(max(card.min_views, VIEWS), card.max_views or VIEWS, len(order))
     views = tuple(sorted(order)[:count])
-    policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=900.0)
+    policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=deadline)
     truth = "exact" if "exact" in scene.truth_kinds else "colmap"
     trial = Trial(adapter, Contestant(name=card.name, weights=weights), scene, views, 0, device, policy, truth)
     given = trial.make_views()

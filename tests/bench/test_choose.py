@@ -88,3 +88,21 @@ def test_photos_that_do_not_fit_together_are_refused_with_what_would_help(
     assert call("groundtruth", tmp_path / "noise", "--out", tmp_path / "scene") == 1
     card = QualityCard.read(tmp_path / "scene" / "quality.json")
     assert advice(card) and not advice(msgspec.structs.replace(card, verdict="usable"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("choose", "PHOTOS", "--seconds", "nan"),
+        ("choose", "PHOTOS", "--memory", "-2"),
+        ("predict", "--images", "PHOTOS", "--adapter", "null", "--deadline", "-1"),
+        ("adapters", "check", "null", "--deadline", "inf"),
+    ],
+)
+def test_a_limit_that_no_clock_can_meet_is_refused_before_anything_is_computed(
+    words: tuple[str, ...], scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = () if words[0] == "adapters" else ("--out", str(tmp_path / "out"))
+    photos = str(scene.path / "images")
+    assert call(*(photos if word == "PHOTOS" else word for word in words), *out) == 2
+    assert words[-1] in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -230,7 +230,7 @@ def interpreter_of_this(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("system", (*THROUGH_THE_WORKER, *(name for name in FULL if name in ONE_SIZE)))
 def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -258,6 +258,6 @@ def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
     (record,) = [r for r in Store(tmp_path / "store").trials() if r.weights.startswith("pretrained:")]
     assert record.status in ("ok", "invalid_output"), record.status  # what chance answers may be none
     capsys.readouterr()
-    assert reconbench("adapters", "check", folder) == 1
+    assert reconbench("adapters", "check", folder, "--deadline", 3000) == 1
     printed = " ".join(" ".join(capsys.readouterr()).split())
     assert ("its answers are no better than chance" if record.status == "ok" else record.message) in printed
