@@ -38,9 +38,15 @@ train-small: $(VENV)/.training  ## train the shipped networks again: their data,
 	$(TRAIN) train lmnet3d --data $(FAMILY) --run runs/training/lmnet3d \
 	  --steps 600 300 30000 --batch 16 --every 200 --until 12000 --cool 4000
 	$(TRAIN) ship runs/training/lmnet3d --out runs/training/lmnet3d/weights.safetensors
+	$(TRAIN) train lmnet3d-bound --data $(FAMILY) --run runs/training/lmnet3d-bound \
+	  --from runs/training/lmnet3d/weights.safetensors --steps 700 --batch 16 --every 100
+	$(TRAIN) ship runs/training/lmnet3d-bound --out runs/training/lmnet3d-bound/weights.safetensors
 	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d --from runs/training/lmnet3d/weights.safetensors \
 	  --steps 250 80 30000 --batch 16 --every 100 --until 5500 --cool 500
 	$(TRAIN) ship runs/training/lam3d --out runs/training/lam3d/weights.safetensors
+	$(TRAIN) train lam3d-diffusion --data $(FAMILY) --run runs/training/lam3d-diffusion \
+	  --from runs/training/lam3d/weights.safetensors --steps 800 4000 --batch 16 --every 200 --until 1841
+	$(TRAIN) ship runs/training/lam3d-diffusion --out runs/training/lam3d-diffusion/weights.safetensors
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations=10

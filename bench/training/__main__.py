@@ -50,14 +50,14 @@ def main() -> int:
     train.add_argument("--cool", type=int, default=0, help="let the rate fall to zero over so many steps before that")
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
 
-    ablate = commands.add_parser("ablate", help="train the variants at reduced size, resumable")
+    ablate = commands.add_parser("ablate", help="train the variants at reduced size, resumable, and score them")
     ablate.add_argument("--data", type=Path, required=True)
     ablate.add_argument("--run", type=Path, required=True, help="where the trainings lie")
     ablate.add_argument("--seeds", type=int, default=3)
     ablate.add_argument("--steps", type=int, nargs=3, default=(500, 800, 1000), help="of fields, points and aligners")
     ablate.add_argument("--train-objects", type=int, default=1024)
     ablate.add_argument("--batch", type=int, default=16)
-    ablate.add_argument("--objects", type=int, default=48, help="of the test split, scored")
+    ablate.add_argument("--objects", type=int, default=32, help="of the test split, scored")
     ablate.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
     ablate.add_argument("--out", type=Path, default=Path("runs/ablations"), help="for the CSV")
 
@@ -146,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
 def _ablate(options: argparse.Namespace) -> int:
     import torch
 
-    from bench.training.ablate import Steps, train_all
+    from bench.training.ablate import Steps, score_all, train_all
 
     torch.set_num_threads(1)
     stop_at = time.time() + 60 * options.minutes
@@ -156,6 +156,7 @@ def _ablate(options: argparse.Namespace) -> int:
     )
     if not done:
         return 3
+    sys.stdout.write(score_all(options.data, options.run, options.seeds, options.objects, options.out, _report) + "\n")
     return 0
 
 

@@ -111,7 +111,7 @@ class Network:
     shapes: Mapping[str, Shapes]
     stages: tuple[Stage, ...]
     folder: str = ""  # of its adapter, below adapters/systems; none: a variant that does not ship
-    taken: tuple[str, ...] = ()  # parts that `--from` may begin with; those that no stage trains must come from there
+    taken: tuple[str, ...] = ()  # parts that begin as they are in the file `--from`, if there; untrained ones must be
 
 
 def draw(family: Family, size: int, needs: Needs, rng: np.random.Generator) -> Batch:
@@ -445,6 +445,6 @@ NETWORKS: dict[str, Network] = {
             plane_diffusion(8000, lam3d.PLANES),
         ),
         "lam3d",
-        ("image", "align", "planes", "field"),
+        ("image", "align", "planes", "field", "cloud", "diffuse"),
     ),
 }

@@ -92,17 +92,21 @@ def cases(data: Path, count: int) -> list[Case]:
 
 def rows(data: Path) -> dict[str, Row]:
     """Every row by name, those that know more than one image last."""
-    matched, planes = Lmnet3d(), Lam3d(GRID)
+    matched = Lmnet3d()
+    planes = Lam3d(GRID), Lam3d(GRID, aligner="diffusion"), Lam3d(GRID, refiner=False)
     retrieval, medoid, hull = Retrieval(), Medoid(), Hull(GRID)
     out: dict[str, Row] = {}
 
     def cloud_of(adapter: Lmnet3d | Medoid) -> Row:
         return lambda case: Answer(np.asarray(adapter.predict(_views(case)).points, np.float64))
 
-    for adapter in (matched, planes, retrieval, medoid, hull):
+    def field_of(adapter: Lam3d) -> Row:
+        return lambda case: solid(adapter.infer(adapter.prepare(_views(case))), case)
+
+    for adapter in (matched, *planes, retrieval, medoid, hull):
         adapter.load("cpu", "none", 0)
     out["lmnet3d"] = cloud_of(matched)
-    out["lam3d"] = lambda case: _solid(planes.infer(planes.prepare(_views(case))), case)
+    out["lam3d"], out["lam3d, by diffusion"], out["lam3d, no refiner"] = map(field_of, planes)
     gallery = Family.open(data, "train", len(retrieval._points))
     shapes = _Shapes(gallery)
     looked_up = _by_latent(matched, gallery)
@@ -118,6 +122,8 @@ def rows(data: Path) -> dict[str, Row]:
 
     out["hull of one silhouette, true mask and camera"] = carved
     out["bound: nearest training shape to the truth"] = lambda case: shapes.answer(shapes.nearest(case), case)
+    out["bound: lmnet3d's autoencoder, fed the truth"] = lambda case: Answer(point_bound(matched._weights, case))
+    out["bound: lam3d's autoencoder, fed the truth"] = lambda case: field_bound(planes[0]._weights, case)
     out["bound: the truth resampled"] = lambda case: Answer(
         case.shape.sample(POINTS, np.random.default_rng(1)), case.occupied
     )
@@ -133,8 +139,8 @@ def _views(case: Case, mask: bool = False, camera: bool = False) -> Views:
     )
 
 
-def _solid(field: functional.Array, case: Case) -> Answer:
-    """What `lam3d` answers: points on its mesh, and where its signed distance is negative."""
+def solid(field: functional.Array, case: Case) -> Answer:
+    """What `lam3d` answers by its field (GRID, GRID, GRID): points on its mesh, and where the field is negative."""
     adapter = Lam3d(GRID)
     try:
         mesh = adapter.finish(field, _views(case)).mesh
@@ -143,6 +149,23 @@ def _solid(field: functional.Array, case: Case) -> Answer:
     assert mesh is not None
     points = sample_mesh(mesh.vertices, mesh.faces, POINTS, 0)
     return Answer(np.asarray(points, np.float64), np.asarray(field.reshape(-1) < 0))
+
+
+def _known(case: Case) -> functional.Array:
+    """(1, 512, 3) other points of the truth, for encoders of clouds."""
+    return case.shape.sample(512, np.random.default_rng(3))[None].astype(np.float32)
+
+
+def point_bound(weights: functional.Weights, case: Case) -> F64:
+    """The points that the autoencoder of `weights` of `lmnet3d` makes of the truth."""
+    latent = lmnet3d.encode_cloud(functional, weights, _known(case))
+    return np.asarray(lmnet3d.decode(functional, weights, latent)[0], np.float64)
+
+
+def field_bound(weights: functional.Weights, case: Case) -> Answer:
+    """What the autoencoder of `weights` of `lam3d` makes of the truth."""
+    latent = lam3d.encode_cloud(functional, weights, _known(case))
+    return solid(lam3d.field(functional, weights, latent, GRID), case)
 
 
 def _by_latent(network: Lmnet3d, gallery: Family) -> Callable[[Case], int]:
@@ -182,20 +205,26 @@ class _Shapes:
         return int(np.argmin(np.add(there, back)))
 
 
-def measure(answer: Answer, case: Case) -> tuple[float, ...]:
-    """The values of `COLUMNS`, nan where a row has no volume. No alignment: pose and size count. Lengths in percent of
-    the bounding box's diagonal."""
+def closeness(answer: Answer, case: Case) -> tuple[float, float, float, float]:
+    """F@2%, F@5%, Chamfer-L1 % and IoU %, nan where a row has no volume. No alignment: pose and size count. Lengths in
+    percent of the bounding box's diagonal."""
     both = distances(answer.points, case.truth)
     f2, f5 = (100 * fscore_of(both, threshold).fscore for threshold in (0.02, 0.05))
-    moved = emd(answer.points[:: POINTS // EMD_POINTS], case.truth[:: 4096 // EMD_POINTS]).upper
     iou = np.nan
     if answer.occupied is not None:
         iou = 100 * float((answer.occupied & case.occupied).sum() / (answer.occupied | case.occupied).sum())
+    return f2, f5, 100 * chamfer_of(both).l1_mean, iou
+
+
+def measure(answer: Answer, case: Case) -> tuple[float, ...]:
+    """The values of `COLUMNS`: those of `closeness`, EMD and normals."""
+    f2, f5, chamfer, iou = closeness(answer, case)
+    moved = emd(answer.points[:: POINTS // EMD_POINTS], case.truth[:: 4096 // EMD_POINTS]).upper
     normals = np.nan
     if len(np.unique(answer.points, axis=0)) > 30:
         own = estimated_normals(answer.points, answer.points, 12)
         normals = normal_consistency(answer.points, own, case.truth, case.normals).mean
-    return f2, f5, 100 * chamfer_of(both).l1_mean, 100 * moved, iou, normals
+    return f2, f5, chamfer, 100 * moved, iou, normals
 
 
 def score(data: Path, count: int, out: Path, progress: Callable[[str], None]) -> str:

@@ -17,6 +17,7 @@ from bench.training.networks import NETWORKS
 
 FILE = "weights.safetensors"
 RECORD = "training.json"
+EARLIER = "earlier.json"  # in a run's folder: the record of the weights that it began with
 COMMIT = "commit"
 
 
@@ -52,14 +53,11 @@ def ship(run: Path, out: Path | None = None) -> str:
         curve=msgspec.Raw(msgspec.json.encode(curve)),
         minutes=round(sum(last.values()) / 60, 1),
     )
-    earlier = _record(run / RECORD).trainings if (run / RECORD).is_file() else []
+    begun = run / EARLIER
+    earlier = msgspec.json.decode(begun.read_bytes(), type=Record).trainings if begun.is_file() else []
     record = Record(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), trainings=[*earlier, training])
     path.with_name(RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
     return f"{path}: {path.stat().st_size / 1e6:.1f} MB, {training.minutes} minutes of training"
-
-
-def _record(path: Path) -> Record:
-    return msgspec.json.decode(path.read_bytes(), type=Record)
 
 
 def note_origin(run: Path, begin: Path | None) -> None:
@@ -76,5 +74,5 @@ def note_origin(run: Path, begin: Path | None) -> None:
     commit = git("rev-parse", "HEAD") or "unknown"
     run.mkdir(parents=True, exist_ok=True)
     if begin is not None and begin.with_name(RECORD).is_file():
-        (run / RECORD).write_bytes(begin.with_name(RECORD).read_bytes())
+        (run / EARLIER).write_bytes(begin.with_name(RECORD).read_bytes())
     (run / COMMIT).write_text(commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "") + "\n")

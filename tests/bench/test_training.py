@@ -13,19 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.contract import InputError
 from adapters.shared.latent import read_weights
 from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lmnet3d import model
 from data.synthetic import family
 
 torch = pytest.importorskip("torch")
+from bench.training import ablate, losses, variants  # noqa: E402 - they need torch
+from bench.training.loop import Settings, averaged, initial, train  # noqa: E402
+from bench.training.networks import NETWORKS  # noqa: E402
+from bench.training.ship import note_origin, ship  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shard of made-up arrays in each split: what is trained on does not matter here."""
     folder, rng = tmp_path_factory.mktemp("family"), np.random.default_rng(0)
-    for split in ("train", "val"):
+    for split in ("train", "val", "test"):
         (folder / split).mkdir()
         count, views = family.SHARD, 2
         np.savez(
@@ -45,7 +50,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Of each network the steps of its stages, and the rows of its curve; the last stage ends at step 4.
 SCHEDULES = {
     "lmnet3d": (("4", "2", "9"), 5),
-    "lmnet3d-probabilistic": (("2", "4", "9"), 5),
     "lam3d": (("4", "2", "9"), 5),
     "lam3d-diffusion": (("2", "9"), 3),
 }
@@ -90,3 +94,93 @@ def test_a_killed_training_goes_on_to_the_same_curve_and_weights(network: str, d
         for name, value in states[0].items():
             np.testing.assert_allclose(weights[name], value.numpy(), atol=1e-3)
         assert json.loads((tmp_path / "training.json").read_text())["trainings"][0]["curve"][-1]["stage"] == "together"
+
+
+@pytest.mark.parametrize("name", ["lmnet3d-l2", "lmnet3d-probabilistic", "lmnet3d-graph"])
+def test_a_variant_trains(name: str, data: Path, tmp_path: Path) -> None:
+    network = NETWORKS[name]
+    settings = Settings(network=name, steps=(2, 2, 2), batch=2, objects=128)
+    assert train(network, settings, data, tmp_path)
+    weights, _, curve = averaged(tmp_path)
+    begun = initial(network, 0)
+    assert [row.stage for row in curve] == ["autoencoder", "match", "together"]
+    assert np.isfinite([(row.train, row.validation) for row in curve]).all()
+    for part in network.shapes:
+        assert any((weights[n] != begun[n]).any() for n in begun if n.split(".")[0] == part), part
+    with pytest.raises(InputError, match="a variant that does not ship"):
+        ship(tmp_path)
+
+
+def test_what_is_not_trained_comes_from_the_file_to_begin_with(data: Path, tmp_path: Path) -> None:
+    shipped = Path(model.__file__).with_name("weights.safetensors")
+    network = NETWORKS["lmnet3d-bound"]
+    settings = Settings(network="lmnet3d-bound", steps=(1,), batch=2, objects=128)
+    with pytest.raises(InputError, match="the parts image, points wanted"):
+        train(network, settings, data, tmp_path)
+    with pytest.raises(InputError, match=r"points\.0\.weight not there"):
+        train(network, settings, data, tmp_path, begin=Path(lam3d.__file__).with_name("weights.safetensors"))
+    assert train(network, settings, data, tmp_path, begin=shipped)
+    note_origin(tmp_path, shipped)
+    for _ in range(2):  # shipped twice, recorded once
+        ship(tmp_path, tmp_path / "weights.safetensors")
+    trainings = json.loads((tmp_path / "training.json").read_text())["trainings"]
+    earlier = json.loads(shipped.with_name("training.json").read_text())["trainings"]
+    assert trainings[:-1] == earlier and trainings[-1]["settings"]["network"] == "lmnet3d-bound"
+    given, weights = read_weights(shipped), averaged(tmp_path)[0]
+    for name, value in weights.items():
+        assert (given[name] == value).all() == (not name.startswith("cloud")), name
+
+
+@pytest.mark.slow
+def test_ablations_stop_in_time_go_on_and_are_not_repeated(data: Path, tmp_path: Path) -> None:
+    options = ["--seeds", "1", "--steps", "1", "1", "1", "--train-objects", "128", "--batch", "2", "--objects", "1"]
+    places = ["--data", str(data), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "bench.training", "ablate", *options, *places]
+    stopped = subprocess.run([*command, "--minutes", "0.01"], capture_output=True, check=False)
+    assert stopped.returncode == 3
+    whole = subprocess.run(command, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "seed 0: points-probabilistic match 1/1" in whole.stderr and " 1/1: " not in again.stderr
+    assert whole.stdout == again.stdout
+    lines = (tmp_path / "out" / "ablations.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(ablate.ROWS)
+
+
+def test_a_difference_is_given_with_its_interval_and_at_each_seed() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(3, 20, 4))
+    values = {name: noise.copy() for name in ablate.ROWS}
+    values["planes, one step"] += np.array([4.0, 5.0, 6.0])[:, None, None]
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2].strip() for line in ablate.tables(values).splitlines() if line
+    }
+    assert rows["planes, one step - vector, one step"] == "+5.00 [+5.00, +5.00] (+4.0, +5.0, +6.0)"
+    assert rows["planes, three U-Nets - planes, one step"].startswith("-5.00 [")
+    assert rows["points, L2 - points, L1"] == "+0.00 [+0.00, +0.00] (+0.0, +0.0, +0.0)"
+
+
+def test_points_that_crowd_are_pushed_apart() -> None:
+    line = torch.arange(6.0)[None, :, None] * torch.tensor([1.0, 0, 0])
+    assert losses.repulsion(line * 0.03) == 0
+    assert losses.repulsion(line * 0).item() == pytest.approx(1, abs=1e-3)
+    near = torch.tensor([[[0.0, 0, 0], [0.005, 0, 0]]], requires_grad=True)
+    losses.repulsion(near, count=1).backward()
+    assert near.grad is not None and near.grad[0, 0, 0] > 0 > near.grad[0, 1, 0]
+
+
+def test_diversity_is_wanted_from_behind_alone() -> None:
+    azimuth = torch.tensor([180.0, -180.0, 200.0, 0.0])
+    wanted = torch.tensor([0.2, 0.2, 0.2 / np.e, 0.0])[:, None].expand(-1, 8)
+    assert losses.diversity(wanted, azimuth).item() == pytest.approx(0, abs=1e-12)
+    assert losses.diversity(wanted.flip(0), azimuth).item() > 0.1
+    both = torch.tensor([[0.1, 0.3]])  # its mean counts, not every number
+    assert losses.diversity(both, torch.tensor([180.0])).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_graph_encoder_does_not_see_the_order_of_points() -> None:
+    weights = {n: torch.from_numpy(v) for n, v in initial({"a": variants.graph_encoder_shapes()}, 0).items()}
+    part = {name.removeprefix("a."): value for name, value in weights.items()}
+    cloud = torch.rand(2, 64, 3)
+    latent = variants.graph_encoder(part, cloud)
+    torch.testing.assert_close(variants.graph_encoder(part, cloud[:, torch.randperm(64)]), latent)
+    assert not torch.allclose(variants.graph_encoder(part, cloud * 0.5), latent)

@@ -10,27 +10,38 @@ from adapters.contract import Mesh, Reconstruction, Reconstructor, Views
 from adapters.shared import functional
 from adapters.shared.latent import network_input, network_weights
 from adapters.shared.surface import isosurface, no_surface
-from adapters.systems.lam3d import model
-
-BLOCK = 32_768  # grid points asked for at once
+from adapters.systems.lam3d import diffusion, model
 
 
 class Adapter(Reconstructor):
     """Marching cubes at signed distance `level` (diameters) on a grid of `resolution` cells along the unit cube.
 
     The image features of all views are averaged. A level above 0 keeps thin parts, on which the network is unsure, at
-    the cost of fatter surfaces."""
+    the cost of fatter surfaces.
 
-    def __init__(self, resolution: int = 64, level: float = 0.0) -> None:
+    `aligner` says how features become latent planes: in one deterministic "step", or by "diffusion", which draws
+    one of the shapes that may be behind a picture in `steps` DDIM steps from noise of the trial's seed. Without
+    `refiner` the planes are read before they meet."""
+
+    def __init__(
+        self, resolution: int = 64, level: float = 0.0, aligner: str = "step", steps: int = 8, refiner: bool = True
+    ) -> None:
         if not 16 <= resolution <= 256:
             raise ValueError(f"resolution: {resolution} seen, 16 to 256 wanted")
         if not -0.1 <= level <= 0.1:
             raise ValueError(f"level: {level} seen, -0.1 to 0.1 wanted")
-        self._resolution, self._level = resolution, level
+        if aligner not in ("step", "diffusion"):
+            raise ValueError(f"aligner: {aligner!r} seen, step or diffusion wanted")
+        if not 1 <= steps <= 1000:
+            raise ValueError(f"steps: {steps} seen, 1 to 1000 wanted")
+        self._resolution, self._level, self._refiner = resolution, level, refiner
+        self._steps = steps if aligner == "diffusion" else 0
 
     def load(self, device: str, weights: str, seed: int) -> None:
         """The shipped weights, or a safetensors file of the same network."""
-        self._weights = network_weights(Path(__file__).parent, weights)
+        self._weights, self._seed = network_weights(Path(__file__).parent, weights), seed
+        if self._steps and "diffuse.mean" not in self._weights:
+            raise ValueError(f"weights: {weights} has no part diffuse; a training of lam3d-diffusion makes it")
 
     def prepare(self, views: Views) -> functional.Array:
         """(N, 3, SIDE, SIDE)"""
@@ -39,11 +50,13 @@ class Adapter(Reconstructor):
     def infer(self, inputs: functional.Array) -> functional.Array:
         """(R, R, R) signed distances in diameters on the grid."""
         features = model.encode_image(functional, self._weights, inputs).mean(axis=0, keepdims=True)
-        planes = model.decode(functional, self._weights, model.align(functional, self._weights, features))
-        points = model.grid(self._resolution)
-        blocks = [points[start : start + BLOCK] for start in range(0, len(points), BLOCK)]
-        values = [model.distance(functional, self._weights, planes, block[None])[0] for block in blocks]
-        return np.concatenate(values).reshape((self._resolution,) * 3)
+        return model.field(functional, self._weights, self._latent(features), self._resolution, self._refiner)
+
+    def _latent(self, features: functional.Array) -> functional.Array:
+        if not self._steps:
+            return model.align(functional, self._weights, features)
+        noise = np.random.default_rng(self._seed).standard_normal((1, *model.PLANES), np.float32)
+        return diffusion.sample(functional, self._weights, features, noise, self._steps)
 
     def finish(self, outputs: functional.Array, views: Views) -> Reconstruction:
         """A mesh in the object's own frame. ContractError where the field is positive everywhere: no surface."""

@@ -28,6 +28,7 @@ CELLS = 8  # cells along the side of a latent plane
 DEPTH = 32  # channels of a latent plane
 PLANES = (3 * DEPTH, CELLS, CELLS)
 VECTOR = 512  # numbers of a latent vector, the variant without planes
+BLOCK = 32_768  # grid points asked for at once
 UNIT = 0.01  # diameters of signed distance for one unit of the field network's output
 
 
@@ -135,9 +136,9 @@ def align(F: ModuleType, w: Weights, features: Array) -> Array:
     return x
 
 
-def decode(F: ModuleType, w: Weights, latent: Array) -> Array:
+def decode(F: ModuleType, w: Weights, latent: Array, refined: bool = True) -> Array:
     """Latents to planes (3 B, C, 64, 64), an object's three in a row."""
-    return refine(F, w, unfold(F, w, latent))
+    return refine(F, w, unfold(F, w, latent), refined)
 
 
 def unfold(F: ModuleType, w: Weights, latent: Array) -> Array:
@@ -176,3 +177,11 @@ def grid(resolution: int) -> np.ndarray:
     """(resolution^3, 3) float32 positions over the unit cube, cell centres, the last axis fastest."""
     line = ((np.arange(resolution) + 0.5) / resolution - 0.5).astype(np.float32)
     return np.stack(np.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
+
+
+def field(F: ModuleType, w: Weights, latent: np.ndarray, resolution: int, refined: bool = True) -> np.ndarray:
+    """(R, R, R) signed distances in diameters on the grid, of one object's `latent` (1, ...); arrays, not tensors."""
+    planes, points = decode(F, w, latent, refined), grid(resolution)
+    blocks = [points[start : start + BLOCK] for start in range(0, len(points), BLOCK)]
+    values = [distance(F, w, planes, block[None])[0] for block in blocks]
+    return np.concatenate(values).reshape((resolution,) * 3)
