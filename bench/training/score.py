@@ -122,8 +122,8 @@ def rows(data: Path) -> dict[str, Row]:
 
     out["hull of one silhouette, true mask and camera"] = carved
     out["bound: nearest training shape to the truth"] = lambda case: shapes.answer(shapes.nearest(case), case)
-    out["bound: lmnet3d's autoencoder, fed the truth"] = lambda case: Answer(point_bound(matched._weights, case))
-    out["bound: lam3d's autoencoder, fed the truth"] = lambda case: field_bound(planes[0]._weights, case)
+    out["lmnet3d's decoder, fed the truth"] = lambda case: Answer(point_bound(matched._weights, case))
+    out["lam3d's decoder, fed the truth"] = lambda case: field_bound(planes[0]._weights, case)
     out["bound: the truth resampled"] = lambda case: Answer(
         case.shape.sample(POINTS, np.random.default_rng(1)), case.occupied
     )
