@@ -13,6 +13,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metrics.kernels.cpu.crossings import side_of_line, side_of_plane
 from metrics.mesh import face_normals_at, mesh_quality, mesh_validity
 
 Place = tuple[Fraction, ...]
@@ -237,6 +238,29 @@ def test_intersections_are_those_of_exact_arithmetic(
         assert census.intersecting_faces == 2 * judged(rounded, *faces)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_sides_are_exact_where_float64_is_not(seed: int) -> None:
+    """Places within a few units of one plane, or line, with coordinates of fifty bits."""
+    rng = np.random.default_rng(seed)
+    signs: set[tuple[int, int]] = set()
+    for _ in range(200):
+        a, b, c = rng.integers(-(2**46), 2**46, (3, 3))
+        across, along = rng.integers(-3, 4, 2)
+        d = a + across * (b - a) + along * (c - a) + rng.integers(-1, 2, 3) * rng.integers(0, 2)
+        places = np.array([a, b, c, d], np.float64)
+        exact = [[int(x) - int(y) for x, y in zip(row, d, strict=True)] for row in (a, b, c)]
+        (p, q, r), (s, t, u), (v, w, x) = exact
+        plane = p * (t * x - u * w) + q * (u * v - s * x) + r * (s * w - t * v)
+        beside = a + across * (b - a) + rng.integers(-1, 2, 3) * rng.integers(0, 2)
+        flat = np.array([a, b, beside], np.float64)
+        e, f = [int(x) for x in a - beside], [int(x) for x in b - beside]
+        line = e[0] * f[1] - e[1] * f[0]
+        answers = side_of_plane(places, 0, 1, 2, 3), side_of_line(flat, 0, 1, 2, 0, 1)
+        assert answers == ((plane > 0) - (plane < 0), (line > 0) - (line < 0))
+        signs.add(answers)
+    assert len(signs) >= 6  # all kinds came
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_soup_of_triangles_agrees_with_every_pair_judged(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -284,6 +308,13 @@ def test_quality_knows_neither_pose_nor_scale_nor_the_order_of_faces(seed: int, 
     other = mesh_quality(scale * vertices @ turn.T + rng.normal(size=3), rng.permutation(faces))
     for name, value in vars(mesh_quality(vertices, faces)).items():
         assert getattr(other, name) == pytest.approx(value, rel=1e-6, abs=1e-6), name
+
+
+def test_the_angle_between_faces_does_not_depend_on_which_side_is_out() -> None:
+    vertices, faces = parts(BALL)
+    turned = faces.copy()
+    turned[::3] = turned[::3, ::-1]
+    assert mesh_quality(vertices, turned).turn == pytest.approx(mesh_quality(vertices, faces).turn, rel=1e-9)
 
 
 def test_noise_reads_as_roughness() -> None:
