@@ -17,13 +17,29 @@ from bench.cli.common import console, output
 from bench.cli.curves import curves
 from bench.cli.groundtruth import groundtruth
 from bench.cli.merge import merge
+from bench.cli.parity import parity
 from bench.cli.predict import predict
 from bench.cli.report import report
 from bench.cli.run import run
 from bench.cli.score import score
 
 app = App(name="reconbench", help="Which 3D reconstructor should I use for images like mine, with this many views?")
-COMMANDS = (choose, run, score, predict, report, curves, attention, audit, groundtruth, merge, bundle, verify, check)
+COMMANDS = (
+    choose,
+    run,
+    score,
+    predict,
+    report,
+    curves,
+    attention,
+    audit,
+    groundtruth,
+    merge,
+    bundle,
+    verify,
+    check,
+    parity,
+)
 for command in (*COMMANDS, adapters.app, data.app, protocol.app, store.app):
     app.command(command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 BASELINE = Path("baselines/embedded")
 PARTS = ("exact", "fresh", "time")
+OWN = "adapters"  # the workload that is the suite's own adapters
 
 
 def check(
@@ -21,7 +23,10 @@ def check(
     baseline: Annotated[Path, Parameter(help="the folder of the baseline")] = BASELINE,
     only: Annotated[str | None, Parameter(help="of exact,fresh,time; default: exact,fresh, and time if asked")] = None,
     against: Annotated[str | None, Parameter(help="time this tree against a commit, or another tree's folder")] = None,
-    workloads: Annotated[str | None, Parameter(help="what to time, comma-separated; default: all")] = None,
+    workloads: Annotated[
+        str | None,
+        Parameter(help="what to time: kernels, or `adapters` for the suite's own; default: these where there are any"),
+    ] = None,
     markdown: Annotated[Path | None, Parameter(help="write a summary for a pull request")] = None,
     junit: Annotated[Path | None, Parameter(help="write JUnit XML")] = None,
     fail_fast: Annotated[bool, Parameter(help="stop at the first regression", negative="")] = False,
@@ -43,9 +48,9 @@ def check(
         return refuse(f"--only: {unknown[0]!r} seen, {', '.join(PARTS)} wanted")
     if ("time" in parts) != (against is not None):
         return refuse("--against and --only time: give both or neither")
-    names = split(workloads) if workloads is not None else list(WORKLOADS)
-    if unknown := [name for name in names if name not in WORKLOADS]:
-        return refuse(f"--workloads: {unknown[0]!r} seen, {', '.join(WORKLOADS)} wanted")
+    names = split(workloads) if workloads is not None else []
+    if unknown := [name for name in names if name not in (*WORKLOADS, OWN)]:
+        return refuse(f"--workloads: {unknown[0]!r} seen, {', '.join((*WORKLOADS, OWN))} wanted")
     findings = _findings(baseline, parts, against or "", tuple(names), fail_fast)
     compared = f"{baseline}, {against}" if against else str(baseline)
     if markdown is not None:
@@ -59,19 +64,27 @@ def check(
 
 def _findings(baseline: Path, parts: list[str], against: str, names: tuple[str, ...], fail_fast: bool) -> list[Finding]:
     """Every finding, printed as it comes."""
+    from bench.gate.adapters import check_adapters, own_trials
     from bench.gate.baseline import load_baseline
     from bench.gate.exact import check_exact
     from bench.gate.fresh import check_fresh
     from bench.gate.timing import check_time
+    from bench.gate.workloads import WORKLOADS
 
-    known = load_baseline(baseline) if {"exact", "fresh"} & set(parts) else None
+    wanted = {"exact", "fresh"} & set(parts) or OWN in names or (baseline / "baseline.json").is_file()
+    known = load_baseline(baseline) if wanted else None
+    if not names:
+        names = (OWN,) if known is not None and own_trials(known.suite) else tuple(WORKLOADS)
     colours = {"pass": "green", "regression": "red", "broken": "red"}
     findings = []
     with console.status("checking") as status:
         for part in parts:
             status.update(f"checking: {part}")
             if part == "time":
-                part_findings = check_time(against, names)
+                kernels = tuple(name for name in names if name != OWN)
+                part_findings = check_time(against, kernels) if kernels else iter(())
+                if known is not None and OWN in names:
+                    part_findings = itertools.chain(part_findings, check_adapters(against, known.suite))
             else:
                 assert known is not None
                 part_findings = check_exact(baseline, known) if part == "exact" else check_fresh(baseline, known)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -138,9 +138,24 @@ def distance_from(frozen: Reconstruction, prediction: Reconstruction) -> float:
 def _compare(
     expected: Fresh, observed: dict[str, list[float]], suite: Suite
 ) -> tuple[Verdict, str, tuple[Mismatch, ...]]:
-    table = metric_table(load_protocol(suite.protocol))
+    worse, better = beyond_chance(expected.scores, observed, suite.protocol)
+    if worse:
+        return (
+            "regression",
+            f"{len(worse)} of {len(expected.scores)} metrics are worse than chance allows",
+            tuple(worse),
+        )
+    return "pass", f"better than the baseline: {', '.join(better[:4])}" if better else "", ()
+
+
+def beyond_chance(
+    expected: Mapping[str, Sequence[Sequence[float]]], observed: Mapping[str, Sequence[float]], protocol: str
+) -> tuple[list[Mismatch], list[str]]:
+    """The metrics of `observed` (seeds,) that are worse than `expected` (runs, seeds), and those that are better; what
+    chance explains is neither."""
+    table = metric_table(load_protocol(protocol))
     worse, better = [], []
-    for name, runs in expected.scores.items():
+    for name, runs in expected.items():
         base = np.array(runs)
         if name not in observed:
             worse.append(Mismatch(name, f"{base.mean():.6g}", "nothing"))
@@ -150,13 +165,7 @@ def _compare(
             worse.append(Mismatch(name, f"{base.mean():.6g}", f"{np.mean(observed[name]):.6g}"))
         elif shift < 0:
             better.append(f"{name} {base.mean():.4g} -> {np.mean(observed[name]):.4g}")
-    if worse:
-        return (
-            "regression",
-            f"{len(worse)} of {len(expected.scores)} metrics are worse than chance allows",
-            tuple(worse),
-        )
-    return "pass", f"better than the baseline: {', '.join(better[:4])}" if better else "", ()
+    return worse, better
 
 
 def worsening(base: F64, observed: F64, direction: str) -> float:

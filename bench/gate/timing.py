@@ -60,17 +60,17 @@ class Interval:
 
 @dataclass
 class Rounds:
-    """Seconds of every round, a list for each clock and role."""
+    """Seconds of every round (or bytes, of memory), a list for each clock, a triple of roles each."""
 
-    seconds: dict[Clock, list[tuple[float, float, float]]] = field(default_factory=lambda: {c: [] for c in CLOCKS})
+    seconds: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: {c: [] for c in CLOCKS})
     others_share: float = 0.0  # the largest of any generation
 
-    def ratio(self, clock: Clock) -> Interval:
+    def ratio(self, clock: str) -> Interval:
         """This tree over the other one."""
         a, b, control = np.log(np.array(self.seconds[clock])).T
         return median_interval(b - (a + control) / 2)
 
-    def control(self, clock: Clock) -> Interval:
+    def control(self, clock: str) -> Interval:
         """The other tree over itself."""
         a, _, control = np.log(np.array(self.seconds[clock])).T
         return median_interval(control - a)
@@ -88,8 +88,8 @@ def judge(rounds: Rounds) -> tuple[Verdict, str]:
     """The verdict on one workload. Nothing is a regression unless equal code is equal by the same clock, and wall time
     decides only on a machine that was left alone."""
     busy = rounds.others_share > BUSY_SHARE
-    verdicts: dict[Clock, Verdict] = {}
-    for clock in CLOCKS:
+    verdicts: dict[str, Verdict] = {}
+    for clock in rounds.seconds:
         control, ratio = rounds.control(clock), rounds.ratio(clock)
         sane = control.low > 1 / LIMIT and control.high < LIMIT
         if not sane or (clock == "wall" and busy):
@@ -99,7 +99,8 @@ def judge(rounds: Rounds) -> tuple[Verdict, str]:
         else:
             verdicts[clock] = "pass" if ratio.high < LIMIT else "inconclusive"
     detail = "; ".join(
-        f"{clock} {rounds.ratio(clock)}, equal code {rounds.control(clock)}, {verdicts[clock]}" for clock in CLOCKS
+        f"{clock} {rounds.ratio(clock)}, equal code {rounds.control(clock)}, {verdicts[clock]}"
+        for clock in rounds.seconds
     )
     if busy:
         detail += f"; others used {rounds.others_share:.0%} of the machine"
@@ -246,20 +247,52 @@ def _tree(against: str) -> Iterator[_Tree]:
     if (Path(against) / "metrics").is_dir():
         yield _kept(Path(against).resolve())
         return
+    with tempfile.TemporaryDirectory(prefix="reconbench-") as compiled, _commit(against, ROOT) as target:
+        yield _Tree(target, Path(compiled))
+
+
+@contextlib.contextmanager
+def checkout(against: str, root: Path) -> Iterator[Path]:
+    """Another tree of the repository at `root`: its commit `against`, checked out into a temporary folder, or the
+    folder of that name. InputError where it is neither."""
+    with contextlib.ExitStack() as stack:
+        try:
+            target = stack.enter_context(_commit(against, root))
+        except InputError:
+            if not Path(against).is_dir():
+                raise
+            target = Path(against).resolve()
+        yield target
+
+
+@contextlib.contextmanager
+def _commit(against: str, root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="reconbench-") as folder:
         target = Path(folder).resolve() / "baseline"
-        git = ["git", "-C", str(ROOT)]
+        git = ["git", "-C", str(root)]
+        # "--" keeps a commit whose name begins with a dash from being an option.
         made = subprocess.run(
-            [*git, "worktree", "add", "--detach", str(target), against], capture_output=True, text=True, check=False
+            [*git, "worktree", "add", "--detach", "--", str(target), against],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if made.returncode != 0:
             detail = (made.stderr.strip().splitlines() or ["no message from git"])[-1]
-            raise InputError(f"--against {against}: neither a tree of Reconbench nor a commit of this one ({detail})")
+            raise InputError(f"--against {against}: neither a tree nor a commit of {root.name} ({detail})")
         try:
-            (compiled := Path(folder) / "compiled").mkdir()
-            yield _Tree(target, compiled)
+            yield target
         finally:
             subprocess.run([*git, "worktree", "remove", "--force", str(target)], capture_output=True, check=False)
+
+
+def repository(folder: Path) -> Path:
+    """The root of the repository that holds `folder`; InputError where none does."""
+    asked = ["git", "-C", str(folder), "rev-parse", "--show-toplevel"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise InputError(f"{folder}: in no git repository, so that there is no other commit to compare with")
+    return Path(answer.stdout.strip()).resolve()
 
 
 def _kept(tree: Path) -> _Tree:

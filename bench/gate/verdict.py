@@ -10,7 +10,7 @@ from typing import Literal
 from reports import text
 
 Verdict = Literal["pass", "regression", "inconclusive", "unmeasured", "broken"]
-Part = Literal["exact", "fresh", "time"]
+Part = Literal["exact", "fresh", "time", "parity"]
 
 # 2 is bad input, as everywhere on the command line.
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regression": 1, "inconclusive": 3, "unmeasured": 4, "broken": 5}
