@@ -6,7 +6,7 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full video-demo train-small test test-upstream record check soak soak-faults lint clean
+.PHONY: help setup bench bench-full video-demo train-small docs test test-upstream record check soak soak-faults lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ train-small: $(VENV)/.training  ## train the shipped networks again: their data,
 	$(TRAIN) train lam3d-diffusion --data $(FAMILY) --run runs/training/lam3d-diffusion \
 	  --from runs/training/lam3d/weights.safetensors --steps 800 4000 --batch 16 --every 200 --until 1841
 	$(TRAIN) ship runs/training/lam3d-diffusion --out runs/training/lam3d-diffusion/weights.safetensors
+
+docs: $(VENV)/.docs  ## build the documentation site, strictly, with a real page to click: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet
+	$(BIN)/reconbench run --adapters visual-hull,patchmatch,noisy-oracle --scenes elephant --views 4 --truth exact \
+	  --store build/docs-store
+	$(BIN)/reconbench report --store build/docs-store --out build/site/report
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --durations=10
@@ -100,4 +106,10 @@ $(VENV)/.training $(VENV)/.kernels: $(VENV)/.%: $(VENV)/.core
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	  > $$($(VENV)/$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
 	$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0+cpu $(WITH)
+	touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.core
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c \
+	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	touch $@
