@@ -176,6 +176,7 @@ def test_parity_wants_two_settings(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_workflow_runs_as_written(repository: Path, tmp_path: Path) -> None:
     """Every command of docs/examples: the baseline's, and each step's script, in a repository of a model."""
     text = (EXAMPLES / "reconbench.yml").read_text()
@@ -197,7 +198,7 @@ def test_the_workflow_runs_as_written(repository: Path, tmp_path: Path) -> None:
     def run(script: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", "-e", "-o", "pipefail", "-c", script]
         return subprocess.run(
-            command, cwd=repository, env=env, capture_output=True, text=True, timeout=280, check=False
+            command, cwd=repository, env=env, capture_output=True, text=True, timeout=600, check=False
         )
 
     made = run(written)
