@@ -21,6 +21,7 @@ from data.scene import Scene
 
 REPROJECTION_PIXELS = 2.0  # allowed median distance between a point's pixel and its projection by its own camera
 VIEWS = 8
+DEADLINE = Policy().deadline  # seconds; of a struct's class it is no number
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Check:
 
 
 def check_adapter(
-    adapter: Adapter, scene: Scene, device: str = "cpu", weights: str = PRETRAINED, deadline: float = Policy.deadline
+    adapter: Adapter, scene: Scene, device: str = "cpu", weights: str = PRETRAINED, deadline: float = DEADLINE
 ) -> Iterator[Check]:
     """Check `adapter` on `scene`, a result at a time, `deadline` seconds for each run; nothing is stored. Random
     weights give no result to check."""
