@@ -41,6 +41,9 @@ train-small: $(VENV)/.training  ## train the shipped networks again: their data,
 	$(TRAIN) train lmnet3d-bound --data $(FAMILY) --run runs/training/lmnet3d-bound \
 	  --from runs/training/lmnet3d/weights.safetensors --steps 700 --batch 16 --every 100
 	$(TRAIN) ship runs/training/lmnet3d-bound --out runs/training/lmnet3d-bound/weights.safetensors
+	$(TRAIN) train lmnet3d-bound --data $(FAMILY) --run runs/training/lmnet3d-bound-2 --until 1400 --cool 500 \
+	  --from runs/training/lmnet3d-bound/weights.safetensors --steps 3000 --batch 16 --every 100
+	$(TRAIN) ship runs/training/lmnet3d-bound-2 --out runs/training/lmnet3d-bound-2/weights.safetensors
 	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d --from runs/training/lmnet3d/weights.safetensors \
 	  --steps 250 80 30000 --batch 16 --every 100 --until 5500 --cool 500
 	$(TRAIN) ship runs/training/lam3d --out runs/training/lam3d/weights.safetensors
