@@ -29,6 +29,22 @@ class Pictures:
     foreground: str = ""  # how the object was cut out, and what was put behind it
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What a network from one picture to an object is given."""
+
+    images: tuple[F32, ...]  # one (3, h, h), in the levels and at the size that the network wants
+    foreground: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaneDensity:
+    """What a network of planes knows of its cube."""
+
+    density: F32  # (G, G, G), at a grid's points, x first
+    planes: Any  # upstream's, which colours are read from
+
+
 @dataclasses.dataclass(eq=False)
 class ObjectNetwork(NetworkAdapter):
     """An adapter of a network that wants one object on a plain ground.
@@ -39,6 +55,15 @@ class ObjectNetwork(NetworkAdapter):
     foreground: Cut = "mask"
     grey: typing.ClassVar[int] = WHITE  # level of what is put behind the object
     border: typing.ClassVar[float] = 0.2  # share of the square's side that the object's longer side leaves free
+    ranges: typing.ClassVar[tuple[tuple[str, float, float], ...]] = ()  # options, their least and greatest values
+
+    def __post_init__(self) -> None:
+        """ValueError where an option is out of its range."""
+        super().__post_init__()
+        for name, least, greatest in self.ranges:
+            value = getattr(self, name)
+            if not least <= value <= greatest:
+                raise ValueError(f"{name}: {value} seen, {least} to {greatest} wanted")
 
     def pictures(self, images: Sequence[U8], masks: Sequence[Bools] | None) -> Pictures:
         """The object in each of `images` (H, W, 3), cut out by its mask (H, W) or by the segmenter."""

@@ -5,13 +5,18 @@ A stub in the place of an upstream network knows a shape; what upstream's own co
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import pytest
 
-from adapters.contract import Cameras, Reconstruction, Views
+from adapters.contract import Cameras, ContractError, Reconstruction, Unavailable, Views
 from tests.adapters.recorded import load
 from tests.adapters.upstream.oracle import photo
 
@@ -111,6 +116,47 @@ def check_sphere(result: Reconstruction, step: float, up: bool = False, colored:
     assert result.colors is not None and result.mesh.colors is not None
     assert (result.colors == result.mesh.colors).all()
     assert np.abs(result.colors - (result.points + 1) / 2 * 255).max() < 1.01
+
+
+@contextlib.contextmanager
+def narrowed(module: Any, sizes: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """The adapter of `module` builds a small network: its tables of sizes, by name, with these in them."""
+    with contextlib.ExitStack() as stack:
+        for name, options in sizes.items():
+            stack.enter_context(mock.patch.dict(getattr(module, name), options))
+        yield
+
+
+def check_fine_sphere(adapter: Any, step: float, spread: float = 1e-4, **kind: bool) -> None:
+    """`adapter`, whose stub knows the sphere, returns it to `spread` on a grid whose points are `step` apart."""
+    result = adapter.predict(object_views())
+    check_sphere(result, step, **kind)
+    away = np.linalg.norm(result.points - CENTRE, axis=1)
+    assert abs(away.mean() - RADIUS) < 1e-4 and away.std() < spread
+    assert np.abs(result.points.mean(axis=0) - CENTRE).max() < 1e-3
+
+
+def check_no_surface(adapter: Any, level: int) -> None:
+    """Planes without a surface at `level` of the density are one sentence, with the range of its values."""
+    outputs = adapter.infer(adapter.prepare(object_views()))
+    hollow = dataclasses.replace(outputs, density=np.minimum(outputs.density, 0.5))
+    with pytest.raises(ContractError, match=rf"mesh: no surface at level {level}: the field's values are \S+ to 0.5"):
+        adapter.finish(hollow, object_views())
+
+
+def check_saved(adapter: Any, again: Any, inputs: Any, saved: Path, missing: str) -> None:
+    """`again`, loaded from what upstream `saved` of `adapter`, has its numbers and its answer; strange ones are refused
+    with `missing`, a pattern of the first names."""
+    import torch
+
+    again.load("cpu", str(saved), 7)
+    for name, tensor in adapter.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], tensor), name
+    assert np.array_equal(again.infer(inputs).density, adapter.infer(inputs).density)
+    wrong = saved.parent / "wrong.pt"
+    torch.save({"more": torch.zeros(1)}, wrong)
+    with pytest.raises(Unavailable, match=rf"parameters missing \({missing}.*1 unknown \(more\)"):
+        again.load("cpu", str(wrong), 0)
 
 
 def check_object(name: str, adapter: Any) -> Reconstruction:

@@ -237,12 +237,18 @@ def whole_object(case: str) -> Run:
     return run
 
 
+def check_ranges(module: Any, **ends: tuple[float, float, float, float]) -> None:
+    """Of each option, with the others as they are, the inner two of `ends` are taken and the outer two refused."""
+    for name, (below, least, greatest, above) in ends.items():
+        for value in (below, above):
+            with pytest.raises(ValueError, match=f"{name}: .* wanted"):
+                module.Adapter(**{name: value})
+        module.Adapter(**{name: least}), module.Adapter(**{name: greatest})
+
+
 def point_e_ranges(module: Any) -> None:
     """Steps, and colours that a sample oversteps."""
-    for steps in (1, 1025):
-        with pytest.raises(ValueError, match="2 to 1024 wanted"):
-            module.Adapter(steps=steps)
-    module.Adapter(steps=2), module.Adapter(steps=1024)
+    check_ranges(module, steps=(1, 2, 1024, 1025))
     samples = np.array([[0.0], [0.1], [0.2], [-3.0], [260.0], [7.6]], np.float32)
     result = module.Adapter().finish(samples, objects.object_views())
     assert result.colors is not None and result.colors.tolist() == [[0, 255, 8]]
@@ -250,10 +256,7 @@ def point_e_ranges(module: Any) -> None:
 
 def lrm_ranges(module: Any) -> None:
     """Resolutions, and colours that the decoder's clamping oversteps."""
-    for resolution in (15, 513):
-        with pytest.raises(ValueError, match="16 to 512 wanted"):
-            module.Adapter(resolution=resolution)
-    module.Adapter(resolution=16), module.Adapter(resolution=512)
+    check_ranges(module, resolution=(15, 16, 512, 513))
     levels = np.array([[-0.01, 1.01, 0.5], [1.0, 0.0, 1 / 255]], np.float32)
 
     def forward_points(planes: Any, at: Any) -> Any:
@@ -264,7 +267,7 @@ def lrm_ranges(module: Any) -> None:
     density = np.zeros((3, 3, 3), np.float32)
     density[1, 1, 1] = 9
     with Replay([], {}).playing():
-        result = adapter.finish(module.Outputs(density, None), objects.object_views())
+        result = adapter.finish(module.PlaneDensity(density, None), objects.object_views())
     assert result.colors[:2].tolist() == [[0, 255, 127], [255, 0, 1]]
 
 
@@ -345,10 +348,7 @@ RUNS["lrm"] = {"whole": whole_object("lrm"), "ranges": lrm_ranges}
 
 def triposr_ranges(module: Any) -> None:
     """Resolutions, what is told of a run, and colours at their ends."""
-    for resolution in (15, 513):
-        with pytest.raises(ValueError, match="16 to 512 wanted"):
-            module.Adapter(resolution=resolution)
-    module.Adapter(resolution=16), module.Adapter(resolution=512)
+    check_ranges(module, resolution=(15, 16, 512, 513))
     levels = np.array([[0.0, 1.0, 0.502], [0.999, 0.0, 0.5]], np.float32)
 
     def query_triplane(decoder: Any, at: Any, planes: Any) -> Any:
@@ -359,9 +359,9 @@ def triposr_ranges(module: Any) -> None:
     density = np.zeros((3, 3, 3), np.float32)
     density[1, 1, 1] = 50
     with Replay([], {}).playing():
-        result = adapter.finish(module.Outputs(density, [None]), objects.object_views())
+        result = adapter.finish(module.PlaneDensity(density, [None]), objects.object_views())
         adapter.network = None
-        told = adapter.execution(module.Inputs((np.zeros((3, 512, 512), np.float32),), "given mask"))
+        told = adapter.execution(module.Picture((np.zeros((3, 512, 512), np.float32),), "given mask"))
     assert result.colors[:2].tolist() == [[0, 255, 128], [254, 0, 127]]
     assert (told.resolution, told.foreground) == ("512x512, grid 256", "given mask")
 
@@ -371,11 +371,7 @@ RUNS["triposr"] = {"whole": whole_object("triposr"), "ranges": triposr_ranges}
 
 def shap_e_ranges(module: Any) -> None:
     """Options, what is told of a run, colours at their ends, and a photo that was not cut out."""
-    for options in (*({"steps": steps} for steps in (1, 1025)), *({"resolution": side} for side in (15, 513)),
-                    *({"guidance": factor} for factor in (1.0, 100.1))):  # fmt: skip
-        with pytest.raises(ValueError, match="wanted"):
-            module.Adapter(**options)
-    module.Adapter(steps=2, resolution=16, guidance=1.1), module.Adapter(steps=1024, resolution=512, guidance=100.0)
+    check_ranges(module, steps=(1, 2, 1024, 1025), resolution=(15, 16, 512, 513), guidance=(1.0, 1.1, 100.0, 100.1))
     levels = np.array([[0.0, 1.0, 0.502], [0.999, 0.0, 0.0021]], np.float32)
 
     def mlp(position: Any, **_: Any) -> Any:
@@ -388,7 +384,7 @@ def shap_e_ranges(module: Any) -> None:
     with Replay([], {}).playing():
         result = adapter.finish(field, objects.object_views())
         adapter.network = None
-        told = adapter.execution(module.Inputs((np.zeros((3, 224, 224), np.float32),), "given mask"))
+        told = adapter.execution(module.Picture((np.zeros((3, 224, 224), np.float32),), "given mask"))
     assert result.colors[:2].tolist() == [[0, 255, 128], [255, 0, 1]]
     assert (told.resolution, told.foreground) == ("224x224, grid 128", "given mask")
     ramp = np.tile(np.arange(0, 250, 0.5).astype(np.uint8)[None, :, None], (300, 1, 3))  # 500 x 300
@@ -405,14 +401,10 @@ RUNS["shap-e"] = {"whole": whole_object("shap-e"), "ranges": shap_e_ranges}
 
 def hunyuan3d_ranges(module: Any) -> None:
     """Options, and what is told of a run."""
-    for options in (*({"steps": steps} for steps in (1, 1001)), *({"resolution": side} for side in (15, 513)),
-                    *({"guidance": factor} for factor in (-0.1, 100.1))):  # fmt: skip
-        with pytest.raises(ValueError, match="wanted"):
-            module.Adapter(**options)
-    module.Adapter(steps=2, resolution=16, guidance=0.0), module.Adapter(steps=1000, resolution=512, guidance=100.0)
+    check_ranges(module, steps=(1, 2, 1000, 1001), resolution=(15, 16, 512, 513), guidance=(-0.1, 0.0, 100.0, 100.1))
     adapter = module.Adapter()
     with Replay([], {}).playing():
-        told = adapter.execution(module.Inputs((np.zeros((3, 512, 512), np.float32),), "given mask"))
+        told = adapter.execution(module.Picture((np.zeros((3, 512, 512), np.float32),), "given mask"))
     assert (told.resolution, told.foreground) == ("512x512, grid 384", "given mask")
 
 

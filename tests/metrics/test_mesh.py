@@ -15,22 +15,13 @@ from hypothesis import strategies as st
 
 from metrics.kernels.cpu.crossings import side_of_line, side_of_plane
 from metrics.mesh import face_normals_at, mesh_quality, mesh_validity
+from tests.metrics.meshes import moved, parts
 
 Place = tuple[Fraction, ...]
 
 BALL = trimesh.creation.icosphere(3, 1.0)
 BOX = trimesh.creation.box((2, 2, 2))
 TORUS = trimesh.creation.torus(2, 0.5)
-
-
-def parts(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
-
-
-def moved(mesh: trimesh.Trimesh, *by: float) -> trimesh.Trimesh:
-    copy = mesh.copy()
-    copy.apply_translation(by)
-    return copy
 
 
 def together(*meshes: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:

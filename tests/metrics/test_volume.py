@@ -5,17 +5,7 @@ import pytest
 import trimesh
 
 from metrics.volume import volume_iou, volume_iou_adaptive
-
-
-def parts(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
-
-
-def moved(mesh: trimesh.Trimesh, *by: float) -> trimesh.Trimesh:
-    copy = mesh.copy()
-    copy.apply_translation(by)
-    return copy
-
+from tests.metrics.meshes import moved, parts
 
 BOX = trimesh.creation.box((2, 2, 2))
 BALL = trimesh.creation.icosphere(3, 1.0)

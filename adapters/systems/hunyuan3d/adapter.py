@@ -12,7 +12,7 @@ from adapters.contract import F32, Execution, Mesh, Reconstruction, Views
 from adapters.shared.absent import absent
 from adapters.shared.checkpoint import insert_parameters, read_parts
 from adapters.shared.network import to_numpy
-from adapters.shared.objects import ObjectNetwork, by_area, field_mesh, grid_slices
+from adapters.shared.objects import ObjectNetwork, Picture, by_area, field_mesh, grid_slices
 from adapters.shared.torchvision import import_torchvision
 
 SIDE = 512  # pixels of the picture that upstream's processor makes
@@ -35,14 +35,6 @@ FLOW: dict[str, Any] = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """The network's picture."""
-
-    images: tuple[F32, ...]  # one (3, 512, 512), levels in [-1, 1]
-    foreground: str
-
-
 @dataclasses.dataclass(eq=False)
 class Adapter(ObjectNetwork):
     """`steps` of the flow; `guidance`: how far it is drawn towards the picture; `resolution`: cells along an edge of
@@ -52,16 +44,7 @@ class Adapter(ObjectNetwork):
     guidance: float = 5.0
     resolution: int = 384
     border = 0.15
-
-    def __post_init__(self) -> None:
-        """ValueError where an option is out of its range."""
-        super().__post_init__()
-        if not 2 <= self.steps <= 1000:
-            raise ValueError(f"steps: {self.steps} seen, 2 to 1000 wanted")
-        if not 0 <= self.guidance <= 100:
-            raise ValueError(f"guidance: {self.guidance} seen, 0 to 100 wanted")
-        if not 16 <= self.resolution <= 512:
-            raise ValueError(f"resolution: {self.resolution} seen, 16 to 512 wanted")
+    ranges = (("steps", 2, 1000), ("guidance", 0, 100), ("resolution", 16, 512))
 
     def build(self, config: dict[str, Any] | None) -> Any:
         """The three networks as published, and upstream's pipeline around them."""
@@ -104,13 +87,13 @@ class Adapter(ObjectNetwork):
                 insert_parameters(getattr(network, name), own, Path(weights))
         self.network = network.eval()
 
-    def prepare(self, views: Views) -> Inputs:
+    def prepare(self, views: Views) -> Picture:
         """The view's object at 512 pixels."""
         shown = self.pictures(views.images, views.masks)
         levels = by_area(shown.images[0], SIDE).transpose(2, 0, 1) / np.float32(127.5) - 1
-        return Inputs((levels.astype(np.float32),), shown.foreground)
+        return Picture((levels.astype(np.float32),), shown.foreground)
 
-    def infer(self, inputs: Inputs) -> F32:
+    def infer(self, inputs: Picture) -> F32:
         """(G, G, G): the field at the grid's points, x first, positive inside; the same for a seed."""
         import torch
 

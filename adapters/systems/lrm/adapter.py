@@ -9,9 +9,9 @@ from unittest import mock
 
 import numpy as np
 
-from adapters.contract import F32, Execution, Mesh, Reconstruction, Views
+from adapters.contract import Execution, Mesh, Reconstruction, Views
 from adapters.shared.network import to_numpy
-from adapters.shared.objects import ObjectNetwork, bicubic, by_area, field_mesh
+from adapters.shared.objects import ObjectNetwork, Picture, PlaneDensity, bicubic, by_area, field_mesh
 from adapters.shared.torchvision import import_torchvision
 
 SQUARE = 512  # pixels that upstream brings a cut-out object to
@@ -37,22 +37,6 @@ SIZES: dict[str, dict[str, Any]] = {
 SIDES = {"small": 224, "base": 336, "large": 448}  # pixels of the network's picture
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """The network's picture."""
-
-    images: tuple[F32, ...]  # one (3, h, h), levels in [0, 1]
-    foreground: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """What the network knows of the cube [-1, 1]^3."""
-
-    density: F32  # (G, G, G), at a grid's points, x first
-    planes: Any  # upstream's, which colours are read from
-
-
 @dataclasses.dataclass(eq=False)
 class Adapter(ObjectNetwork):
     """`size` of the network, whose checkpoint must be of it; `resolution`: points along an edge of the grid for
@@ -62,12 +46,7 @@ class Adapter(ObjectNetwork):
     resolution: int = 384
     casts = False
     attends = "torch"  # DINOv2 without xformers multiplies plainly, the decoder by torch's own module
-
-    def __post_init__(self) -> None:
-        """ValueError where an option is out of its range."""
-        super().__post_init__()
-        if not 16 <= self.resolution <= 512:
-            raise ValueError(f"resolution: {self.resolution} seen, 16 to 512 wanted")
+    ranges = (("resolution", 16, 512),)
 
     def build(self, config: dict[str, Any] | None) -> Any:
         """The network of this size, or as the checkpoint's config.json has it; never with weights of DINOv2's own."""
@@ -84,13 +63,13 @@ class Adapter(ObjectNetwork):
         with mock.patch.object(Dinov2Wrapper, "_build_dinov2", staticmethod(untrained)):
             return ModelLRM(**(config or {**COMMON, **SIZES[self.size]}))
 
-    def prepare(self, views: Views) -> Inputs:
+    def prepare(self, views: Views) -> Picture:
         """The view's object at 512 pixels, then at the network's size, as upstream's application has it."""
         shown = self.pictures(views.images, views.masks)
         picture = bicubic(by_area(shown.images[0], SQUARE), SIDES[self.size])
-        return Inputs((picture,), shown.foreground)
+        return Picture((picture,), shown.foreground)
 
-    def infer(self, inputs: Inputs) -> Outputs:
+    def infer(self, inputs: Picture) -> PlaneDensity:
         """The planes, and the density on the grid; in 32 bits, as upstream has it."""
         import torch
 
@@ -99,9 +78,9 @@ class Adapter(ObjectNetwork):
             camera = torch.tensor([CAMERA]).to(self.device)
             planes = self.network.forward_planes(picture, camera)
             grid = self.network.synthesizer.forward_grid(planes, self.resolution)
-        return Outputs(to_numpy(grid["sigma"][0, ..., 0]), planes)
+        return PlaneDensity(to_numpy(grid["sigma"][0, ..., 0]), planes)
 
-    def finish(self, outputs: Outputs, views: Views) -> Reconstruction:
+    def finish(self, outputs: PlaneDensity, views: Views) -> Reconstruction:
         """A mesh in the frame of the picture's camera, which lies on -y; the object's own up is not known."""
         import torch
 

@@ -33,12 +33,7 @@ class Adapter(ObjectNetwork):
     model: Literal["base40M", "base300M", "base1B"] = "base40M"
     fusion: Literal["tokens", "mean"] = "tokens"
     steps: int = 64
-
-    def __post_init__(self) -> None:
-        """ValueError where an option is out of its range."""
-        super().__post_init__()
-        if not 2 <= self.steps <= 1024:
-            raise ValueError(f"steps: {self.steps} seen, 2 to 1024 wanted")
+    ranges = (("steps", 2, 1024),)
 
     def build(self, config: dict[str, Any] | None) -> Any:
         """CLIP once, which both diffusions look through, and their networks."""

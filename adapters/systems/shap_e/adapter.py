@@ -13,7 +13,7 @@ from PIL import Image
 from adapters.contract import F32, U8, Execution, Mesh, Reconstruction, Views
 from adapters.shared.checkpoint import published
 from adapters.shared.network import to_numpy
-from adapters.shared.objects import ObjectNetwork, field_mesh, grid_slices
+from adapters.shared.objects import ObjectNetwork, Picture, field_mesh, grid_slices
 from adapters.shared.torchvision import import_torchvision
 
 SIDE = 224  # pixels of CLIP's picture
@@ -34,14 +34,6 @@ SCHEDULE: dict[str, Any] = {
 DISTANCE: dict[str, Any] = {"direction": None, "ts": None, "nerf_level": "fine", "rendering_mode": "stf"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """CLIP's picture."""
-
-    images: tuple[F32, ...]  # one (3, 224, 224), normalised
-    foreground: str
-
-
 @dataclasses.dataclass(eq=False)
 class Adapter(ObjectNetwork):
     """`steps` of the diffusion, each but the last two evaluations; `guidance`: how far it is drawn towards the picture;
@@ -51,16 +43,13 @@ class Adapter(ObjectNetwork):
     guidance: float = 4.0
     resolution: int = 128
     casts = False
+    ranges = (("steps", 2, 1024), ("resolution", 16, 512))
 
     def __post_init__(self) -> None:
         """ValueError where an option is out of its range."""
         super().__post_init__()
-        if not 2 <= self.steps <= 1024:
-            raise ValueError(f"steps: {self.steps} seen, 2 to 1024 wanted")
         if not 1 < self.guidance <= 100:
             raise ValueError(f"guidance: {self.guidance} seen, more than 1, at most 100 wanted")
-        if not 16 <= self.resolution <= 512:
-            raise ValueError(f"resolution: {self.resolution} seen, 16 to 512 wanted")
 
     def load(self, device: str, weights: str, seed: int) -> None:
         """From the hub's folder, a folder in it for each network; Unavailable where one is absent or another's."""
@@ -88,12 +77,12 @@ class Adapter(ObjectNetwork):
         self.network, self.device, self.seed = network.eval().to(device), device, seed
         self.network.pipeline = pipeline
 
-    def prepare(self, views: Views) -> Inputs:
+    def prepare(self, views: Views) -> Picture:
         """The view's object as CLIP takes it."""
         shown = self.pictures(views.images, views.masks)
-        return Inputs((clip_picture(shown.images[0]),), shown.foreground)
+        return Picture((clip_picture(shown.images[0]),), shown.foreground)
 
-    def infer(self, inputs: Inputs) -> F32:
+    def infer(self, inputs: Picture) -> F32:
         """(G, G, G): the signed distance at the grid's points, x first, positive inside; the same for a seed."""
         import torch
 

@@ -8,10 +8,10 @@ from unittest import mock
 
 import numpy as np
 
-from adapters.contract import F32, Execution, Mesh, Reconstruction, Views
+from adapters.contract import Execution, Mesh, Reconstruction, Views
 from adapters.shared.absent import absent
 from adapters.shared.network import to_numpy
-from adapters.shared.objects import ObjectNetwork, bilinear, field_mesh, grid_slices
+from adapters.shared.objects import ObjectNetwork, Picture, PlaneDensity, bilinear, field_mesh, grid_slices
 
 SIDE = 512  # pixels of the network's picture
 LEVEL = 25.0  # of the density, where upstream has the surface
@@ -36,22 +36,6 @@ CONFIG: dict[str, Any] = {
 ENCODER: dict[str, Any] = {}  # of DINO ViT-B/16, which is what transformers has where nothing is said
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """The network's picture."""
-
-    images: tuple[F32, ...]  # one (3, 512, 512), levels in [0, 1]
-    foreground: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """What the network knows of the cube [-0.87, 0.87]^3."""
-
-    density: F32  # (G, G, G), at a grid's points, x first
-    planes: Any  # upstream's, which colours are read from
-
-
 @dataclasses.dataclass(eq=False)
 class Adapter(ObjectNetwork):
     """`resolution`: points along an edge of the grid for marching cubes, 256 upstream."""
@@ -60,12 +44,7 @@ class Adapter(ObjectNetwork):
     grey = 127
     border = 0.15
     casts = False
-
-    def __post_init__(self) -> None:
-        """ValueError where an option is out of its range."""
-        super().__post_init__()
-        if not 16 <= self.resolution <= 512:
-            raise ValueError(f"resolution: {self.resolution} seen, 16 to 512 wanted")
+    ranges = (("resolution", 16, 512),)
 
     def build(self, config: dict[str, Any] | None) -> Any:
         """The network as published, DINO's shape and nobody's weights in it."""
@@ -80,12 +59,12 @@ class Adapter(ObjectNetwork):
             with shape, mock.patch.object(image, "hf_hub_download", lambda **_: ""):
                 return TSR(OmegaConf.create(CONFIG))
 
-    def prepare(self, views: Views) -> Inputs:
+    def prepare(self, views: Views) -> Picture:
         """The view's object at 512 pixels, on upstream's grey."""
         shown = self.pictures(views.images, views.masks)
-        return Inputs((bilinear(shown.images[0], SIDE),), shown.foreground)
+        return Picture((bilinear(shown.images[0], SIDE),), shown.foreground)
 
-    def infer(self, inputs: Inputs) -> Outputs:
+    def infer(self, inputs: Picture) -> PlaneDensity:
         """The planes, and the density on the grid, slice by slice; in 32 bits, as upstream has it."""
         import torch
 
@@ -96,9 +75,9 @@ class Adapter(ObjectNetwork):
             for points in grid_slices(-RADIUS, RADIUS, self.resolution):
                 told = renderer.query_triplane(decoder, torch.from_numpy(points).to(self.device), planes[0])
                 slices.append(to_numpy(told["density_act"][..., 0]))
-        return Outputs(np.stack(slices), planes)
+        return PlaneDensity(np.stack(slices), planes)
 
-    def finish(self, outputs: Outputs, views: Views) -> Reconstruction:
+    def finish(self, outputs: PlaneDensity, views: Views) -> Reconstruction:
         """A mesh in the frame of the picture's camera, which lies on +x, z upwards in the picture."""
         import torch
 

@@ -18,6 +18,7 @@ from metrics.kernels.cpu.cells import I64, sort_by_cells
 
 LEAF = 4  # faces a leaf
 BOUND = 8e-16  # largest error of a determinant in float64, relative to its products' sizes: 7 2^-53
+UNCERTAIN = 2  # beside the signs -1, 0 and 1
 SPLIT = 134217729.0  # 2^27 + 1
 
 
@@ -69,6 +70,17 @@ def _add_triple(parts: F64, count: int, a: float, b: float, c: float) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _certain(value: float, size: float) -> int:
+    """The sign of a sum that came out as `value`, its terms' absolute values together `size`, where rounding cannot
+    have changed it; else UNCERTAIN."""
+    if value > BOUND * size:
+        return 1
+    if value < -BOUND * size:
+        return -1
+    return 0 if size == 0.0 else UNCERTAIN
+
+
+@njit(cache=True, nogil=True)
 def side_of_plane(v: F64, a: int, b: int, c: int, d: int) -> int:
     """On which side of the plane through the places a, b, c of `v` (n, 3) the place d lies: -1, 0 (on it) or 1."""
     ax, ay, az = v[a, 0] - v[d, 0], v[a, 1] - v[d, 1], v[a, 2] - v[d, 2]
@@ -78,12 +90,9 @@ def side_of_plane(v: F64, a: int, b: int, c: int, d: int) -> int:
     s, t, u = bx * cz, bx * cy, by * cx
     value = ax * (p - q) + ay * (r - s) + az * (t - u)
     size = abs(ax) * (abs(p) + abs(q)) + abs(ay) * (abs(r) + abs(s)) + abs(az) * (abs(t) + abs(u))
-    if value > BOUND * size:
-        return 1
-    if value < -BOUND * size:
-        return -1
-    if size == 0.0:
-        return 0
+    side = _certain(value, size)
+    if side != UNCERTAIN:
+        return side
     parts = np.empty(32)
     n = _add_triple(parts, 0, ax, by, cz)
     n = _add_triple(parts, n, -ax, bz, cy)
@@ -100,12 +109,9 @@ def side_of_line(v: F64, a: int, b: int, c: int, x: int, y: int) -> int:
     px, py, qx, qy = v[a, x] - v[c, x], v[a, y] - v[c, y], v[b, x] - v[c, x], v[b, y] - v[c, y]
     p, q = px * qy, py * qx
     value, size = p - q, abs(p) + abs(q)
-    if value > BOUND * size:
-        return 1
-    if value < -BOUND * size:
-        return -1
-    if size == 0.0:
-        return 0
+    side = _certain(value, size)
+    if side != UNCERTAIN:
+        return side
     parts = np.empty(8)
     p1, p0 = _product(px, qy)
     q1, q0 = _product(-py, qx)

@@ -67,9 +67,7 @@ class TestDepthAnything3(ThroughThePixels):
     turned = (PORTRAIT, LANDSCAPE)
     spoiled = (PORTRAIT, ODD)
     limits = LIMITS
-
-    def run(self, oracle: PixelOracle) -> Any:
-        return run(oracle)
+    run = staticmethod(run)
 
 
 @pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT], [(301, 203)], [(504, 91)]])

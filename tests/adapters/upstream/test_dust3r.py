@@ -71,9 +71,7 @@ def test_alignment_finds_the_scales_of_the_pairs(monkeypatch: pytest.MonkeyPatch
 class TestDust3r(ThroughThePixels):
     spoiled = (ODD, ODD)
     limits = CLEANED
-
-    def run(self, oracle: PixelOracle) -> Any:
-        return run(oracle)
+    run = staticmethod(run)
 
 
 @pytest.mark.parametrize("square_ok", [False, True])

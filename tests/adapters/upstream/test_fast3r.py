@@ -73,9 +73,7 @@ def test_points_do_not_suffer_from_an_off_centre_principal_point() -> None:
 
 class TestFast3r(ThroughThePixels):
     spoiled = (ODD, ODD)
-
-    def run(self, oracle: PixelOracle) -> Any:
-        return run(oracle)
+    run = staticmethod(run)
 
 
 def test_a_view_whose_pose_is_not_found_is_not_registered_and_keeps_its_points() -> None:

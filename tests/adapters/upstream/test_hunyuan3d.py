@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from adapters.contract import ContractError, Unavailable
 from adapters.shared.absent import absent
 from adapters.systems.hunyuan3d import adapter as module
 from adapters.systems.hunyuan3d.adapter import PARTS, REACH, Adapter
-from tests.adapters.objects import CENTRE, check_sphere
+from tests.adapters.objects import CENTRE, check_fine_sphere, narrowed
 from tests.adapters.objects import RADIUS as BALL
 from tests.adapters.objects import object_views as views
 
@@ -34,15 +31,6 @@ NARROW = {
     "FLOW": {"input_size": 32, "in_channels": 8, "hidden_size": 32, "context_dim": 32, "depth": 3, "num_heads": 2,
              "text_len": 5, "num_moe_layers": 1},
 }  # fmt: skip
-
-
-@contextlib.contextmanager
-def narrow() -> Iterator[None]:
-    """The adapter builds small networks."""
-    with contextlib.ExitStack() as stack:
-        for name, options in NARROW.items():
-            stack.enter_context(mock.patch.dict(getattr(module, name), options))
-        yield
 
 
 class Flow(torch.nn.Module):
@@ -96,11 +84,7 @@ def Stub() -> Any:  # noqa: N802 - made as the other systems' stubs are
 def test_a_sphere_comes_back_through_upstream_s_flow() -> None:
     adapter = Adapter(resolution=96)
     adapter.network = Stub()
-    result = adapter.predict(views())
-    check_sphere(result, 2 * REACH / 96, colored=False)
-    away = np.linalg.norm(result.points - CENTRE, axis=1)
-    assert abs(away.mean() - BALL) < 1e-4 and away.std() < 1e-4
-    assert np.abs(result.points.mean(axis=0) - CENTRE).max() < 1e-3
+    check_fine_sphere(adapter, 2 * REACH / 96, colored=False)
 
 
 def test_the_field_is_that_of_upstream_s_volume_decoder() -> None:
@@ -118,7 +102,7 @@ def test_no_surface_is_one_sentence_with_the_range() -> None:
 
 
 def test_the_whole_networks_run_and_their_checkpoint_loads(tmp_path: Path) -> None:
-    with narrow():
+    with narrowed(module, NARROW):
         adapter = Adapter(steps=2, resolution=16)
         adapter.load("cpu", "random", 5)
         inputs = adapter.prepare(views())

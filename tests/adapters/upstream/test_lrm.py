@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from adapters.contract import ContractError, Unavailable
 from adapters.shared.objects import bicubic
 from adapters.systems.lrm import adapter as module
 from adapters.systems.lrm.adapter import CAMERA, LEVEL, SIDES, Adapter
-from tests.adapters.objects import CENTRE, RADIUS, check_sphere
+from tests.adapters.objects import CENTRE, RADIUS, check_fine_sphere, check_no_surface, check_saved
 from tests.adapters.objects import object_views as views
 
 torch = pytest.importorskip("torch")
@@ -58,20 +56,13 @@ def Stub() -> Any:  # noqa: N802 - made as the other systems' stubs are
 def test_a_sphere_comes_back_through_upstream_s_grid() -> None:
     adapter = Adapter(resolution=96)
     adapter.network = Stub()
-    result = adapter.predict(views())
-    check_sphere(result, 2 / 95)
-    away = np.linalg.norm(result.points - CENTRE, axis=1)
-    assert abs(away.mean() - RADIUS) < 1e-4 and away.std() < 2e-4  # 0.40005 where the density is not linear
-    assert np.abs(result.points.mean(axis=0) - CENTRE).max() < 1e-3
+    check_fine_sphere(adapter, 2 / 95, spread=2e-4)  # 0.40005 where the density is not linear
 
 
 def test_no_surface_is_one_sentence_with_the_range() -> None:
     adapter = Adapter(resolution=16)
     adapter.network = Stub()
-    outputs = adapter.infer(adapter.prepare(views()))
-    hollow = dataclasses.replace(outputs, density=np.minimum(outputs.density, 0.5))
-    with pytest.raises(ContractError, match=r"mesh: no surface at level 3: the field's values are \S+ to 0.5"):
-        adapter.finish(hollow, views())
+    check_no_surface(adapter, 3)
 
 
 def test_the_picture_is_resized_as_upstream_does() -> None:
@@ -108,11 +99,4 @@ def test_the_whole_network_runs_and_its_checkpoint_loads(tmp_path: Path) -> None
             published = wrap_model_hub(model_dict["lrm"])(config)
         published.load_state_dict(adapter.network.state_dict())
         published.save_pretrained(tmp_path / "hub", config=config)
-        again = Adapter(size="small", resolution=16)
-        again.load("cpu", str(tmp_path / "hub"), 7)
-        for name, tensor in adapter.network.state_dict().items():
-            assert torch.equal(again.network.state_dict()[name], tensor), name
-        assert np.array_equal(again.infer(inputs).density, outputs.density)
-        torch.save({"more": torch.zeros(1)}, tmp_path / "wrong.pt")
-        with pytest.raises(Unavailable, match=r"parameters missing \(pos_embed, .*1 unknown \(more\)"):
-            again.load("cpu", str(tmp_path / "wrong.pt"), 0)
+        check_saved(adapter, Adapter(size="small", resolution=16), inputs, tmp_path / "hub", "pos_embed, ")

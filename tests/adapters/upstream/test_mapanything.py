@@ -123,9 +123,7 @@ def run(oracle: PixelOracle, spoil: Callable[[NDArray[np.float64]], None] = lamb
 class TestMapanything(WithAnyPrincipalPoint):
     turned = (PORTRAIT, LANDSCAPE)
     spoiled = (ODD, PORTRAIT)
-
-    def run(self, oracle: PixelOracle) -> Any:
-        return run(oracle)
+    run = staticmethod(run)
 
 
 def test_lengths_are_those_of_the_scale_that_the_network_said() -> None:

@@ -68,9 +68,7 @@ class TestPi3(WithAnyPrincipalPoint):
     spoiled = (ODD, PORTRAIT)
     least = 0.0
     harmless = ("crop forgotten",)  # there is no crop
-
-    def run(self, oracle: PixelOracle) -> Any:
-        return run(oracle)
+    run = staticmethod(run)
 
 
 @pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT], [(640, 30)]])

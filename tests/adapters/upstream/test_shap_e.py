@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +14,7 @@ from PIL import Image
 from adapters.contract import ContractError, Unavailable
 from adapters.systems.shap_e import adapter as module
 from adapters.systems.shap_e.adapter import SCHEDULE, Adapter, clip_picture
-from tests.adapters.objects import CENTRE, check_sphere
+from tests.adapters.objects import CENTRE, check_fine_sphere, narrowed
 from tests.adapters.objects import RADIUS as BALL
 from tests.adapters.objects import object_views as views
 
@@ -35,15 +33,6 @@ NARROW = {
               "num_embeddings": 32, "time_embed_dim": 64, "embedding_proj_dim": 32, "clip_embed_dim": 64},
     "RENDERER": {"param_shapes": ((8, 93), (8, 8), (8, 8), (8, 8)), "d_latent": 32, "d_hidden": 8},
 }  # fmt: skip
-
-
-@contextlib.contextmanager
-def narrow() -> Iterator[None]:
-    """The adapter builds small networks."""
-    with contextlib.ExitStack() as stack:
-        for name, options in NARROW.items():
-            stack.enter_context(mock.patch.dict(getattr(module, name), options))
-        yield
 
 
 class Prior(torch.nn.Module):
@@ -115,11 +104,7 @@ def Stub() -> Any:  # noqa: N802 - made as the other systems' stubs are
 def test_a_sphere_comes_back_through_upstream_s_pipeline_and_grid() -> None:
     adapter = Adapter(resolution=96)
     adapter.network = Stub()
-    result = adapter.predict(views())
-    check_sphere(result, 2 / 95, up=True)
-    away = np.linalg.norm(result.points - CENTRE, axis=1)
-    assert abs(away.mean() - BALL) < 1e-4 and away.std() < 1e-4
-    assert np.abs(result.points.mean(axis=0) - CENTRE).max() < 1e-3
+    check_fine_sphere(adapter, 2 / 95, up=True)
 
 
 def test_the_field_is_the_one_that_upstream_s_decoder_makes_a_mesh_of() -> None:
@@ -156,7 +141,7 @@ def test_the_picture_is_what_upstream_s_processor_makes_of_it(size: tuple[int, i
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrow():
+    with narrowed(module, NARROW):
         adapter = Adapter(steps=2, resolution=16)
         adapter.load("cpu", "random", 5)
     return adapter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapters.contract import ContractError, Unavailable
 from adapters.shared.absent import absent
 from adapters.shared.objects import bilinear
 from adapters.systems.triposr import adapter as module
 from adapters.systems.triposr.adapter import CONFIG, LEVEL, RADIUS, Adapter
-from tests.adapters.objects import CENTRE, check_sphere
+from tests.adapters.objects import CENTRE, check_fine_sphere, check_no_surface, check_saved
 from tests.adapters.objects import RADIUS as BALL
 from tests.adapters.objects import object_views as views
 
@@ -80,11 +78,7 @@ class Stub(torch.nn.Module):
 def test_a_sphere_comes_back_through_upstream_s_planes() -> None:
     adapter = Adapter(resolution=96)
     adapter.network = Stub()
-    result = adapter.predict(views())
-    check_sphere(result, 2 * RADIUS / 95)
-    away = np.linalg.norm(result.points - CENTRE, axis=1)
-    assert abs(away.mean() - BALL) < 1e-4 and away.std() < 1e-4
-    assert np.abs(result.points.mean(axis=0) - CENTRE).max() < 1e-3
+    check_fine_sphere(adapter, 2 * RADIUS / 95)
 
 
 def test_the_density_and_its_coordinates_are_those_of_upstream_s_extract_mesh() -> None:
@@ -114,10 +108,7 @@ def test_the_density_and_its_coordinates_are_those_of_upstream_s_extract_mesh() 
 def test_no_surface_is_one_sentence_with_the_range() -> None:
     adapter = Adapter(resolution=16)
     adapter.network = Stub()
-    outputs = adapter.infer(adapter.prepare(views()))
-    hollow = dataclasses.replace(outputs, density=np.minimum(outputs.density, 0.5))
-    with pytest.raises(ContractError, match=r"mesh: no surface at level 25: the field's values are \S+ to 0.5"):
-        adapter.finish(hollow, views())
+    check_no_surface(adapter, 25)
 
 
 @pytest.mark.parametrize("side", [300, 900])
@@ -158,11 +149,4 @@ def test_the_whole_network_runs_as_upstream_s_does_and_its_checkpoint_loads(tmp_
         assert (codes - outputs.planes).abs().max() < 1e-4 * codes.abs().max()
 
         torch.save(adapter.network.state_dict(), tmp_path / "model.ckpt")  # as upstream's from_pretrained reads it
-        again = Adapter(resolution=16)
-        again.load("cpu", str(tmp_path / "model.ckpt"), 7)
-        for name, tensor in adapter.network.state_dict().items():
-            assert torch.equal(again.network.state_dict()[name], tensor), name
-        assert np.array_equal(again.infer(inputs).density, outputs.density)
-        torch.save({"more": torch.zeros(1)}, tmp_path / "wrong.pt")
-        with pytest.raises(Unavailable, match=r"parameters missing \(image_tokenizer.*1 unknown \(more\)"):
-            again.load("cpu", str(tmp_path / "wrong.pt"), 0)
+        check_saved(adapter, Adapter(resolution=16), inputs, tmp_path / "model.ckpt", "image_tokenizer")

@@ -84,9 +84,7 @@ def test_the_point_head_s_points_do_not_suffer_from_an_off_centre_principal_poin
 
 class TestVggt(ThroughThePixels):
     spoiled = (PORTRAIT, PORTRAIT)
-
-    def run(self, oracle: PixelOracle) -> Any:
-        return run(oracle)
+    run = staticmethod(run)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])

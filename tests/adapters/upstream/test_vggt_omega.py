@@ -81,9 +81,7 @@ class TestVggtOmega(ThroughThePixels):
     turned = (PORTRAIT, LANDSCAPE)
     spoiled = (WIDE, ODD)
     limits = LIMITS
-
-    def run(self, oracle: PixelOracle) -> Any:
-        return run(oracle)
+    run = staticmethod(run)
 
 
 @pytest.mark.parametrize("fit", ["balanced", "max_size"])
