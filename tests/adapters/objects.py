@@ -144,6 +144,17 @@ def check_no_surface(adapter: Any, level: int) -> None:
         adapter.finish(hollow, object_views())
 
 
+def check_whole(adapter: Any, resolution: str, foreground: str) -> tuple[Any, Any]:
+    """The whole network of random weights runs on a grid of 16 and says how; its inputs and outputs."""
+    adapter.load("cpu", "random", 0)
+    inputs = adapter.prepare(object_views())
+    outputs = adapter.infer(inputs)
+    assert outputs.density.shape == (16, 16, 16) and np.isfinite(outputs.density).all()
+    told = adapter.execution(inputs)
+    assert (told.resolution, told.foreground) == (resolution, foreground)
+    return inputs, outputs
+
+
 def check_saved(adapter: Any, again: Any, inputs: Any, saved: Path, missing: str) -> None:
     """`again`, loaded from what upstream `saved` of `adapter`, has its numbers and its answer; strange ones are refused
     with `missing`, a pattern of the first names."""

@@ -10,6 +10,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,31 @@ def test_every_score_is_computed_again_to_the_last_digit(packed: Path, tmp_path:
     assert exit_code([Verified("lab.zip", "", tuple(findings))]) == 0
 
 
+Change = Callable[[Contents], None]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What is done to a bundle, the exit code that it earns, and a pattern of what is told of it."""
+
+    change: Change
+    code: int
+    sentence: str
+    of_one_record: bool  # the others are computed again all the same
+
+
+ATTACKS: dict[str, Attack] = {}
+
+
+def hostile(code: int, sentence: str, of_one_record: bool = False) -> Callable[[Change], Change]:
+    def added(change: Change) -> Change:
+        ATTACKS[change.__name__] = Attack(change, code, sentence, of_one_record)
+        return change
+
+    return added
+
+
+@hostile(1, r"fscore@1%: 0.987654321 in the bundle, 0.* computed again", of_one_record=True)
 def altered_score(files: Contents) -> None:
     def change(record: dict[str, object]) -> None:
         for value in record["values"]:  # type: ignore[attr-defined]
@@ -154,10 +180,12 @@ def altered_score(files: Contents) -> None:
     edit(files, first(files, "scores/"), change)
 
 
+@hostile(1, "as good as it gets", of_one_record=True)
 def altered_note(files: Contents) -> None:
     edit(files, first(files, "scores/"), lambda record: record.update(notes=["as good as it gets"]))
 
 
+@hostile(1, "its content is not what its name says", of_one_record=True)
 def altered_prediction(files: Contents) -> None:
     name = first(files, "predictions/")
     with np.load(io.BytesIO(files[name])) as old:
@@ -168,32 +196,39 @@ def altered_prediction(files: Contents) -> None:
     files[name] = file.getvalue()
 
 
+@hostile(2, "its prediction .* is not in the store", of_one_record=True)
 def missing_prediction(files: Contents) -> None:
     del files[first(files, "predictions/")]
 
 
+@hostile(2, "the trial that it is of.*is not in the bundle", of_one_record=True)
 def missing_trial(files: Contents) -> None:
     del files[first(files, "trials/")]
 
 
+@hostile(3, "truth .* was scored against, .* is here")
 def missing_truth(files: Contents) -> None:
     del files[next(name for name in files if name.endswith("mesh.ply"))]
 
 
+@hostile(3, "truth .* was scored against, .* is here")
 def altered_truth(files: Contents) -> None:
     name = next(name for name in files if name.endswith("exact/cameras.json"))
     files[name] = files[name].replace(b"110.0", b"111.0")
 
 
+@hostile(2, "truncated", of_one_record=True)
 def cut_record(files: Contents) -> None:
     name = first(files, "trials/")
     files[name] = files[name][:-20]
 
 
+@hostile(2, "brilliant", of_one_record=True)
 def nonsense_in_a_score(files: Contents) -> None:
     edit(files, first(files, "scores/"), lambda record: record.update(brilliant=True))
 
 
+@hostile(3, "under that hash has the hash")
 def another_protocol_under_the_hash(files: Contents) -> None:
     def change(record: dict[str, object]) -> None:
         for protocol in record["protocols"].values():  # type: ignore[attr-defined]
@@ -202,10 +237,12 @@ def another_protocol_under_the_hash(files: Contents) -> None:
     edit(files, "bundle.json", change)
 
 
+@hostile(3, "protocol .* is not in the bundle")
 def protocol_not_there(files: Contents) -> None:
     edit(files, "bundle.json", lambda record: record.update(protocols={}))
 
 
+@hostile(3, "more than 1000000 samples")
 def endless_protocol(files: Contents) -> None:
     def change(record: dict[str, object]) -> None:
         for protocol in record["protocols"].values():  # type: ignore[attr-defined]
@@ -214,6 +251,7 @@ def endless_protocol(files: Contents) -> None:
     edit(files, "bundle.json", change)
 
 
+@hostile(3, "truth .* was scored against, .* is here")
 def embedded_by_name_alone(files: Contents) -> None:
     def change(record: dict[str, object]) -> None:
         for scene in record["scenes"].values():  # type: ignore[attr-defined]
@@ -222,6 +260,7 @@ def embedded_by_name_alone(files: Contents) -> None:
     edit(files, "bundle.json", change)
 
 
+@hostile(2, "files outside its own folder")
 def scene_that_reaches_out(files: Contents) -> None:
     def change(record: dict[str, object]) -> None:
         record["views"][0].update(image="../../../../../etc/hostname", image_sha256="0" * 64)  # type: ignore[index]
@@ -229,44 +268,15 @@ def scene_that_reaches_out(files: Contents) -> None:
     edit(files, next(name for name in files if name.endswith("scene.json")), change)
 
 
-HOSTILE: dict[str, tuple[Callable[[Contents], None], int, str]] = {
-    "an altered score": (altered_score, 1, r"fscore@1%: 0.987654321 in the bundle, 0.* computed again"),
-    "an altered note": (altered_note, 1, "as good as it gets"),
-    "an altered prediction": (altered_prediction, 1, "its content is not what its name says"),
-    "a prediction that is missing": (missing_prediction, 2, "its prediction .* is not in the store"),
-    "a trial that is missing": (missing_trial, 2, "the trial that it is of.*is not in the bundle"),
-    "a truth that is missing": (missing_truth, 3, "truth .* was scored against, .* is here"),
-    "an altered truth": (altered_truth, 3, "truth .* was scored against, .* is here"),
-    "a record that is cut": (cut_record, 2, "truncated"),
-    "an unknown field": (nonsense_in_a_score, 2, "brilliant"),
-    "another protocol under the hash": (another_protocol_under_the_hash, 3, "under that hash has the hash"),
-    "a protocol that is missing": (protocol_not_there, 3, "protocol .* is not in the bundle"),
-    "a protocol without end": (endless_protocol, 3, "more than 1000000 samples"),
-    "the name of an embedded scene": (embedded_by_name_alone, 3, "truth .* was scored against, .* is here"),
-    "a scene that reaches out": (scene_that_reaches_out, 2, "files outside its own folder"),
-}
-
-
-OF_ONE_RECORD = {
-    *("an altered score", "an altered note", "an altered prediction", "a prediction that is missing"),
-    *("a trial that is missing", "a record that is cut", "an unknown field"),
-}
-
-
-@pytest.mark.parametrize("attack", HOSTILE)
-def test_what_is_not_so_is_named_and_the_rest_is_computed(attack: str, packed: Path, tmp_path: Path) -> None:
-    change, code, sentence = HOSTILE[attack]
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_what_is_not_so_is_named_and_the_rest_is_computed(attack: Attack, packed: Path, tmp_path: Path) -> None:
     files = contents(packed)
-    change(files)
+    attack.change(files)
     findings = check(zipped(tmp_path / "lab.zip", files), tmp_path)
-    done = Verified("lab.zip", "", tuple(findings))
-    assert exit_code([done]) == code
+    assert exit_code([Verified("lab.zip", "", tuple(findings))]) == attack.code
     told = "\n".join(line for finding in findings for line in finding.lines)
-    assert re.search(sentence, told), told
-    of_one_record = attack.startswith(
-        ("an altered score", "an altered note", "an altered pred", "a prediction", "a rec")
-    )
-    if of_one_record or attack in ("a trial that is missing", "an unknown field"):
+    assert re.search(attack.sentence, told), told
+    if attack.of_one_record:
         assert sum(finding.verdict == "equal" for finding in findings) == 1  # one bad record is one bad record
 
 

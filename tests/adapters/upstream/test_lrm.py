@@ -14,8 +14,7 @@ import pytest
 from adapters.shared.objects import bicubic
 from adapters.systems.lrm import adapter as module
 from adapters.systems.lrm.adapter import CAMERA, LEVEL, SIDES, Adapter
-from tests.adapters.objects import CENTRE, RADIUS, check_fine_sphere, check_no_surface, check_saved
-from tests.adapters.objects import object_views as views
+from tests.adapters.objects import CENTRE, RADIUS, check_fine_sphere, check_no_surface, check_saved, check_whole
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("openlrm.models.rendering.synthesizer", reason="OpenLRM's code is not importable")
@@ -78,12 +77,7 @@ def test_the_picture_is_resized_as_upstream_does() -> None:
 def test_the_whole_network_runs_and_its_checkpoint_loads(tmp_path: Path) -> None:
     with narrow():
         adapter = Adapter(size="small", resolution=16)
-        adapter.load("cpu", "random", 0)
-        inputs = adapter.prepare(views())
-        outputs = adapter.infer(inputs)
-        assert outputs.density.shape == (16, 16, 16) and np.isfinite(outputs.density).all()
-        assert adapter.execution(inputs).resolution == "224x224, grid 16"
-        assert adapter.execution(inputs).foreground == "given mask, 0.2 border, on white"
+        inputs, _ = check_whole(adapter, "224x224, grid 16", "given mask, 0.2 border, on white")
 
         # scripts/convert_hf.py: the wrapped network by its own library.
         from openlrm.models import model_dict

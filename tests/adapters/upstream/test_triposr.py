@@ -17,7 +17,7 @@ from adapters.shared.absent import absent
 from adapters.shared.objects import bilinear
 from adapters.systems.triposr import adapter as module
 from adapters.systems.triposr.adapter import CONFIG, LEVEL, RADIUS, Adapter
-from tests.adapters.objects import CENTRE, check_fine_sphere, check_no_surface, check_saved
+from tests.adapters.objects import CENTRE, check_fine_sphere, check_no_surface, check_saved, check_whole
 from tests.adapters.objects import RADIUS as BALL
 from tests.adapters.objects import object_views as views
 
@@ -137,12 +137,7 @@ def test_the_object_lies_where_upstream_s_cut_has_it() -> None:
 def test_the_whole_network_runs_as_upstream_s_does_and_its_checkpoint_loads(tmp_path: Path) -> None:
     with narrow():
         adapter = Adapter(resolution=16)
-        adapter.load("cpu", "random", 0)
-        inputs = adapter.prepare(views())
-        outputs = adapter.infer(inputs)
-        assert outputs.density.shape == (16, 16, 16) and np.isfinite(outputs.density).all()
-        assert adapter.execution(inputs).resolution == "512x512, grid 16"
-        assert adapter.execution(inputs).foreground == "given mask, 0.15 border, on grey 127"
+        inputs, outputs = check_whole(adapter, "512x512, grid 16", "given mask, 0.15 border, on grey 127")
         cut = adapter.pictures(views().images, views().masks).images[0]
         with torch.no_grad():
             codes = adapter.network([Image.fromarray(cut)], device="cpu")
