@@ -54,7 +54,7 @@ def main() -> int:
     ablate.add_argument("--data", type=Path, required=True)
     ablate.add_argument("--run", type=Path, required=True, help="where the trainings lie")
     ablate.add_argument("--seeds", type=int, default=3)
-    ablate.add_argument("--steps", type=int, nargs=3, default=(500, 800, 1000), help="of fields, points and aligners")
+    ablate.add_argument("--steps", type=int, nargs=3, default=(600, 800, 1000), help="of fields, points and aligners")
     ablate.add_argument("--train-objects", type=int, default=1024)
     ablate.add_argument("--batch", type=int, default=16)
     ablate.add_argument("--objects", type=int, default=32, help="of the test split, scored")

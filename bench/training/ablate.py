@@ -48,7 +48,7 @@ WEIGHTS = "weights.safetensors"
 class Steps:
     """Of each kind of stage."""
 
-    field: int = 500
+    field: int = 600
     points: int = 800
     align: int = 1000
 
