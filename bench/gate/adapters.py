@@ -58,7 +58,7 @@ def _checked(trial: Trial, folder: Path, against: str) -> tuple[Verdict, str]:
     if other.identity == trial.identity:
         return "pass", "same code, environment and weights"
     try:
-        return measure(trial, other, lambda one: run_trial(one)[0])
+        return measure(trial, other, lambda timed: run_trial(timed)[0])
     except _Failed as failed:
         return failed.verdict, str(failed)
     except InputError as error:

@@ -16,6 +16,7 @@ import numpy as np
 from adapters.contract import InputError, Reconstruction
 from bench.gate.fresh import RUNS, beyond_chance, distance_from, run_fresh, score_fresh
 from bench.gate.verdict import Finding, Verdict
+from bench.scoring.audit import same
 from bench.systems.measure import Outcome, median_and_iqr
 from bench.trials.plan import Trial, plan
 from bench.trials.suite import Contestant, Suite
@@ -58,8 +59,8 @@ def check_parity(suite: Suite, settings: Sequence[Setting]) -> Iterator[Finding]
         except InputError as error:
             yield Finding("parity", f"{reference.text}: {place}", "broken", str(error))
             continue
-        same = all(_equal(base[0].prediction, run.prediction) for run in base[1:])
-        noise = "two runs are equal to the last bit" if same else "two runs differ"
+        equal = all(same(base[0].prediction, run.prediction) for run in base[1:])
+        noise = "two runs are equal to the last bit" if equal else "two runs differ"
         yield Finding(
             "parity", f"{reference.text}: {place}", "pass", f"reference: {noise}", seconds=time.perf_counter() - began
         )
@@ -91,7 +92,7 @@ def _compared(suite: Suite, base: list[_Run], setting: Setting, trial: Trial, pl
     expected = {name: [known.scores[name] for known in base if name in known.scores] for name in base[0].scores}
     worse, better = beyond_chance(expected, run.scores, suite.protocol)
     answer: Answer = "regressed" if worse else "better" if better else "within noise"
-    if _equal(base[0].prediction, run.prediction):
+    if same(base[0].prediction, run.prediction):
         answer = "exact"
     parts: list[str] = [answer]
     if answer != "exact":
@@ -105,7 +106,7 @@ def _costs(base: Sequence[_Run], run: _Run) -> list[str]:
     """Seconds and memory beside the reference's: told, not judged (`check --against` does that)."""
     out = []
     for name, unit in (("seconds", " s"), ("memory", " MiB"), ("device memory", " MiB")):
-        known, own = [amount for one in base if (amount := _amount(one.outcome, name))], _amount(run.outcome, name)
+        known, own = [amount for each in base if (amount := _amount(each.outcome, name))], _amount(run.outcome, name)
         if known and own:
             out.append(f"{name} {np.mean(known):.3g} -> {own:.3g}{unit}")
     return out
@@ -117,10 +118,3 @@ def _amount(outcome: Outcome, name: str) -> float | None:
         return warm if warm is not None else outcome.cold.total if outcome.cold else None
     size = outcome.peak_rss if name == "memory" else outcome.device_allocator
     return size / 2**20 if size else None
-
-
-def _equal(one: Reconstruction, other: Reconstruction) -> bool:
-    first, second = one.arrays(), other.arrays()
-    return first.keys() == second.keys() and all(
-        first[name].dtype == second[name].dtype and first[name].tobytes() == second[name].tobytes() for name in first
-    )

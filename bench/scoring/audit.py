@@ -71,12 +71,13 @@ def audit(
             continue
         posed = made.frame == "world" and "cameras" in trial.given
         result = score(made, prepared, order, scope=adapter.card.scope, posed=posed, brief=True)
-        same = first is not None and _same(first, made)
+        equal = first is not None and same(first, made)
         first = first or made
-        yield AuditRun(trial, name, outcome.status, outcome.message, same or name == FIRST, result.values)
+        yield AuditRun(trial, name, outcome.status, outcome.message, equal or name == FIRST, result.values)
 
 
-def _same(first: Reconstruction, second: Reconstruction) -> bool:
+def same(first: Reconstruction, second: Reconstruction) -> bool:
+    """Whether the two hold the same arrays of the same numbers."""
     a, b = first.arrays(), second.arrays()
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a)
 

@@ -353,18 +353,18 @@ def compare(claim: ScoreRecord, again: ScoreRecord) -> Compared:
     claimed, computed = _flat(claim), _flat(again)
     done = Compared(len(computed), 0, [])
     for name in dict.fromkeys(itertools.chain(claimed, computed)):
-        one, other = claimed.get(name, "nothing"), computed.get(name, "nothing")
-        if one == other:
+        first, second = claimed.get(name, "nothing"), computed.get(name, "nothing")
+        if first == second:
             continue
-        if isinstance(one, float | int) and isinstance(other, float | int) and _close(one, other):
+        if isinstance(first, float | int) and isinstance(second, float | int) and _close(first, second):
             done.rounded += 1
             continue
-        done.lines.append(f"{name}: {one!r} in the bundle, {other!r} computed again")
+        done.lines.append(f"{name}: {first!r} in the bundle, {second!r} computed again")
     return done
 
 
-def _close(one: float, other: float) -> bool:
-    return abs(one - other) <= ROUNDING * max(1.0, abs(other))
+def _close(first: float, second: float) -> bool:
+    return abs(first - second) <= ROUNDING * max(1.0, abs(second))
 
 
 def _flat(score: ScoreRecord) -> dict[str, object]:

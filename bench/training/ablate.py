@@ -70,12 +70,12 @@ def variants(steps: Steps) -> dict[str, Variant]:
     def planes(shapes: Mapping[str, Shapes], aligners: Mapping[str, tuple[Stage, Mapping[str, Shapes]]]) -> Variant:
         return Variant({**image, **{part: shapes[part] for part in field.parts}}, field, aligners)
 
-    three, one = lam3d.shapes(SIZES), lam3d.shapes(SIZES, nets=1)
+    three, single = lam3d.shapes(SIZES), lam3d.shapes(SIZES, nets=1)
     vector, unrefined = lam3d.shapes(SIZES, vector=True), lam3d.shapes(SIZES, refiner=False)
     step, diffuse = plane_aligner(steps.align), plane_diffusion(steps.align, lam3d.PLANES)
     points = {**lmnet3d.shapes(), **lmnet3d.variant_shapes()}
     return {
-        "planes": planes(three, {"step": (step, three), "parallel": (diffuse, three), "single": (diffuse, one)}),
+        "planes": planes(three, {"step": (step, three), "parallel": (diffuse, three), "single": (diffuse, single)}),
         "vector": planes(
             vector,
             {"step": (step, vector), "diffusion": (plane_diffusion(steps.align, (lam3d.VECTOR,)), vector)},
@@ -114,8 +114,8 @@ def train_all(
                 network=name, steps=(variant.stage.steps,), batch=batch, objects=objects, seed=seed, every=250
             )
             trained = Network({part: variant.shapes[part] for part in variant.stage.parts}, (variant.stage,))
-            said = _prefixed(progress, f"seed {seed}: ")
-            if not train(trained, settings, data, folder / "first", stop_at=stop_at, progress=said):
+            report = _prefixed(progress, f"seed {seed}: ")
+            if not train(trained, settings, data, folder / "first", stop_at=stop_at, progress=report):
                 return False
             if not begin.is_file():
                 begin.write_bytes(save({**image, **averaged(folder / "first")[0]}))
@@ -131,7 +131,7 @@ def train_all(
                     every=250,
                     begun_from=hashlib.sha256(begin.read_bytes()).hexdigest(),
                 )
-                if not train(network, settings, data, folder / aligner, "cpu", begin, stop_at, said):
+                if not train(network, settings, data, folder / aligner, "cpu", begin, stop_at, report):
                     return False
     return True
 

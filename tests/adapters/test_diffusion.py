@@ -36,8 +36,8 @@ def test_many_steps_turn_noise_into_the_distribution_that_the_denoiser_knows(mon
     noise = np.random.default_rng(0).standard_normal((400, 50), np.float32)
     many = diffusion.sample(F, w, np.zeros((400, LATENT), np.float32), noise, 200)
     assert many.mean() == pytest.approx(3, abs=0.02) and many.std() == pytest.approx(0.8, rel=0.02)
-    one = diffusion.sample(F, w, np.zeros((400, LATENT), np.float32), noise, 1)
-    np.testing.assert_allclose(one, 3, atol=1e-5, err_msg="one step from noise alone is the mean")
+    single = diffusion.sample(F, w, np.zeros((400, LATENT), np.float32), noise, 1)
+    np.testing.assert_allclose(single, 3, atol=1e-5, err_msg="one step from noise alone is the mean")
 
 
 def test_parallel_nets_keep_the_planes_apart_and_a_single_one_does_not() -> None:

@@ -118,8 +118,8 @@ def check(bundle: Path, tmp_path: Path) -> list[Finding]:
 
 
 def verdicts(bundle: Path, tmp_path: Path) -> dict[str, int]:
-    found = check(bundle, tmp_path)
-    return {verdict: sum(f.verdict == verdict for f in found) for verdict in {f.verdict for f in found}}
+    findings = check(bundle, tmp_path)
+    return {verdict: sum(f.verdict == verdict for f in findings) for verdict in {f.verdict for f in findings}}
 
 
 def test_a_bundle_holds_what_computing_its_scores_again_needs(packed: Path, good: Path, tmp_path: Path) -> None:
@@ -391,12 +391,12 @@ def test_rounding_is_equal_and_counted() -> None:
     values = [{"metric": "emd", "unit": "%", "better": "lower", "status": "ok", "value": 0.5}]
     fields = {"truth": "exact", "truth_id": "x", "truth_made_by": [], "protocol": "p", "protocol_version": 1}
     fields |= {"protocol_hash": "h", "stages": [], "points": 7, "unobserved": 0, "notes": [], "trial": "t"}
-    one = msgspec.convert({**fields, "values": values}, ScoreRecord)
+    claim = msgspec.convert({**fields, "values": values}, ScoreRecord)
     values[0]["value"] = float(np.nextafter(0.5, 1))
-    done = compare(one, msgspec.convert({**fields, "values": values}, ScoreRecord))
+    done = compare(claim, msgspec.convert({**fields, "values": values}, ScoreRecord))
     assert (done.rounded, done.lines) == (1, [])
     values[0]["value"] = 0.5 + 1e-8
-    done = compare(one, msgspec.convert({**fields, "values": values, "points": 8}, ScoreRecord))
+    done = compare(claim, msgspec.convert({**fields, "values": values, "points": 8}, ScoreRecord))
     assert done.rounded == 0 and [line.partition(":")[0] for line in done.lines] == ["points", "emd"]
 
 

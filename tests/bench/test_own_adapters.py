@@ -109,11 +109,11 @@ def test_a_slower_adapter_is_told_from_a_busy_machine(repository: Path, scene: S
     rng = np.random.default_rng(0)
 
     def runs(factor: float, others: float, memory: float = 1.0):  # type: ignore[no-untyped-def]
-        def run(one: object) -> Outcome:
-            mine = one is trial
-            seconds = float((factor if mine else 1.0) * np.exp(rng.normal(0, 0.004)))
+        def run(timed: object) -> Outcome:
+            own = timed is trial
+            seconds = float((factor if own else 1.0) * np.exp(rng.normal(0, 0.004)))
             steps = Steps(seconds, 0.0, 0.0, seconds)
-            bytes_ = int(1e8 * (memory if mine else 1.0))
+            bytes_ = int(1e8 * (memory if own else 1.0))
             return Outcome(status="ok", cold=steps, warm=[steps] * 3, peak_rss=bytes_, others_share=others)
 
         return run
@@ -147,12 +147,12 @@ def test_parity_tells_exact_from_noise_and_from_worse(repository: Path, scene: S
     suite = Suite(
         name="t", adapters=[], scenes=(str(scene.path),), views=(4,), policy=QUICK, truth="exact", draws=1
     )  # fmt: skip
-    found = {finding.case.partition(":")[0]: finding for finding in check_parity(suite, settings)}
-    assert found["way=plain"].detail == "reference: two runs are equal to the last bit"
-    assert found["way=twice"].detail.startswith("exact; ") and "memory" in found["way=twice"].detail
-    assert found["way=half"].verdict == "pass" and found["way=half"].detail.startswith("within noise; moved by")
-    assert found["way=torn"].verdict == "regression" and "no such kernel" in found["way=torn"].detail
-    assert {found[way].verdict for way in ("way=plain", "way=twice", "way=half")} == {"pass"}
+    findings = {finding.case.partition(":")[0]: finding for finding in check_parity(suite, settings)}
+    assert findings["way=plain"].detail == "reference: two runs are equal to the last bit"
+    assert findings["way=twice"].detail.startswith("exact; ") and "memory" in findings["way=twice"].detail
+    assert findings["way=half"].verdict == "pass" and findings["way=half"].detail.startswith("within noise; moved by")
+    assert findings["way=torn"].verdict == "regression" and "no such kernel" in findings["way=torn"].detail
+    assert {findings[way].verdict for way in ("way=plain", "way=twice", "way=half")} == {"pass"}
 
 
 def test_parity_names_what_has_become_worse(scene: Scene) -> None:
