@@ -6,7 +6,7 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full video-demo train-small docs test test-upstream record check soak soak-faults lint clean
+.PHONY: help setup bench bench-full video-demo train-small site docs test test-upstream test-kernels record check soak soak-faults lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,8 +51,10 @@ train-small: $(VENV)/.training  ## train the shipped networks again: their data,
 	  --from runs/training/lam3d/weights.safetensors --steps 800 4000 --batch 16 --every 200 --until 1841
 	$(TRAIN) ship runs/training/lam3d-diffusion --out runs/training/lam3d-diffusion/weights.safetensors
 
-docs: $(VENV)/.docs  ## build the documentation site, strictly, with a real page to click: build/site/index.html
+site: $(VENV)/.docs  ## build the documentation site, strictly: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet
+
+docs: site  ## the same with a real page to click, build/site/report/leaderboard.html
 	$(BIN)/reconbench run --adapters visual-hull,patchmatch,noisy-oracle --scenes elephant --views 4 --truth exact \
 	  --store build/docs-store
 	$(BIN)/reconbench report --store build/docs-store --out build/site/report
