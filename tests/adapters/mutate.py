@@ -177,7 +177,8 @@ def survives(system: str, tree: ast.Module) -> bool:
 def main(asked: list[str]) -> int:
     """Survivors of each system asked for, or of all."""
     _, most = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, most))  # a mutated size must not take the machine's
+    least = MOST_MEMORY if most == resource.RLIM_INFINITY else min(MOST_MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_AS, (least, most))  # a mutated size must not take the machine's
     lines, total, alive = [], 0, 0
     for system in asked or list(RUNS):
         path = Path(str(importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter").__file__))
