@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,14 +32,24 @@ def list_adapters() -> int:
             f" [{given}]" for given in card.accepts if given not in card.requires
         )
         views = f"{card.min_views}-{card.max_views or ''}".rstrip("-") + ("+" if card.max_views is None else "")
-        licence = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
+        licence = " / ".join(dict.fromkeys(map(_in_short, filter(None, (card.licence_code, card.licence_weights)))))
         size = f"{card.parameters / 1e6:.0f} M" if card.parameters else "-"
         row = (adapter.name, card.title, takes, card.scope, views, size, licence, _readiness(adapter), adapter.origin)
         table.add_row(*row)
     output.print(table)
+    console.print("`adapters show NAME` has a card's licences in full.", style="dim", markup=False)
     for sentence in broken_plugins():
         console.print(sentence, style="yellow", markup=False)
     return 0
+
+
+def _in_short(licence: str) -> str:
+    """Its name alone, that there is more to read, and whether that forbids commerce."""
+    name = re.split(r"[:;,(]| as a whole", licence, maxsplit=1)[0].strip()
+    if name == licence:
+        return name
+    forbids = re.search(r"NC\b|commercial", licence) and not re.search(r"NC\b|ommercial", name)
+    return f"{name} ... (not commercial)" if forbids else f"{name} ..."
 
 
 @app.command

@@ -18,6 +18,7 @@ from PIL import Image
 
 from adapters.contract import Reconstruction
 from bench.cli import main
+from bench.cli.adapters import _in_short
 from bench.trials.store import Store
 from data.scene import Scene
 
@@ -369,6 +370,11 @@ def test_lists_and_cards_are_printed(capsys: pytest.CaptureFixture[str]) -> None
     for name in ("colmap", "visual-hull", "oracle", "noisy-oracle", "images [masks]"):
         assert name in printed
     assert "\\" not in printed
+    assert [_in_short(text) for text in ("MIT", "MIT; parts under CC BY-NC 4.0", "MIT (not read here)")] == [
+        "MIT",
+        "MIT ... (not commercial)",
+        "MIT ...",
+    ]
     assert call("adapters", "show", "oracle") == 0
     assert 'name = "oracle"' in capsys.readouterr().out
     assert call("data", "list") == 0
