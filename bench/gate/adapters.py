@@ -19,7 +19,7 @@ from adapters.contract import InputError
 from bench.gate.timing import Rounds, checkout, judge, repository
 from bench.gate.verdict import Finding, Verdict
 from bench.systems.cards import get_adapter
-from bench.systems.measure import Outcome, median_and_iqr
+from bench.systems.measure import Outcome
 from bench.trials.plan import Trial, plan
 from bench.trials.run import run_trial
 from bench.trials.suite import Suite
@@ -105,8 +105,7 @@ def _cost(outcome: Outcome, this: bool) -> _Cost:
         where = "this tree" if this else "the other tree"
         # What ran there and fails here has become worse; what did not run there cannot be compared with.
         raise _Failed("regression" if this else "unmeasured", f"{where}: {outcome.status}: {outcome.message}")
-    warm, _ = median_and_iqr([steps.total for steps in outcome.warm])
-    amounts = {"wall": warm if warm is not None else outcome.cold.total, "memory": float(outcome.peak_rss)}
+    amounts = {"wall": outcome.call_seconds or 0.0, "memory": float(outcome.peak_rss)}
     if outcome.device_allocator is not None:
         amounts["device memory"] = float(outcome.device_allocator)
     return _Cost({name: amount for name, amount in amounts.items() if amount > 0}, outcome.others_share)

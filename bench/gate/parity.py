@@ -17,7 +17,7 @@ from adapters.contract import InputError, Reconstruction
 from bench.gate.fresh import RUNS, beyond_chance, distance_from, run_fresh, score_fresh
 from bench.gate.verdict import Finding, Verdict
 from bench.scoring.audit import same
-from bench.systems.measure import Outcome, median_and_iqr
+from bench.systems.measure import Outcome
 from bench.trials.plan import Trial, plan
 from bench.trials.suite import Contestant, Suite
 from metrics.scoring.prepared import ScoringError
@@ -114,7 +114,6 @@ def _costs(base: Sequence[_Run], run: _Run) -> list[str]:
 
 def _amount(outcome: Outcome, name: str) -> float | None:
     if name == "seconds":
-        warm, _ = median_and_iqr([steps.total for steps in outcome.warm])
-        return warm if warm is not None else outcome.cold.total if outcome.cold else None
+        return outcome.call_seconds
     size = outcome.peak_rss if name == "memory" else outcome.device_allocator
     return size / 2**20 if size else None

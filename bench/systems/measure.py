@@ -91,6 +91,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     isolated: bool = False  # run behind walls: truth, store and network out of its reach
     log_tail: str = ""
 
+    @property
+    def call_seconds(self) -> float | None:
+        """Of a warm call, their median; of the cold one where there was no other."""
+        warm, _ = median_and_iqr([steps.total for steps in self.warm])
+        return warm if warm is not None else self.cold.total if self.cold is not None else None
+
 
 class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What timings depend on; timings of two fingerprints are never compared."""

@@ -19,10 +19,8 @@ from adapters.contract import (
     U8,
     Bools,
     Cameras,
-    Mesh,
     OnDemand,
     Reconstruction,
-    ScoreStatus,
     Unavailable,
     shapes_of,
 )
@@ -33,19 +31,18 @@ from metrics.depth import depth_errors_of_views
 from metrics.emd import emd
 from metrics.fscore import FScore, fscore_of
 from metrics.image import lpips, psnr, ssim
-from metrics.mesh import face_normals_at, mesh_quality, mesh_validity
 from metrics.nearest import Distances, nearest
-from metrics.normals import estimated_normals, normal_consistency
 from metrics.scoring.align import Alignment, AlignmentStage, Kept, align, crop_box, kept_points
 from metrics.scoring.equalise import bounded_subset, random_subset, voxel_subset
 from metrics.scoring.knowledge import Shares
 from metrics.scoring.memo import Memo
+from metrics.scoring.meshes import mesh_values, moved_mesh, normal_cosine, volume_value
 from metrics.scoring.pixels import given_surface, pointmap_errors
 from metrics.scoring.prepared import FEWEST_POINTS, PreparedTruth, ScoringError
-from metrics.scoring.protocol import MESH_METRICS, Protocol, completeness, geometry_table
+from metrics.scoring.protocol import Protocol, completeness, geometry_table
 from metrics.scoring.truth import Truth, sample_mesh
+from metrics.scoring.value import Value
 from metrics.scoring.visibility import observed_space
-from metrics.volume import volume_iou
 
 __all__ = ["ErrorCloud", "Memo", "PreparedTruth", "Score", "ScoringError", "Value", "score"]
 
@@ -54,29 +51,6 @@ NEIGHBOURS = 6  # of a point of the truth, over whose disc it is moved for a new
 SHOWN_VIEWS = 4  # whose cameras are kept with them
 
 IMAGE_METRICS = {"psnr": psnr, "ssim": ssim, "lpips": lpips}
-
-
-@dataclass(frozen=True)
-class Value:
-    """One metric's reading. `value` is null unless status is ok; lengths in the protocol's unit."""
-
-    status: ScoreStatus
-    value: float | None = None
-    low: float | None = None  # 95% interval over draws
-    high: float | None = None
-    floor: float | None = None  # the truth against itself at the same sample count
-    before_icp: float | None = None
-    note: str = ""
-    judged: float | None = None  # share of the predicted points that a measured truth could judge
-    least: float | None = None  # of precision, recall and F-score: were all that is unknown to it wrong
-    most: float | None = None  # and were it right
-    lower: float | None = None  # of an EMD, mean over draws: the exact value lies certainly between these two
-    upper: float | None = None
-
-    @property
-    def gap(self) -> float | None:
-        """How far `upper` lies above `lower`, relative to it; None where there are none, or `lower` is 0."""
-        return (self.upper - self.lower) / self.lower if self.upper is not None and self.lower else None
 
 
 @dataclass(frozen=True)
@@ -153,7 +127,7 @@ def score(
         given, visible = prepared.seen_by(views), prepared.visible
         if protocol.given_only:
             given = visible = given_surface(prepared, views, protocol.frame)
-        mesh = _moved(prediction.mesh, truth_from_pred)
+        mesh = moved_mesh(prediction.mesh, truth_from_pred)
         draws = _geometry(final.points, prepared, visible, given, memo, mesh)
         floors = {} if brief else _floors(prepared, count)
         before: dict[str, list[float]] = {}
@@ -161,23 +135,23 @@ def score(
         if len(alignment.stages) > 1 and not brief:
             try:
                 cropped = _crop(pred, alignment.stages[-2].truth_from_pred, prepared)
-                earlier = _moved(prediction.mesh, alignment.stages[-2].truth_from_pred)
+                earlier = moved_mesh(prediction.mesh, alignment.stages[-2].truth_from_pred)
                 before = _geometry(cropped.points, prepared, visible, given, mesh=earlier).values
-                volume_before = _volume(earlier, prepared) if protocol.volume else None
+                volume_before = volume_value(earlier, prepared) if protocol.volume else None
             except ScoringError as error:
                 notes.append(f"before ICP: {error}")
         for name in geometry:
             values[name] = _reading(name, draws, floors, before)
         if protocol.volume:
             before_icp = None if volume_before is None else volume_before.value
-            values["volume-iou"] = replace(_volume(mesh, prepared), before_icp=before_icp)
+            values["volume-iou"] = replace(volume_value(mesh, prepared), before_icp=before_icp)
         cloud = None if brief else _error_cloud(final, prediction, truth_from_pred, prepared)
     except ScoringError as error:
         values.update({name: Value(error.status, note=str(error)) for name in geometry})
     values.update(_camera_values(prediction, truth, views, protocol, posed))
     values.update(_depth_values(prediction, truth, views, truth_from_pred, protocol))
     if protocol.mesh:
-        examine = partial(_mesh_values, prediction.mesh)
+        examine = partial(mesh_values, prediction.mesh)
         values.update(shared.once("mesh", protocol, "confidence", examine))
     if protocol.pointmaps:
         values.update(_pointmap_values(prediction, truth, views))
@@ -314,7 +288,7 @@ def _geometry(
                 note("completeness-median", float(np.median(both.to_pred)))
             if protocol.normals:
                 source = mesh if protocol.face_normals else None
-                cosines = partial(_cosines, some, pred, source, prepared.points[asked], prepared.normals[asked])
+                cosines = partial(normal_cosine, some, pred, source, prepared.points[asked], prepared.normals[asked])
                 key = ("normals", draw, protocol.face_normals)
                 note("normal-consistency", memo.once(key, protocol, "sampling", cosines))
             for formula in protocol.chamfer:
@@ -356,65 +330,6 @@ def _geometry(
 
 def _distance(queries: NDArray[np.floating], points: NDArray[np.floating], device: str | None) -> F64:
     return np.asarray(nearest(queries, points, device=device).distance, np.float64)
-
-
-def _cosines(
-    some: F64, pred: F64, mesh: tuple[F64, I32] | None, asked: NDArray[np.floating], normals: NDArray[np.floating]
-) -> float:
-    """Normal consistency of `some` of `pred`, whose normals are those of `mesh` or estimated, with the truth's points
-    `asked`, which have theirs."""
-    own = estimated_normals(some, pred) if mesh is None else face_normals_at(some, *mesh)
-    return normal_consistency(some, own, asked, normals).mean
-
-
-def _moved(mesh: Mesh | None, truth_from_pred: F64) -> tuple[F64, I32] | None:
-    """Vertices (V, 3) and faces of a predicted mesh in the truth's frame."""
-    return None if mesh is None else (similarity.apply(truth_from_pred, mesh.vertices), mesh.faces)
-
-
-def _volume(pred: tuple[F64, I32] | None, prepared: PreparedTruth) -> Value:
-    """Volume IoU of a mesh in the truth's frame; none, and why, where either encloses no volume."""
-    protocol, truth = prepared.protocol, prepared.truth
-    if pred is None:
-        return Value("unsupported", note="the adapter gives no mesh")
-    if truth.mesh is None:
-        return Value("unsupported", note=f"the {truth.kind} truth is no mesh")
-    corners = truth.mesh[0][np.unique(truth.mesh[1])]
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    cube = ((low + high) / 2, protocol.volume_cube * float((high - low).max())) if protocol.volume_cube else None
-    result = volume_iou(*pred, *truth.mesh, protocol.volume, cube)
-    if not result.truth_closed:
-        return Value("unsupported", note="the truth's mesh is not watertight: it encloses no volume")
-    if not result.pred_closed:
-        return Value("failed", note="the predicted mesh is not watertight, or its faces disagree which side is out")
-    if result.value is None:
-        return Value("failed", note=f"neither mesh holds the middle of any of {protocol.volume}^3 cells")
-    return Value("ok", result.value)
-
-
-def _mesh_values(mesh: Mesh | None) -> dict[str, Value]:
-    """Validity and quality of a predicted mesh, in its own frame."""
-    if mesh is None:
-        return dict.fromkeys(MESH_METRICS, Value("unsupported", note="the adapter gives no mesh"))
-    census, quality = mesh_validity(mesh.vertices, mesh.faces), mesh_quality(mesh.vertices, mesh.faces)
-    readings: dict[str, float | None] = {
-        "mesh-watertight": float(census.watertight),
-        "mesh-manifold": float(census.manifold),
-        "mesh-components": float(census.components),
-        "mesh-degenerate": census.degenerate_faces / census.faces,
-        "mesh-intersecting": census.intersecting,
-        "mesh-edge-spread": quality.edge_spread,
-        "mesh-turn": quality.turn,
-        "mesh-laplacian": quality.laplacian,
-        "mesh-aspect@4": quality.stretched,
-        "mesh-angle@10": quality.acute,
-    }
-    absent = Value("failed", note="too few faces with an area and an edge in common")
-    values = {name: absent if value is None else Value("ok", value) for name, value in readings.items()}
-    if not census.complete and census.checked_faces:
-        note = f"{census.checked_faces} of {census.faces} faces were checked, drawn at random: all would take too long"
-        values["mesh-intersecting"] = replace(values["mesh-intersecting"], note=note)
-    return values
 
 
 def _of_diameter(threshold: float, prepared: PreparedTruth) -> float:

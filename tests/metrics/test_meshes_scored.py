@@ -167,7 +167,7 @@ def test_a_mesh_is_examined_where_it_could_not_be_placed(truths: dict[str, Truth
 
 
 def test_a_draw_of_faces_is_said_to_be_one(truths: dict[str, Truth], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metrics.scoring.score.mesh_validity", lambda v, f: mesh_validity(v, f, most=100_000))
+    monkeypatch.setattr("metrics.scoring.meshes.mesh_validity", lambda v, f: mesh_validity(v, f, most=100_000))
     value = scored(predicted(BALL), truths["ball"]).values["mesh-intersecting"]
     assert value.status == "ok" and value.value == 0 and "of 5120 faces were checked, drawn at random" in value.note
 
@@ -241,7 +241,7 @@ def test_a_mesh_is_examined_once_for_protocols_that_differ_later(
         calls.append(len(faces))
         return mesh_validity(vertices, faces)
 
-    monkeypatch.setattr("metrics.scoring.score.mesh_validity", counted)
+    monkeypatch.setattr("metrics.scoring.meshes.mesh_validity", counted)
     memo, made = Memo(), predicted(BOX)
     for icp in (True, False):
         protocol = msgspec.structs.replace(PLAIN, align=msgspec.structs.replace(PLAIN.align, icp=icp))
