@@ -17,7 +17,8 @@ def score(
     truth: Annotated[Truth | None, Parameter(help="the one truth to score against; default: every one")] = None,
     sweep: Annotated[bool, Parameter(help=SWEEP)] = False,
     prediction: Annotated[
-        Path | None, Parameter(help="a PLY, OBJ or GLB made elsewhere, to score as `external`")
+        Path | None,
+        Parameter(help="a PLY, OBJ or GLB made elsewhere, or a folder that eval3r saved, to score as `external`"),
     ] = None,
     name: Annotated[str, Parameter(help="what made the prediction; default: the file's name")] = "",
     scene: Annotated[str | None, Parameter(help="the scene that the prediction shows")] = None,

@@ -19,6 +19,7 @@ from bench.trials.records import TrialRecord
 from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store
 from data.catalog.shared.model import read_model
+from data.eval3r import MANIFEST, read_saved
 from data.exchange import read_cameras, read_cloud
 from data.scene import CameraFile, Scene
 
@@ -32,20 +33,28 @@ def add_external(
     name: str = "",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> TrialRecord:
-    """Store the cloud or mesh of `file` as a finished trial on `scene`; the same file twice is one trial.
+    """Store the cloud or mesh of `file`, or what eval3r saved in that folder, as a finished trial on `scene`; the same
+    twice is one trial.
 
     `name` is what tables call the system that made it, the file's own name without one; clouds of one name on several
     scenes are one system. Without cameras, and not `posed`, it is aligned as a single object is, by a global
     search. `say` is told what of the cameras is left out."""
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
+    saved = file.is_dir() and (file / MANIFEST).is_file()
+    if not (saved or file.is_file()):
+        raise InputError(f"{file}: no such file" if not file.is_dir() else f"{file}: no {MANIFEST} seen, a file wanted")
     if not scene.truth_kinds:
         raise InputError(f"{scene.path}: no ground truth, so nothing can be scored on it")
-    files: list[CameraFile] = []
-    if cameras is not None:
-        files = cameras_of_model(cameras, say) if cameras.is_dir() else read_cameras(cameras)
-    prediction = read_cloud(file, files, posed)
-    views = [camera.view for camera in files] or list(scene.view_names)
+    if saved:
+        if cameras is not None:
+            raise InputError(f"{file}: cameras {cameras} seen beside it, those that it names wanted alone")
+        made = read_saved(file, scene, posed, say)
+        prediction, name, views = made.prediction, name or made.method, list(scene.view_names)
+    else:
+        files: list[CameraFile] = []
+        if cameras is not None:
+            files = cameras_of_model(cameras, say) if cameras.is_dir() else read_cameras(cameras)
+        prediction = read_cloud(file, files, posed)
+        views = [camera.view for camera in files] or list(scene.view_names)
     if strange := [view for view in views if view not in scene.view_names]:
         raise InputError(
             f"{cameras}: view {strange[0]} is not a view of {scene.name} ({', '.join(scene.view_names[:3])} ...)"
