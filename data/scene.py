@@ -89,6 +89,7 @@ class TruthFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     depth_unit: float = 1e-4
     frame: str  # "exact" where the frame is the exact one, else the kind that defines it
     up: tuple[float, float, float] | None = None  # where up is in this truth's frame, where that is known
+    metres: Positive | None = None  # in this truth's unit, where that is known
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # added to this truth's coordinates gives its source's
 
 
@@ -280,6 +281,7 @@ def read_truth(scene: Scene, folder: Path) -> Truth:
         crop=Box(file.crop_low, file.crop_high) if file.crop_low is not None and file.crop_high is not None else None,
         knowledge=_read_knowledge(folder / "knowledge.npz", len(points)),
         up=file.up,
+        metres=file.metres,
     )
 
 

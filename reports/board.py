@@ -83,6 +83,14 @@ class Score:
         return _mean(self.good, "floor")
 
     @cached_property
+    def micro(self) -> float | None:
+        """Of a mean over pairs of views: over all pairs of all cells together, where `value` is over scenes."""
+        counts = [cell.pairs for cell in self.good if cell.value is not None and cell.pairs]
+        if not counts or len(counts) < len(self.good):
+            return None
+        return float(np.average([cell.value or 0.0 for cell in self.good], weights=counts))
+
+    @cached_property
     def before_icp(self) -> float | None:
         return _mean(self.good, "before_icp")
 
@@ -398,6 +406,7 @@ class _Builder:
         floor, before = _all(score.floor for score in scores), _all(score.before_icp for score in scores)
         judged, least, most = (_all(getattr(score, name) for score in scores) for name in ("judged", "least", "most"))
         values = [score.value for score in scores if score.value is not None]
+        pairs = [score.pairs for score in scores if score.pairs is not None]
         return Cell(
             *place,
             status="ok",
@@ -410,6 +419,7 @@ class _Builder:
             judged=fmean(judged) if judged else None,
             least=fmean(least) if least else None,
             most=fmean(most) if most else None,
+            pairs=sum(pairs) if len(pairs) == len(scores) else None,
         )
 
     def _unranked(self, truth: TruthKind, trials: list[TrialRow], scores: ScoreMap) -> str:

@@ -46,11 +46,17 @@ def leaderboard_csv(board: Leaderboard, run: RunInfo) -> pd.DataFrame:
     described = [
         *columns(LeaderboardRow),
         *(_behind(truth, column) for truth in board.truths for column in columns(TruthColumns)),
-        *(_behind(f"{truth}.{name}", column) for truth, name in order for column in columns(MetricColumns)),
+        *(_behind(f"{truth}.{name}", column) for truth, name in order for column in _metric_described(name)),
         *columns(LeaderboardCosts),
         *MADE_WITH,
     ]
     return frame(described, [_leaderboard_cells(board, row, order, run) for row in board.rows])
+
+
+def _metric_described(metric: str) -> list[Column]:
+    """The columns of one metric; the mean over all pairs of views where it is one over pairs."""
+    of_pairs = metric.startswith("auc@") or metric in ("rotation", "translation")
+    return [column for column in columns(MetricColumns) if column.name != "micro" or of_pairs]
 
 
 def _behind(prefix: str, column: Column) -> Column:
@@ -102,7 +108,7 @@ def _leaderboard_row(row: Row, run: RunInfo) -> LeaderboardRow:
 
 def _metric_columns(score: Score | None) -> MetricColumns:
     if score is None:
-        absent = dict.fromkeys(("value", "low", "high", "spread", "floor", "judged", "least", "most"))
+        absent = dict.fromkeys(("value", "low", "high", "spread", "floor", "micro", "judged", "least", "most"))
         return MetricColumns(**absent, cells="", status="not_scored")
     low, high = score.bounds or (None, None)
     least, most = score.possible or (None, None)
@@ -112,6 +118,7 @@ def _metric_columns(score: Score | None) -> MetricColumns:
         high=high,
         spread=score.spread,
         floor=score.floor,
+        micro=score.micro,
         judged=score.judged,
         least=least,
         most=most,

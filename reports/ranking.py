@@ -51,6 +51,7 @@ class Cell:
     judged: float | None = None  # by a measured truth: share of the predicted points
     least: float | None = None  # bounds of the value by what such a truth does not know
     most: float | None = None
+    pairs: int | None = None  # of views that the value is a mean of, over all repeats
 
     @property
     def tried(self) -> bool:

@@ -43,6 +43,7 @@ HEADLINE = (
     "emd",
     "auc@30",
     "centre-rmse",
+    "scale-error",
     "depth-absrel",
 )
 
@@ -297,6 +298,9 @@ class ScoreRow(OfTrial):
     )
     upper: Annotated[float | None, Of("certified: the exact value is at most this", "as `unit`")] = None
     gap: Annotated[float | None, Of("upper less lower, relative to lower", "share")] = None
+    pairs: Annotated[
+        int | None, Of("of rotation, translation and auc@*: how many pairs of views the value is a mean of")
+    ] = None
     known: Annotated[
         float | None, Of("share of the object's pixels that show surface a measured truth trusts", "share")
     ] = None
@@ -558,7 +562,7 @@ class TruthColumns:
 class MetricColumns:
     """leaderboard.csv, once a truth and metric, each name behind `TRUTH.METRIC.`, `value` as `TRUTH.METRIC` alone."""
 
-    value: Annotated[float | None, Of("mean over scenes of the cells with a result", "of the metric")]
+    value: Annotated[float | None, Of("mean over scenes (macro) of the cells with a result", "of the metric")]
     low: Annotated[
         float | None, Of("95% interval over scenes, or mean interval over draws: `interval`", "of the metric")
     ]
@@ -571,6 +575,10 @@ class MetricColumns:
         ),
     ]
     floor: Annotated[float | None, Of("the truth against itself", "of the metric")]
+    micro: Annotated[
+        float | None,
+        Of("of rotation, translation and auc@* alone: mean over all pairs of views of all cells", "of the metric"),
+    ]
     judged: Annotated[float | None, Of("share of the points that a measured truth could judge", "share")]
     least: Annotated[float | None, Of("the value, were all that it does not know wrong", "of the metric")]
     most: Annotated[float | None, Of("and were it right", "of the metric")]

@@ -324,6 +324,7 @@ def _score_rows(record: TrialRecord, score: ScoreRecord) -> Iterator[ScoreRow]:
             lower=value.lower,
             upper=value.upper,
             gap=value.gap,
+            pairs=value.pairs,
             # What a truth knows stands beside the scores it gives: not beside those that ask nothing of its surface.
             known=score.known if value.judged is not None else None,
             status=value.status,

@@ -130,6 +130,7 @@ def score_record(
                 v.lower,
                 v.upper,
                 v.gap,
+                v.pairs,
             )
             for name, v in result.values.items()
         ],

@@ -116,6 +116,7 @@ class ScoredValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lower: float | None = None
     upper: float | None = None
     gap: float | None = None
+    pairs: int | None = None
 
 
 class ScoredStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -138,6 +138,7 @@ LAYOUT = Layout(
         "YoYo000/MVSNet@3ae2cb2 mvsnet/preprocess.py:241",
     ),
     read=read,
+    metres=1e-3,
     subsets=(
         Subset("pixelnerf-3", "RegNeRF's and pixelNeRF's split: 25, 22, 28", rows=(25, 22, 28)),
         Subset("pixelnerf-6", "the same: 25, 22, 28, 40, 44, 48", rows=(25, 22, 28, 40, 44, 48)),

@@ -71,5 +71,6 @@ LAYOUT = Layout(
     truth="the laser scans, merged",
     checked=("ETH3D/multi-view-evaluation@0daa4f4 src/meshlab_project.cc:85", "www.eth3d.net/documentation"),
     read=read,
+    metres=1.0,
     left_out="ground_truth_depth and masks, which belong to the distorted photos; occlusion meshes; rig videos",
 )

@@ -125,5 +125,6 @@ LAYOUT = Layout(
     truth="the scanned mesh, exact: the views are rendered from it",
     checked=(),
     read=read,
+    metres=1.0,
     left_out="collision meshes, thumbnails",
 )

@@ -70,6 +70,7 @@ LAYOUT = Layout(
         "HengyiWang/spann3r@f89d6a2 spann3r/datasets/nrgbd.py:111",
     ),
     read=read,
+    metres=1.0,
     subsets=(
         Subset("every-500", "CUT3R/CUT3R@8bc15dc eval/mv_recon/launch.py:70", every=500),
         Subset("every-40", "HengyiWang/spann3r@f89d6a2 eval.py:43", every=40),

@@ -87,6 +87,7 @@ LAYOUT = Layout(
     truth="depth.proj.png, else points of depth.png at 585 px without depth maps",
     checked=("HengyiWang/spann3r@f89d6a2 spann3r/datasets/seven_scenes.py:105",),
     read=read,
+    metres=1.0,
     subsets=(
         Subset("every-200", "CUT3R/CUT3R@8bc15dc eval/mv_recon/launch.py:62", every=200),
         Subset("every-20", "HengyiWang/spann3r@f89d6a2 eval.py:41", every=20),

@@ -142,5 +142,6 @@ LAYOUT = Layout(
         "benchmark/datasets/benchmark_dataset.py:250",
     ),
     read=read,
+    metres=1.0,
     left_out="pointcloud.tar, confidence and sky masks; ScanNet++'s distorted, RLBench's mirrored frames are refused",
 )

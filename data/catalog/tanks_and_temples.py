@@ -9,8 +9,8 @@
 
 Checked: isl-org/TanksAndTemples@3c2c212 python_toolbox/evaluation/run.py:71-93 (files), registration.py:65-69 (the
 log's poses, then trans.txt), trajectory_io.py:23-35 (five lines a pose), python_toolbox/convert_to_logfile.py:94-117
-(the inverse of COLMAP's pose; a photo that was not placed has -1 and the identity). The volume is Open3D's
-SelectionPolygonVolume.
+(the inverse of COLMAP's pose; a photo that was not placed has -1 and the identity), evaluation/plot.py:83 (metres).
+The volume is Open3D's SelectionPolygonVolume.
 """
 
 from __future__ import annotations
@@ -137,5 +137,6 @@ LAYOUT = Layout(
         "python_toolbox/convert_to_logfile.py:94",
     ),
     read=read,
+    metres=1.0,
     left_out="the ICP refinement of the evaluation: protocols have their own",
 )

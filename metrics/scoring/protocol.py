@@ -249,6 +249,7 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
     precision, recall   share of predicted (true, visible) points within the threshold; fscore: their harmonic mean
     emd                 mean distance of the cheapest bijection between equally many points of both sides
     rotation, translation, auc@*, centre-rmse           see metrics.cameras
+    scale-error         of systems that claim metric scale: max(s, 1 / s) - 1 of s, predicted lengths over true ones
     depth-absrel, depth-delta@*, depth-coverage         see metrics.depth
     *-median            medians of the distances whose means are accuracy and completeness
     normal-consistency  see metrics.normals, unoriented
@@ -262,6 +263,7 @@ def metric_table(protocol: Protocol) -> dict[str, tuple[str, Direction]]:
     for degrees in protocol.auc:
         table[f"auc@{degrees}"] = ("ratio", "higher")
     table["centre-rmse"] = ("%", "lower")
+    table["scale-error"] = ("ratio", "lower")
     table["depth-absrel"] = ("ratio", "lower")
     table |= {f"depth-delta@{factor:g}": ("ratio", "higher") for factor in protocol.depth_deltas}
     table["depth-coverage"] = ("ratio", "higher")

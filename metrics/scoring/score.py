@@ -149,6 +149,7 @@ def score(
     except ScoringError as error:
         values.update({name: Value(error.status, note=str(error)) for name in geometry})
     values.update(_camera_values(prediction, truth, views, protocol, posed))
+    values["scale-error"] = _scale_value(prediction, truth, truth_from_pred, posed)
     values.update(_depth_values(prediction, truth, views, truth_from_pred, protocol))
     if protocol.mesh:
         examine = partial(mesh_values, prediction.mesh)
@@ -375,6 +376,7 @@ def _camera_values(
     errors = pose_errors(prediction.cameras.take(known), theirs, prediction.registered[known])
     left_out = len(views) - len(known)
     note = f"{left_out} given views have no true camera" if left_out else ""
+    pairs = len(errors.rotation)
     readings: dict[str, float | None] = {
         "rotation": float(errors.rotation.mean()),
         "translation": float(errors.translation.mean()),
@@ -382,7 +384,24 @@ def _camera_values(
         "centre-rmse": None if errors.centre_rmse is None else 100 * errors.centre_rmse / truth.diameter,
     }
     absent = Value("failed", note="needs at least 3 registered, non-collinear cameras")
-    return {k: absent if v is None else Value("ok", v, note=note) for k, v in readings.items()}
+    return {
+        k: absent if v is None else Value("ok", v, note=note, pairs=None if k == "centre-rmse" else pairs)
+        for k, v in readings.items()
+    }
+
+
+def _scale_value(prediction: Reconstruction, truth: Truth, truth_from_pred: F64 | None, posed: bool) -> Value:
+    """How wrong a metric prediction's scale is: `max(s, 1 / s) - 1` of s, its lengths over the true ones."""
+    if posed:
+        return Value("unsupported", note="the cameras were given, and with them the scale")
+    if prediction.scale != "metric":
+        return Value("unsupported", note="the system claims no metric scale")
+    if truth.metres is None:
+        return Value("unsupported", note=f"the {truth.kind} truth does not say how long its unit is in metres")
+    if truth_from_pred is None:
+        return Value("failed", note="the prediction could not be aligned, so its scale is unknown")
+    ratio = 1 / (similarity.scale_of(truth_from_pred) * truth.metres)
+    return Value("ok", max(ratio, 1 / ratio) - 1, note=f"predicted lengths are {ratio:.4g} of the true ones")
 
 
 def _depth_values(

@@ -60,6 +60,7 @@ class Truth:
     crop: Box | None = None
     knowledge: Knowledge | None = None  # of a surface that was measured; an exact one is known everywhere
     up: tuple[float, float, float] | None = None  # where up is in the truth's frame, where that is known
+    metres: float | None = None  # in the truth's unit, where that is known
 
     @property
     def mesh(self) -> tuple[F64, I32] | None:

@@ -23,6 +23,7 @@ class Value:
     most: float | None = None  # and were it right
     lower: float | None = None  # of an EMD, mean over draws: the exact value lies certainly between these two
     upper: float | None = None
+    pairs: int | None = None  # of views whose errors the value is a mean of, where it is that: see `metrics.cameras`
 
     @property
     def gap(self) -> float | None:

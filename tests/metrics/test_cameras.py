@@ -124,6 +124,26 @@ def test_one_turned_camera() -> None:
     assert errors.rotation_rmse == pytest.approx(np.sqrt((7.5 * 0.8) ** 2 / 5 + 4 * 1.5**2 / 5), rel=0.01)
 
 
+def test_the_mean_of_auc_by_pairs_is_the_auc_of_all_pairs_together() -> None:
+    rng = np.random.default_rng(8)
+    parts = []
+    for count in (3, 6, 11):
+        truth = ring(count, rng)
+        parts.append(
+            pose_errors(cameras_at(truth.centres + 0.3 * rng.normal(size=(count, 3)), _turned(truth, rng)), truth)
+        )
+    pooled = np.concatenate([np.maximum(part.rotation, part.translation) for part in parts])
+    share = np.mean([(pooled < limit).mean() for limit in range(1, 31)])
+    mean = np.average([part.auc(30) or 0.0 for part in parts], weights=[len(part.rotation) for part in parts])
+    assert mean == pytest.approx(share)
+    assert mean != pytest.approx(np.mean([part.auc(30) or 0.0 for part in parts]), abs=0.01)
+
+
+def _turned(truth: Cameras, rng: np.random.Generator) -> list[np.ndarray]:
+    turns = Rotation.from_rotvec(0.1 * rng.normal(size=(len(truth), 3))).as_matrix()
+    return [turn @ pose[:3, :3] for turn, pose in zip(turns, truth.camera_from_world, strict=True)]
+
+
 def test_auc_is_that_of_the_published_evaluations() -> None:
     rng = np.random.default_rng(4)
     truth = ring(9, rng)

@@ -507,3 +507,34 @@ def test_a_perfect_prediction_does_not_beat_its_floor(truth: Truth, kind: str, c
         assert value.value == pytest.approx(value.floor, rel=0.12, abs=1e-4), name
     value = result.values["fscore@0.5%"]
     assert value.value is not None and value.floor is not None and value.value < value.floor + 0.03
+
+
+@pytest.mark.parametrize(("size", "error"), [(1.0, 0.0), (1.25, 0.25), (0.8, 0.25)])
+def test_the_error_of_a_metric_scale(prepared: PreparedTruth, size: float, error: float) -> None:
+    # A truth in millimetres, predictions in metres that are `size` times as long as they should be.
+    truth = replace(prepared.truth, metres=1e-3)
+    ready = PreparedTruth.of(truth, PROTOCOL)
+    metric = spoilt(truth, noise=0.001, rotation=30.0, scale=1e-3 * size)
+    result = score(replace(metric, scale="metric"), ready, truth.view_names, scope="scene", posed=False)
+    assert reading(result, "scale-error") == pytest.approx(error, abs=0.01)
+    assert f"predicted lengths are {size:.1f}"[:-1] in result.values["scale-error"].note or error == 0
+
+
+def test_where_there_is_no_metric_scale_to_judge_the_reason_is_told(prepared: PreparedTruth) -> None:
+    truth = replace(prepared.truth, metres=1.0)
+    ready = PreparedTruth.of(truth, PROTOCOL)
+    made = spoilt(truth, noise=0.001, rotation=30.0, scale=2.0)
+    free = score(replace(made, scale="arbitrary"), ready, truth.view_names, scope="scene", posed=False)
+    unknown = score(replace(made, scale="metric"), prepared, truth.view_names, scope="scene", posed=False)
+    given = posed(cloud(fresh(truth), truth), ready)
+    notes = ("claims no metric scale", "does not say how long its unit is", "cameras were given")
+    for result, note in zip((free, unknown, given), notes, strict=True):
+        value = result.values["scale-error"]
+        assert value.status == "unsupported" and value.value is None and note in value.note
+
+
+def test_errors_of_pairs_say_how_many_pairs_they_are_of(prepared: PreparedTruth) -> None:
+    truth = prepared.truth
+    result = score(spoilt(truth, rotation=30.0), prepared, truth.view_names, scope="scene", posed=False)
+    pairs = {name: value.pairs for name, value in result.values.items() if value.pairs is not None}
+    assert pairs == dict.fromkeys(("rotation", "translation", "auc@5", "auc@10", "auc@30"), 28)

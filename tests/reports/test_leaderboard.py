@@ -342,3 +342,30 @@ def test_an_empty_run_makes_an_empty_report(tables: Tables, tmp_path: Path) -> N
     with (tmp_path / "out" / "scores.csv").open() as file:
         assert next(csv.reader(file))[0] == "key"
     assert len(pd.read_csv(io.StringIO((tmp_path / "out" / "leaderboard.csv").read_text()))) == 0
+
+
+def test_the_mean_over_all_pairs_stands_beside_the_mean_over_scenes(tables: Tables) -> None:
+    # Two of the scenes have few pairs of views and a bad value: they weigh as much as the others over scenes (macro)
+    # and next to nothing over pairs (micro).
+    few = ("toy", "vase")
+    scores = altered(
+        tables.scores,
+        lambda s: s.metric == "auc@30" and s.value is not None,
+        value=lambda s: 0.1 if s.scene in few else 0.9,
+        low=None,
+        high=None,
+        pairs=lambda s: 1 if s.scene in few else 99,
+    )
+    board = made(replace(tables, scores=scores))
+    score = row(board, "swiftrecon", 4).scores["exact", "auc@30"]
+    many = len({cell.scene for cell in score.cells}) - len(few)
+    assert many > 0 and score.value == pytest.approx((0.1 * len(few) + 0.9 * many) / (len(few) + many))
+    pooled = (0.1 * len(few) + 0.9 * 99 * many) / (len(few) + 99 * many)
+    assert score.micro == pytest.approx(pooled)
+    written = leaderboard_csv(board, tables.run)
+    line = written[(written.system == "swiftrecon") & (written.views == 4)].iloc[0]
+    assert line["exact.auc@30.micro"] == pytest.approx(pooled) and line["exact.auc@30"] == pytest.approx(score.value)
+    assert "exact.accuracy.micro" not in written.columns  # no mean over pairs
+    # Where one of the scores does not say how many pairs it is of, there is none.
+    unsaid = altered(scores, lambda s: s.metric == "auc@30" and s.scene == "toy", pairs=None)
+    assert row(made(replace(tables, scores=unsaid)), "swiftrecon", 4).scores["exact", "auc@30"].micro is None

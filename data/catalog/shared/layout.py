@@ -96,6 +96,7 @@ class Layout:
     checked: tuple[str, ...]  # the dataset's own reader code that it agrees with; none: unverified
     read: Callable[[Path], Capture]
     subsets: tuple[Subset, ...] = ()
+    metres: float | None = None  # in a unit of its world; None where its scale is arbitrary or not stated
     left_out: str = ""  # what the dataset has and the Scene has not
 
     @property

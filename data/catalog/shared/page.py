@@ -32,7 +32,7 @@ def _section(layout: Layout) -> list[str]:
         f"- Licence: {layout.licence}{read}.",
         f"- Download: {layout.download}.",
         f"- PATH: {layout.folder}.",
-        f"- Truth: {layout.truth}.",
+        f"- Truth: {layout.truth}{_unit(layout.metres)}.",
         f"- Checked against: {checked}.",
     ]
     for subset in layout.subsets:
@@ -41,6 +41,10 @@ def _section(layout: Layout) -> list[str]:
     if layout.left_out:
         out.append(f"- Left out: {layout.left_out}.")
     return out
+
+
+def _unit(metres: float | None) -> str:
+    return {None: "; its scale is not known", 1.0: "; in metres", 1e-3: "; in millimetres"}[metres]
 
 
 def written(text: str) -> str:

@@ -93,7 +93,7 @@ def write_capture(
             views=files,
         )
         write_scene(stage, scene)
-        points, agreement = _write_truth(stage, capture, taken, source, progress)
+        points, agreement = _write_truth(stage, capture, taken, source, layout.metres, progress)
         if out.exists():
             out.rmdir()
         stage.rename(out)
@@ -214,7 +214,7 @@ def _depth(view: _View) -> F32 | None:
 
 
 def _write_truth(
-    stage: Path, capture: Capture, views: Sequence[_View], source: Path, progress: Progress
+    stage: Path, capture: Capture, views: Sequence[_View], source: Path, metres: float | None, progress: Progress
 ) -> tuple[int, float | None]:
     with_depth = all(view.photo.depth is not None for view in views)
     surface = capture.surface or _fused(views, source, progress)
@@ -244,6 +244,7 @@ def _write_truth(
         depth_unit=largest / STEPS if largest > 0 else 1e-4,
         frame=capture.kind,
         offset=(float(offset[0]), float(offset[1]), float(offset[2])),
+        metres=metres,
     )
     cameras = [_camera_file(view, offset) for view in views]
     arrays: dict[str, NDArray[np.generic]] | None = None

@@ -14,6 +14,7 @@ from data.catalog import layouts
 from data.catalog.shared import write
 from data.catalog.shared.layout import Capture, Photo
 from data.catalog.shared.write import write_capture
+from data.scene import Scene
 from tests.data.catalog.checks import check
 from tests.data.catalog.miniatures import MINIATURES, Miniature
 from tests.data.catalog.world import VIEWS
@@ -47,6 +48,7 @@ def test_a_miniature_is_imported_as_it_is(name: str, written: Callable, tmp_path
     miniature, capture = written(name)
     result = write_capture(capture, layouts()[name], miniature.path, tmp_path / "scene", str(VIEWS))
     check(tmp_path / "scene", miniature)
+    assert Scene.open(tmp_path / "scene").truth(capture.kind).metres == layouts()[name].metres
     assert result.agreement is None or result.agreement > 0.85  # edges of depth maps that were straightened
 
 

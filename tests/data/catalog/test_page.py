@@ -21,7 +21,10 @@ def test_every_declaration_is_whole() -> None:
         assert layout.name == name and layout.page.startswith("https://")
         for field in fields(layout):
             value = getattr(layout, field.name)
-            assert value or field.name in ("licence_read", "checked", "subsets", "left_out"), (name, field.name)
+            assert value or field.name in ("licence_read", "checked", "subsets", "metres", "left_out"), (
+                name,
+                field.name,
+            )
         assert len({subset.name for subset in layout.subsets}) == len(layout.subsets)
 
 
