@@ -142,7 +142,7 @@ def _cameras(folder: Path, manifest: _Manifest, scene: Scene, say: Callable[[str
             f"{len(poses)} poses seen, {len(scene.view_names)} wanted, one for each view of {scene.name} in its order"
         )
         raise InputError(f"{path}: {seen}")
-    camera_from_world = np.linalg.inv(poses) if manifest.pose_convention == "T_wc" else poses
+    camera_from_world = np.asarray(np.linalg.inv(poses) if manifest.pose_convention == "T_wc" else poses, np.float64)
     if manifest.coordinate_system == "opengl":  # camera axes x right, y up, z back
         camera_from_world = np.diag([1.0, -1.0, -1.0, 1.0]) @ camera_from_world
     return _with_intrinsics(folder, manifest, scene, camera_from_world, say)
