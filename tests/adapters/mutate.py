@@ -1,8 +1,9 @@
 """Mutations of the adapters' code, one at a time, each of which the recorded runs must refuse.
 
 `python -m tests.adapters.mutate [SYSTEM ...]` prints those that survive. A mutation is a change of one place in one
-function: a number, an operator, a comparison, a word, the order of two arguments, a keyword left out, a transposition
-or a statement dropped. Building the network is not among them: that is proven with upstream's code, which it calls.
+function of its adapter, or of what it shares with a few others: a number, an operator, a comparison, a word, the order
+of two arguments, a keyword left out, a transposition or a statement dropped. Building the network is not among them:
+that is proven with upstream's code, which it calls.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import copy
 import importlib
 import io
 import resource
+import signal
 import sys
 import types
 import warnings
@@ -24,7 +26,10 @@ import pytest
 from tests.adapters.runs import RUNS
 
 MOST_MEMORY = 8 << 30
+MOST_SECONDS = 15  # of one mutation: a loop may never end
 SKIPPED = ("build", "__post_init__", "backbone")
+# Modules below adapters/shared that hold what is a few systems' own, each before those that import it.
+SHARED = {"pi3": ("local_points", "pi3"), "pi3x": ("local_points", "pi3")}
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -154,24 +159,40 @@ def _copied(tree: ast.Module, target: ast.AST, change: Callable[[ast.AST], ast.A
     return ast.fix_missing_locations(_Replace(copied, changed).visit(twin))
 
 
-def survives(system: str, tree: ast.Module) -> bool:
-    """Whether every recorded run of `system` passes with its adapter's module replaced."""
-    name = f"adapters.systems.{system.replace('-', '_')}.adapter"
-    kept = importlib.import_module(name)
-    module = types.ModuleType(name)
-    module.__file__ = kept.__file__
-    sys.modules[name] = module
+def modules_of(system: str) -> dict[str, Path]:
+    """Files of the modules that are mutated for `system`, by name: what it shares, then its adapter."""
+    names = [f"adapters.shared.{shared}" for shared in SHARED.get(system, ())]
+    names.append(f"adapters.systems.{system.replace('-', '_')}.adapter")
+    return {name: Path(str(importlib.import_module(name).__file__)) for name in names}
+
+
+def survives(system: str, mutated: str, tree: ast.Module) -> bool:
+    """Whether every recorded run of `system` passes where `tree` stands in the place of its module `mutated`."""
+    files = modules_of(system)
+    kept = {name: sys.modules[name] for name in files}
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.alarm(MOST_SECONDS)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            exec(compile(tree, str(kept.__file__), "exec"), module.__dict__)
+            for name, path in files.items():
+                module = types.ModuleType(name)
+                module.__file__ = str(path)
+                sys.modules[name] = module
+                source = tree if name == mutated else ast.parse(path.read_text())
+                exec(compile(source, str(path), "exec"), module.__dict__)
             for run in RUNS[system].values():
                 run(module)
     except (Exception, pytest.fail.Exception):  # noqa: BLE001 - whatever it breaks, it is seen
         return False
     finally:
-        sys.modules[name] = kept
+        signal.alarm(0)
+        sys.modules.update(kept)
     return True
+
+
+def _out_of_time(*_: object) -> None:
+    raise TimeoutError
 
 
 def main(asked: list[str]) -> int:
@@ -181,9 +202,10 @@ def main(asked: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (least, most))  # a mutated size must not take the machine's
     lines, total, alive = [], 0, 0
     for system in asked or list(RUNS):
-        path = Path(str(importlib.import_module(f"adapters.systems.{system.replace('-', '_')}.adapter").__file__))
-        assert survives(system, ast.parse(path.read_text())), f"{system}: the adapter as it is does not pass"
-        result = [(what, survives(system, tree)) for what, tree in mutants(path)]
+        files = modules_of(system)
+        name, path = next(iter(files.items()))
+        assert survives(system, name, ast.parse(path.read_text())), f"{system}: the adapter as it is does not pass"
+        result = [(what, survives(system, name, tree)) for name, path in files.items() for what, tree in mutants(path)]
         left = [what for what, lived in result if lived]
         lines += [f"{system}: {len(result)} mutations, {len(left)} survive", *(f"  {what}" for what in left)]
         total, alive = total + len(result), alive + len(left)

@@ -96,6 +96,9 @@ _omega = functools.partial(
 _fast3r = functools.partial(
     Case, "fast3r", "adapters.systems.fast3r.adapter.SIDE", 64, TURNED, (58.0, 58.0), FAST3R, **SIGNED
 )
+_pi3 = functools.partial(
+    Case, constant="adapters.shared.pi3.PIXELS", side=4900, sizes=MIXED, focal=(60.0, 52.0), functions=(), least=0.0
+)
 CASES = {
     "vggt": _vggt(),
     "vggt-pad": _vggt(options={"fit": "pad"}),
@@ -108,7 +111,8 @@ CASES = {
     "mast3r-one-view": _mast3r(((123, 88),)),
     "fast3r": _fast3r(),
     "fast3r-global": _fast3r(options={"points": "global"}),
-    "pi3": Case("pi3", "adapters.systems.pi3.adapter.PIXELS", 4900, MIXED, (60.0, 52.0), (), least=0.0),
+    "pi3": _pi3("pi3"),
+    "pi3x": _pi3("pi3x"),
     "vggt-omega": _omega(sizes=((203, 88), (110, 121)), options={"side": 64}),
     "vggt-omega-max-size": _omega(sizes=((123, 88), (110, 121)), options={"fit": "max_size", "side": 64}),
     "depth-anything-3": Case(

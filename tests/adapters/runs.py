@@ -6,7 +6,9 @@ A run takes the adapter's module, so that a mutated one can stand in its place.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -14,7 +16,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from adapters.contract import ContractError, Unsupported
+from adapters.contract import ContractError, Unsupported, Views
+from adapters.shared.network import NetworkAdapter
 from adapters.shared.objects import Cube
 from adapters.shared.resize import Placement
 from tests.adapters import objects
@@ -164,20 +167,97 @@ def mast3r_turned(module: Any) -> None:
     assert outputs.registered.all()
 
 
-def pi3_unregistered(module: Any) -> None:
-    """A view whose points no camera before them explains has no camera, whichever axis is at fault."""
-    for axis in (0, 1):
-        oracle, outputs, _ = replayed("pi3", module.Adapter())
-        outputs.local_points[1, ..., axis] *= -1  # seen in a mirror
-        result = module.Adapter().finish(outputs, oracle.views)
-        assert result.registered.tolist() == [True, False]
+def unregistered(case: str) -> Run:
+    """A view whose points no camera before them explains has no camera, whichever axis is at fault, and its points
+    stay."""
+
+    def run(module: Any) -> None:
+        for axis in (0, 1):
+            oracle, outputs, _ = replayed(case, module.Adapter())
+            outputs.local_points[1, ..., axis] *= -1  # seen in a mirror
+            result = module.Adapter().finish(outputs, oracle.views)
+            assert result.registered.tolist() == [True, False] and set(result.view_index) == {0, 1}
+
+    return run
 
 
-def pi3_wide(module: Any) -> None:
+def wide(case: str) -> Run:
     """A view is registered however short its focal length is: here less than a pixel."""
-    oracle, outputs, _ = replayed("pi3", module.Adapter())
-    outputs.local_points[..., :2] *= 1e4
-    assert module.Adapter().finish(outputs, oracle.views).registered.all()
+
+    def run(module: Any) -> None:
+        oracle, outputs, _ = replayed(case, module.Adapter())
+        outputs.local_points[..., :2] *= 1e4
+        assert module.Adapter().finish(outputs, oracle.views).registered.all()
+
+    return run
+
+
+def pi3_run(case: str, scale: str) -> dict[str, Run]:
+    """What Pi3 and Pi3X must do; `scale` is what their results say of theirs."""
+
+    def scaled(module: Any) -> None:
+        oracle, outputs, _ = replayed(case, module.Adapter())
+        assert module.Adapter().finish(outputs, oracle.views).scale == scale
+
+    runs = {"whole": whole(case), "cuda": on_cuda(case, "cuda bfloat16"), "sizes": pi3_sizes, "fitted": fitted}
+    return {**runs, "unregistered": unregistered(case), "wide": wide(case), "scale": scaled}
+
+
+def fitted(_: Any) -> None:
+    """Intrinsics are those that the points were seen by, lean on the sure ones, and are none of what none sees."""
+    fit = importlib.import_module("adapters.shared.local_points").fitted_intrinsics
+    K = np.array([[70.0, 0, 31], [0, 90, 22], [0, 0, 1]])
+    v, u = np.mgrid[:40, :60]
+    z = 0.2 + np.sin(u / 7) ** 2 + np.cos(v / 5) ** 2
+    points = np.stack([(u - 31) / 70 * z, (v - 22) / 90 * z, z], axis=-1)
+    weights = np.ones((40, 60))
+    assert np.abs(fit(points, weights) - K).max() < 1e-10
+    points[5:9, 5:30, :2], weights[5:9, 5:30] = 3.0, 0.0
+    assert np.abs(fit(points, weights) - K).max() < 1e-10
+    assert np.abs(fit(points.astype(np.float32), weights.astype(np.float32)) - K).max() < 1e-4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for at, spoilt in (((0, 1, 2), 0.0), ((3, 2, 2), -1.0), ((9, 9, 0), np.nan), ((9, 9, 1), np.inf)):
+            wrong = points.copy()
+            wrong[at] = spoilt
+            assert np.isnan(fit(wrong, weights)).all()
+        unsure = weights.copy()
+        unsure[7, 8] = np.nan
+        assert np.isnan(fit(points, unsure)).all()
+        flat = fit(np.ones_like(points), weights)
+    assert not (flat[[0, 1], [0, 1]] > 0).any()
+
+
+def pi3_sizes(module: Any) -> None:
+    """Photos of every shape become multiples of 14 of about their shape, of no more pixels than may be."""
+    wanted = {(500, 500): (504, 504), (16, 9): (672, 378), (9, 16): (378, 672), (803, 611): (574, 434)}
+    wanted |= {(640, 30): (2338, 98), (30, 640): (98, 2338), (4000, 1): (31934, 14), (1, 4000): (14, 31934)}
+    for (width, height), size in wanted.items():
+        photo = Views((np.zeros((height, width, 3), np.uint8),), ("000",))
+        assert module.Adapter().prepare(photo).placements[0].network == size
+
+
+def disarmed(module: Any) -> None:
+    """The whole checkpoint is read, what images alone do not use is left out of the network, then it moves."""
+    steps: list[Any] = []
+
+    class Network:
+        def disable_multimodal(self, free_cuda_cache: bool = True) -> None:
+            steps.append(f"without, the cache {'freed' if free_cuda_cache else 'left'}")
+
+        def to(self, device: str) -> Any:
+            steps.append(device)
+            return self
+
+    def load(adapter: Any, device: str, weights: str, seed: int) -> None:
+        steps.append((device, weights, seed))
+        adapter.network, adapter.device, adapter.seed = Network(), device, seed
+
+    adapter = module.Adapter()
+    with mock.patch.object(NetworkAdapter, "load", load):
+        adapter.load("cuda:1", "file", 7)
+    assert steps == [("cpu", "file", 7), "without, the cache left", "cuda:1"]
+    assert adapter.device == "cuda:1" and isinstance(adapter.network, Network)
 
 
 def mapanything_on_cuda(module: Any) -> None:
@@ -212,12 +292,8 @@ RUNS: dict[str, dict[str, Run]] = {
         "unregistered": fast3r_unregistered,
         "cuda": fast3r_on_cuda,
     },
-    "pi3": {
-        "whole": whole("pi3"),
-        "cuda": on_cuda("pi3", "cuda bfloat16"),
-        "unregistered": pi3_unregistered,
-        "wide": pi3_wide,
-    },
+    "pi3": pi3_run("pi3", "arbitrary"),
+    "pi3x": {**pi3_run("pi3x", "metric"), "disarmed": disarmed},
     "vggt-omega": {
         "whole": whole("vggt-omega"),
         "max_size": whole("vggt-omega-max-size"),

@@ -28,6 +28,7 @@ DIRECTION = {
     "dust3r": "world_from_camera",
     "fast3r": "world_from_camera",
     "pi3": "world_from_camera",
+    "pi3x": "world_from_camera",
     "vggt-omega": "camera_from_world",
     "depth-anything-3": "camera_from_world",
     "mapanything": "world_from_camera",
@@ -48,6 +49,9 @@ def load_as_upstream(name: str, paths: list[str], side: int, options: dict[str, 
     if name == "pi3":
         load = importlib.import_module("pi3.utils.basic").load_images_as_tensor
         return list(load(str(Path(paths[0]).parent), PIXEL_LIMIT=side, verbose=False).numpy())
+    if name == "pi3x":
+        load = importlib.import_module("pi3.utils.basic").load_multimodal_data
+        return list(load(str(Path(paths[0]).parent), {}, PIXEL_LIMIT=side, verbose=False)[0][0].numpy())
     if name == "vggt-omega":
         loader = importlib.import_module("vggt_omega.utils.load_fn")
         mode = options.get("fit", "balanced")

@@ -23,7 +23,7 @@ CORE = sysconfig.get_path("purelib")
 SCENES = {case.system for case in CASES.values()}
 PUBLISHED = "test_a_checkpoint_that_upstream_s_code_wrote_loads"
 WORKER = "test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker"
-THROUGH_THE_WORKER = ("dust3r", "mast3r", "fast3r", "vggt", "depth-anything-3", "mapanything")
+THROUGH_THE_WORKER = ("dust3r", "mast3r", "fast3r", "vggt", "depth-anything-3", "mapanything", "pi3x")
 
 
 def main() -> int:
