@@ -51,9 +51,11 @@ FLOORS = {
 NEEDS_OF_SHARED = {
     "absent": set[str](),
     "checkpoint": {"torch", "safetensors"},
+    "local_points": set[str](),
     "network": {"torch"},
     "objects": {"PIL", "rembg"},
     "pairs": {"torch"},
+    "pi3": {"torch"},
     "pointmaps": set[str](),
     "resize": {"PIL"},
     "surface": {"point_cloud_utils"},
