@@ -495,6 +495,14 @@ class Reconstructor:
 
     def infer(self, inputs: Any) -> Any:
         """The reconstruction proper."""
+        return list(self.stream(inputs))
+
+    def stream(self, inputs: Any) -> Iterator[Any]:
+        """Of a system whose card says `streams`, instead of `infer`: it takes the views in their order and yields what
+        it has as soon as it has it, for one view or for several at once. `finish` gets the list of what it yielded.
+
+        The device is synchronised at each yield, which is timed: the last is the latency of the last frame. Nothing is
+        to be kept on purpose for the end: what follows the last yield counts as part of the whole alone."""
         raise NotImplementedError
 
     def finish(self, outputs: Any, views: Views) -> Reconstruction:

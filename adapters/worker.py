@@ -4,7 +4,7 @@ Runs inside the adapter's own environment: numpy and the standard library only, 
 output and error belong to the adapter and go to the log. Arrays travel as `.npz` files without pickle.
 
     {"op": "load", "module", "options", "device", "weights", "seed"}    -> mark begin, loaded | failed
-    {"op": "predict", "views", "out", "warmups", "repeats", "min_seconds", "max_seconds", "infer_only"}
+    {"op": "predict", "views", "out", "warmups", "repeats", "min_seconds", "max_seconds", "infer_only", "streams"}
                                                         -> marks and cold, marks and warm ..., done | failed
 
 Each event is a JSON line. At `mark`, an end of a step, the worker waits for one byte: the host's clock times what lies
@@ -82,6 +82,7 @@ class Worker:
         self._shapes: Any = None  # (N, 3), of the images
         self._execution: Any = None
         self._adapter: Optional[Reconstructor] = None
+        self._streams = False
         self._device = "cpu"
         self._seed = 0
 
@@ -185,10 +186,7 @@ class Worker:
         self._synchronise()
         seconds["prepare"] = self._clock() - start
         self._mark("prepare")
-        start = self._clock()
-        outputs = adapter.infer(inputs)
-        self._synchronise()
-        seconds["infer"] = self._clock() - start
+        outputs, seconds["infer"] = self._infer(adapter, inputs, len(views))
         self._mark("infer")
         if infer_only:
             self._note_execution(inputs)
@@ -204,6 +202,27 @@ class Worker:
         self._mark("finish")
         self._note_execution(inputs)
         return {**seconds, "total": sum(seconds.values())}, result
+
+    def _infer(self, adapter: Reconstructor, inputs: Any, views: int) -> Tuple[Any, float]:
+        """What `infer` gives and its seconds; of a system that streams with a mark at each of its outputs."""
+        start = self._clock()
+        if not self._streams:
+            outputs = adapter.infer(inputs)
+            self._synchronise()
+            return outputs, self._clock() - start
+        outputs, seconds = [], 0.0
+        for output in adapter.stream(inputs):
+            self._synchronise()
+            seconds += self._clock() - start
+            outputs.append(output)
+            if len(outputs) > views:
+                raise ContractError(f"stream: more than {views} outputs seen, one a view at most wanted")
+            self._mark("frame")
+            start = self._clock()
+        if not outputs:
+            raise ContractError("stream: no output seen, at least one wanted")
+        self._synchronise()
+        return outputs, seconds + self._clock() - start
 
     def _note_execution(self, inputs: Any) -> None:
         """Ask the adapter how it ran, after its first call."""
@@ -230,7 +249,7 @@ class Worker:
 
     def _predict(self, command: Dict[str, Any]) -> None:
         views = self._open(Path(command["views"]))
-        infer_only = bool(command["infer_only"])
+        infer_only, self._streams = bool(command["infer_only"]), bool(command["streams"])
         torch = self._torch()
         if torch is not None:
             torch.cuda.reset_peak_memory_stats(self._device)

@@ -10,7 +10,7 @@ from adapters.contract import F64, Cameras
 from metrics.scoring.truth import Truth
 from metrics.scoring.visibility import depth_buffers, seen_surface
 
-Order = Literal["spread", "overlap"]
+Order = Literal["spread", "overlap", "sequence"]
 SURFACE_POINTS = 4_000  # of the truth, whose views are compared
 AGREES = 0.01  # diameters: a view sees a point where its depth agrees to this
 WIDEST = 25.0  # degrees: features of surface seen from farther apart are rarely matched

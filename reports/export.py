@@ -146,6 +146,8 @@ def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
         prepare_seconds=seconds("prepare_seconds"),
         infer_seconds=seconds("infer_seconds"),
         finish_seconds=seconds("finish_seconds"),
+        last_frame_seconds=seconds("last_frame_seconds"),
+        frame_growth=seconds("frame_growth"),
         peak_rss_bytes=most("peak_rss_bytes"),
         device_peak_bytes=most("device_peak_bytes"),
         device_driver_bytes=most("device_driver_bytes"),

@@ -218,6 +218,11 @@ class TrialRow(OfTrial):
     prepare_seconds: Annotated[float | None, Of("median over the calls: from images to inputs", "s")] = None
     infer_seconds: Annotated[float | None, Of("median over the calls: the network, or what stands for it", "s")] = None
     finish_seconds: Annotated[float | None, Of("median over the calls: from outputs to points", "s")] = None
+    frames: Annotated[int | None, Of("of a system that streams: how many outputs it gave, one after the other")] = None
+    last_frame_seconds: Annotated[float | None, Of("the last of them, median over the calls", "s")] = None
+    frame_growth: Annotated[
+        float | None, Of("median of their last tenth over that of the first; missing below ten", "ratio")
+    ] = None
     peak_rss_bytes: Annotated[int | None, Of("largest resident memory of the process tree", "bytes")] = None
     device_peak_bytes: Annotated[
         int | None, Of("the same of the device, by its allocator; missing on a CPU", "bytes")
@@ -597,6 +602,13 @@ class LeaderboardCosts:
     prepare_seconds: Annotated[float | None, Of("median over its trials", "s")]
     infer_seconds: Annotated[float | None, Of("median over its trials", "s")]
     finish_seconds: Annotated[float | None, Of("median over its trials", "s")]
+    last_frame_seconds: Annotated[
+        float | None, Of("of systems that stream: their last output, median over its trials", "s")
+    ]
+    frame_growth: Annotated[
+        float | None,
+        Of("of the same: their last outputs' seconds over the first ones', median over its trials", "ratio"),
+    ]
     peak_rss_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
     device_peak_bytes: Annotated[int | None, Of("by its allocator, largest over its trials", "bytes")]
     device_driver_bytes: Annotated[int | None, Of("by its driver, largest over its trials", "bytes")]

@@ -24,7 +24,9 @@ class RunFlags:
     views: Annotated[str | None, Parameter(help="view counts, such as 1,2,4; default: all")] = None
     seeds: Annotated[str | None, Parameter(help="seeds, each a repeat with its own view subset: 0,1,2")] = None
     draws: Annotated[int | None, Parameter(help="samples of a stochastic system in every cell; default: 3")] = None
-    order: Annotated[Literal["spread", "overlap"] | None, Parameter(help="of the views that a count takes")] = None
+    order: Annotated[
+        Literal["spread", "overlap", "sequence"] | None, Parameter(help="of the views that a count takes")
+    ] = None
     give: Annotated[str | None, Parameter(help="masks, cameras, targets: given to adapters that accept them")] = None
     option: Annotated[list[str] | None, Parameter(help="NAME=VALUE, an option of the adapter; may be repeated")] = None
     protocol: Annotated[str | None, Parameter(help="how to score: a protocol's name or .toml file")] = None

@@ -14,7 +14,7 @@ import numpy as np
 from adapters.contract import InputError, TruthKind
 from bench.scoring.sweep import Variant, variants_of
 from bench.systems.datasets import contamination
-from bench.systems.measure import BUSY_SHARE, median_and_iqr, now, version
+from bench.systems.measure import BUSY_SHARE, growth, median_and_iqr, now, version
 from bench.trials.records import RunRecord, ScoreRecord, TrialRecord
 from bench.trials.store import Store
 from data.groundtruth.quality import QualityCard
@@ -231,7 +231,7 @@ def _open_scenes(records: list[TrialRecord]) -> dict[str, Scene]:
 def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialRow:
     warm, iqr = median_and_iqr([steps.total for steps in record.warm])
     calls = record.warm or ([record.cold] if record.cold else [])
-    card = record.card
+    card, frames = record.card, record.frame_seconds
     path = store.prediction_path(record.prediction) if record.prediction else None
     return TrialRow(
         **vars(_of_trial(record)),
@@ -249,6 +249,9 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
         prepare_seconds=_median([steps.prepare for steps in calls]),
         infer_seconds=_median([steps.infer for steps in calls]),
         finish_seconds=_median([steps.finish for steps in calls]),
+        frames=len(frames) or None,
+        last_frame_seconds=frames[-1] if frames else None,
+        frame_growth=growth(frames),
         peak_rss_bytes=record.peak_rss or None,
         device_peak_bytes=record.device_allocator,
         device_driver_bytes=record.device_driver,

@@ -85,6 +85,10 @@ def _quantities(trials: list[TrialRecord]) -> dict[str, list[tuple[TrialRecord, 
         out["warm_seconds"] = [(trial, [call.total for call in trial.warm]) for trial in timed]
     for step in STEPS:
         out[f"{step}_seconds"] = [(trial, [getattr(call, step) for call in of_trial]) for trial, of_trial in calls]
+    if all(trial.frame_seconds for trial in timed):
+        out["last_frame_seconds"] = [
+            (trial, [call.frames[-1] for call in of_trial if call]) for trial, of_trial in calls
+        ]
     out["peak_rss"] = [(trial, [trial.peak_rss / MEBIBYTE]) for trial in trials]
     out["device_peak"] = [(trial, [(trial.device_allocator or 0) / MEBIBYTE]) for trial in trials]
     return out

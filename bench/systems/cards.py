@@ -116,6 +116,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     deterministic: bool = True  # same input and seed, same output to the last bit
     stochastic: bool = False  # another seed, another sample: a cell holds several
     reference: bool = False  # given the truth, or a test object: shown, never ranked
+    streams: bool = False  # takes the views in their order, and answers while they come: see `Reconstructor.stream`
     estimate_seconds: tuple[float, float] = (1.0, 0.0)  # rough a + b * views on two cores, to plan with
 
     def check(self, where: Path) -> None:

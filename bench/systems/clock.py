@@ -23,20 +23,33 @@ class HostClock:
 
     While the host hands over pixels it stands still."""
 
-    def __init__(self, infer_only: bool = False) -> None:
+    def __init__(self, infer_only: bool = False, most_frames: int = 0) -> None:
+        """`most_frames`: outputs that a system may give before `infer` ends; none where it does not stream."""
         self._wanted = STEPS[:2] if infer_only else STEPS  # of random weights `infer` alone counts
         self._counted = STEPS[1:2] if infer_only else STEPS
         self._started = time.perf_counter()
         self._paused = 0.0
         self._steps: dict[str, float] = {}
+        self._most_frames = most_frames
+        self._frames: list[float] = []
 
     def stop(self, step: str) -> None:
-        """Note what passed since the start as the time of `step`; "begin" begins a call."""
+        """Note what passed since the start as the time of `step`; "begin" begins a call, "frame" is part of `infer`."""
         passed = time.perf_counter() - self._started - self._paused
+        if step == "frame":
+            if list(self._steps) != ["prepare"] or len(self._frames) >= self._most_frames:
+                raise ContractError(
+                    f"the worker's messages: an output too many seen, {self._most_frames} at most wanted"
+                )
+            self._frames.append(passed)
+            return
         expected = "begin" if step == "begin" else next((name for name in self._wanted if name not in self._steps), "")
         if step != expected:
             raise ContractError(f"the worker's messages: the end of step {step} seen, {expected or 'none'} wanted")
-        self._steps = {} if step == "begin" else {**self._steps, step: passed}
+        if step == "begin":
+            self._steps, self._frames = {}, []
+        else:
+            self._steps[step] = passed + (sum(self._frames) if step == "infer" else 0.0)
 
     def start(self) -> None:
         self._started, self._paused = time.perf_counter(), 0.0
@@ -62,8 +75,8 @@ class HostClock:
         passed = {name: self._steps[name] if name in self._counted else 0.0 for name in STEPS}
         for name in STEPS:
             _agree(name, getattr(told, name), passed[name])
-        steps = Steps(**passed, total=sum(passed.values()))
-        self._steps = {}
+        steps = Steps(**passed, total=sum(passed.values()), frames=self._frames)
+        self._steps, self._frames = {}, []
         return msgspec.structs.replace(event, seconds=steps)
 
 

@@ -43,7 +43,7 @@ class Warm(msgspec.Struct, frozen=True, tag="warm", tag_field="event"):
 class Mark(msgspec.Struct, frozen=True, tag="mark", tag_field="event"):
     """A step ended, and the worker waits."""
 
-    step: Literal["begin", "prepare", "infer", "finish"]
+    step: Literal["begin", "prepare", "frame", "infer", "finish"]
 
 
 class Pixels(msgspec.Struct, frozen=True, tag="pixels", tag_field="event"):
@@ -102,7 +102,7 @@ def parse(line: bytes) -> Event:
     if isinstance(event, Loaded):
         numbers = (event.seconds,)
     elif isinstance(event, Cold | Warm):
-        numbers = msgspec.structs.astuple(event.seconds)
+        numbers = (event.seconds.prepare, event.seconds.infer, event.seconds.finish, event.seconds.total)
     elif isinstance(event, Done):
         numbers = (event.peak_rss, event.device_allocator, event.device_driver)
     for number in numbers:

@@ -70,6 +70,7 @@ class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     infer: float
     finish: float
     total: float
+    frames: list[float] = []  # of each output of a system that streams, in order; their sum is at most `infer`
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +97,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         """Of a warm call, their median; of the cold one where there was no other."""
         warm, _ = median_and_iqr([steps.total for steps in self.warm])
         return warm if warm is not None else self.cold.total if self.cold is not None else None
+
+    @property
+    def frame_seconds(self) -> list[float]:
+        """Of each output of a system that streams: median over the warm calls, the cold one's where there are none."""
+        calls = [steps.frames for steps in self.warm] or ([self.cold.frames] if self.cold is not None else [])
+        return (
+            [float(seconds) for seconds in np.median(calls, axis=0)] if len({len(call) for call in calls}) == 1 else []
+        )
+
+
+def growth(seconds: list[float]) -> float | None:
+    """How much longer the last tenth of a stream's outputs takes than its first: ratio of medians; None below ten."""
+    tenth = -(-len(seconds) // 10)
+    if len(seconds) < 10:
+        return None
+    return float(np.median(seconds[-tenth:]) / max(float(np.median(seconds[:tenth])), 1e-9))
 
 
 class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -127,6 +127,7 @@ def run_adapter(
         outcome = worker.converse(
             views,
             infer_only,
+            adapter.card.streams,
             {
                 "op": "load",
                 "module": adapter.module,
@@ -144,6 +145,7 @@ def run_adapter(
                 "min_seconds": policy.min_seconds,
                 "max_seconds": policy.max_seconds,
                 "infer_only": infer_only,
+                "streams": adapter.card.streams,
             },
         )
         if outcome.status != "ok":
@@ -204,7 +206,7 @@ class _Worker:
         os.close(replies_read)
         self._timed_out = threading.Event()
 
-    def converse(self, views: Views, infer_only: bool, *commands: dict[str, Any]) -> Outcome:
+    def converse(self, views: Views, infer_only: bool, streams: bool, *commands: dict[str, Any]) -> Outcome:
         """Send every command, gather the events until the worker ends, and end it whatever happens. The images and
         masks of `views` are handed over as the worker asks for them."""
         harness = walls.harness_generations()
@@ -213,7 +215,7 @@ class _Worker:
         timer.daemon = True
         timer.start()
         events: list[Event] = []
-        broken, clock = "", HostClock(infer_only)
+        broken, clock = "", HostClock(infer_only, len(views) if streams else 0)
         try:
             with contextlib.suppress(BrokenPipeError), os.fdopen(self._command_write, "w") as pipe:
                 for command in commands:

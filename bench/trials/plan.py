@@ -358,12 +358,15 @@ def _timed_only(trial: Trial) -> bool:
 def view_order(scene: Scene, seed: int, order: Order = "spread", among: Sequence[str] | None = None) -> list[str]:
     """Every view of the scene, or those `among` them, nested and seeded; by the exact cameras where there are some.
 
-    `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`. Where
+    `spread`: as far apart as they go. `overlap`: each shares surface with an earlier one, see `data.subsets`.
+    `sequence`: as the scene has them, so that a count takes the first frames of a video, whatever the seed. Where
     most views share size and focal length, as many systems take for granted, these come first, and the others after
     them; where no such group holds half of the views, all count alike. Seeds that differ by `VIEW_SEEDS` order views
     alike."""
     seed %= VIEW_SEEDS
     own = [view for view in scene.file.views if among is None or view.name in among]
+    if order == "sequence":
+        return [view.name for view in own]
     main, size = Counter(view.group for view in own).most_common(1)[0]
     views = [(view.name, view.group == main or 2 * size < len(own)) for view in own]
     parts = (tuple(name for name, first in views if first == part) for part in (True, False))

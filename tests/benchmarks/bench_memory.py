@@ -1,11 +1,11 @@
 """Peak memory of many large photos with full depth: `python -m tests.benchmarks.bench_memory`.
 
-    --photos 200 --size 4000x3000
+    --photos 200 --size 4000x3000, or the frames of a video: --photos 600 --size 640x480
 
-A ball under a ring of cameras, whose photos and depth maps are all alike, so that they are quickly made. Its truth is a
-measured one with a depth map a view; an adapter that looks at every photo returns a depth map of each, made as it is
-asked for. `run` takes one trial through worker, store and scoring. Printed are the peaks of resident memory of the
-command, of its worker, and of all processes together."""
+A ball under a ring of cameras, whose photos and depth maps are all alike, so that they are quickly made. Its truth is
+a measured one with a depth map a view; an adapter that looks at one photo after the other, as systems that stream do,
+returns a depth map of each, made as it is asked for. `run` takes one trial through worker, store and scoring. Printed
+are the peaks of resident memory of the command, of its worker, and of all processes together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from bench.systems.measure import hardware
+from bench.systems.measure import growth, hardware
 from bench.trials.store import Store
 from data.scene import CameraFile, SceneFile, TruthFile, ViewFile, write_scene, write_truth
 from data.synthetic.rig import look_at
@@ -36,9 +36,11 @@ import numpy as np
 from adapters.contract import OnDemand, Reconstruction, Reconstructor, shapes_of
 
 class Adapter(Reconstructor):
-    def infer(self, inputs):
+    def stream(self, inputs):
         for image in inputs.images:
-            image.mean()
+            yield image.mean()
+
+    def finish(self, outputs, inputs):
         height, width = shapes_of(inputs.images)[0][:2]
         f, (cx, cy) = inputs.cameras.intrinsics[0, 0, 0], inputs.cameras.intrinsics[0, :2, 2]
         x, y = (np.arange(width) + 0.5 - cx) / f, (np.arange(height)[:, None] + 0.5 - cy) / f
@@ -60,6 +62,7 @@ licence_code = "Apache-2.0"
 scope = "scene"
 accepts = ["cameras"]
 requires = ["cameras"]
+streams = true
 """
 
 
@@ -143,6 +146,8 @@ def main() -> None:
         disk = sum(path.stat().st_size for path in (folder / "store").rglob("*") if path.is_file()) / 1e6
         print(f"{hardware()}: {record.status} {record.message}; {read}; {disk:.0f} MB of store")
         counts = " | ".join(f"{number / 2**20:,.0f}" for number in (host, worker, whole))
+        frames = record.frame_seconds
+        print(f"whole {sum(frames):.2f} s, last frame {1e3 * frames[-1]:.1f} ms, growth {growth(frames):.2f}")
         print(f"| {arguments.photos} | {arguments.size} | {counts} | {seconds:.0f} |")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
