@@ -6,7 +6,7 @@ STORE ?= runs/store
 REPORT ?= runs/report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-full video-demo train-small site docs test test-upstream test-kernels record check soak soak-faults lint clean
+.PHONY: help setup bench bench-full video-demo train-small site docs test test-upstream test-kernels test-ray record check soak soak-faults lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ test-kernels: $(VENV)/.dev  ## run the CUDA kernels' tests, without a GPU in Tri
 	@$(MAKE) --no-print-directory $(VENV)/.kernels || echo "SKIPPED the CUDA kernels' tests: torch's CPU build cannot be had"
 	@test ! -e $(VENV)/.kernels || $(VENV)/kernels/bin/python -m pytest -n 2 --durations=5 tests/metrics/kernels
 
+test-ray: $(VENV)/.dev  ## run the cluster's tests, on nodes of this machine's loopback; wants Ray
+	@$(MAKE) --no-print-directory $(VENV)/.ray || echo "SKIPPED the cluster's tests: Ray cannot be had"
+	@test ! -e $(VENV)/.ray || $(VENV)/ray/bin/python -m pytest --durations=5 tests/bench/test_ray.py
+
 check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
 	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))
 
@@ -100,17 +104,25 @@ $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# Torch in environments of their own on top of .venv's, so that the tests run as they do for users, without it. The CPU
-# build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index, which
-# PIP_EXTRA_INDEX_URL names to pip.
+# An environment .venv/NAME on top of .venv's, so that the other tests run as they do for users, without what it holds.
+define on_top
+	$(BIN)/python -m venv $(VENV)/$(1)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(VENV)/$(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
+	$(VENV)/$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(2)
+endef
+
+$(VENV)/.ray: $(VENV)/.dev
+	$(call on_top,ray,ray==2.60.0 fsspec)
+	touch $@
+
+# Torch's CPU build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index,
+# which PIP_EXTRA_INDEX_URL names to pip.
 $(VENV)/.training: WITH := tensorboard
 $(VENV)/.kernels: WITH := triton==3.9.0
 $(VENV)/.kernels: $(VENV)/.dev
 $(VENV)/.training $(VENV)/.kernels: $(VENV)/.%: $(VENV)/.core
-	$(BIN)/python -m venv $(VENV)/$*
-	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-	  > $$($(VENV)/$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/on-top.pth
-	$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0+cpu $(WITH)
+	$(call on_top,$*,torch==2.13.0+cpu $(WITH))
 	touch $@
 
 $(VENV)/.docs: pyproject.toml $(VENV)/.core

@@ -11,13 +11,15 @@ from bench.cli.common import console
 
 
 def merge(
-    *stores: Path,
+    *stores: Annotated[str, Parameter(help="folders, or URLs that a cluster's runs were kept at")],
     into: Annotated[Path, Parameter(help="the store that receives")],
 ) -> int:
     """Copy the trials, scores and predictions of other stores into one."""
+    from bench.trials.shared import opened
     from bench.trials.store import Store
 
-    for other in stores:
-        copied = Store(into).merge(Store(other))
-        console.print(f"{other}: {copied} trials copied", markup=False)
+    for place in stores:
+        with opened(place) as other:
+            copied = Store(into).merge(other)
+        console.print(f"{place}: {copied} trials copied", markup=False)
     return 0

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from bench.engines.local import Progress
-from bench.systems.measure import hardware, memory_limit_bytes
+from bench.systems.measure import memory_limit_bytes
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import ScoreRecord, TrialRecord
 from bench.trials.store import Store
@@ -39,7 +39,7 @@ class ShownRun:
     def __init__(self, console: Console, total: int) -> None:
         self._bar = progress_bar(console)
         self._task = self._bar.add_task("starting", total=total)
-        self.progress = Progress(self._compiling, self._started, self._finished, self._left_out)
+        self.progress = Progress(self._compiling, self._started, self._finished, self._left_out, self._remark)
 
     def __enter__(self) -> ShownRun:
         self._bar.start()
@@ -61,6 +61,9 @@ class ShownRun:
         what += f" ({NOT_ISOLATED})" if record.ran and not record.isolated else ""
         self._bar.console.print(f"{trial.label}: {what}", markup=False)
         self._bar.advance(self._task)
+
+    def _remark(self, sentence: str) -> None:
+        self._bar.console.print(f"{sentence}.", markup=False, style="yellow")
 
     def _left_out(self, trial: Trial, reason: str) -> None:
         self._bar.console.print(f"{trial.label}: left out, {reason}", markup=False, style="yellow")
@@ -112,15 +115,16 @@ def who_ranks(trials: Sequence[Trial]) -> Iterator[str]:
         yield f"Under the {TRUTH_NAMES[kind]}: {'; '.join(parts)}."
 
 
-def print_plan(output: Console, trials: list[Trial], store: Store, budget: float | None) -> None:
-    """Every trial with its estimated seconds, then the sums: time, disk, memory."""
-    known = [record for record in store.trials() if record.hardware.fingerprint == hardware().fingerprint]
+def print_plan(output: Console, trials: list[Trial], store: Store, budget: float | None, where: str = "") -> None:
+    """Every trial with its estimated seconds, then the sums: time, disk, memory; and `where` they run, if not here."""
+    machines = {machine.fingerprint for trial in trials for machine in trial.site.machines}
+    known = [record for record in store.trials() if record.hardware.fingerprint in machines]
     table = Table(box=None, pad_edge=False)
     for column in ("adapter", "inputs", "scene", "views", "seed", "state", "seconds"):
         table.add_column(column, justify="right" if column in ("views", "seed", "seconds") else "left")
     total = largest = disk = 0.0
     for trial in trials:
-        done = store.measured(trial.key) is not None
+        done = store.measured(*trial.keys) is not None
         seconds = 0.0 if done or not trial.available else estimate_seconds(trial, known)
         total += seconds
         same = [record.peak_rss for record in known if record.adapter_hash == trial.adapter.hash]
@@ -131,7 +135,9 @@ def print_plan(output: Console, trials: list[Trial], store: Store, budget: float
         row = (trial.adapter.name, trial.inputs, trial.scene.name, str(len(trial.views)), str(trial.seed), state)
         table.add_row(*row, f"{seconds:.0f}")
     output.print(table)
-    output.print(f"{len(trials)} trials, about {total:.0f} s, about {disk:.1f} GiB in {store.path}")
+    output.print(f"{len(trials)} trials, about {total:.0f} s, about {disk:.1f} GiB in {store.place}", markup=False)
+    if where:
+        output.print(where, markup=False)
     memory = (
         f"{largest / 2**30:.1f} GiB was the most a trial of these took here" if largest else "not measured here yet"
     )

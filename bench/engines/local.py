@@ -1,4 +1,5 @@
-"""Running a plan: each trial in a worker of its own, stored when finished, scored at once, resumed when asked again."""
+"""Running a plan: each trial in a worker of its own, stored when finished, scored at once, resumed when asked again; on
+this machine, one after the other, unless another engine is named."""
 
 from __future__ import annotations
 
@@ -6,21 +7,20 @@ import math
 import shlex
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
 from adapters.contract import Views
-from bench.scoring.score import score_trial
+from bench.engines.engine import Engine, Finished, Job, Settings, run_and_keep, score_kept, truths_of
 from bench.systems.cards import get_adapter
-from bench.systems.measure import Outcome, Policy, hardware, median_and_iqr, now, version
+from bench.systems.measure import Policy, hardware, median_and_iqr, now, version
 from bench.systems.process import run_adapter
-from bench.systems.weights import RANDOM
 from bench.trials.plan import Trial, estimate_seconds
 from bench.trials.records import LeftOut, RunRecord, ScoreRecord, TrialRecord
-from bench.trials.run import run_trial
 from bench.trials.store import Store
 from metrics.scoring.compile import compile_kernels
 from metrics.scoring.protocol import load_protocol
@@ -39,6 +39,7 @@ class Progress:
         default=lambda trial, record, scores, reused: None
     )
     left_out: Callable[[Trial, str], None] = field(default=lambda trial, reason: None)
+    remark: Callable[[str], None] = field(default=lambda sentence: None)  # on what befell the engine
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,40 @@ class RunResult:
     left_out: list[LeftOut]
 
 
+class Local:
+    """This machine: one trial at a time, when it is waited for."""
+
+    slots = 1
+
+    def open(self, store: Store, settings: Settings, run: str, scored: bool, tell: Callable[[str], None]) -> None:
+        """As `Engine.open`."""
+        self._store, self._settings = store, settings
+        if scored:
+            compile_kernels(settings.protocols[0])
+
+    def start(self, job: Job) -> None:
+        """As `Engine.start`."""
+        self._job = job
+
+    def finished(self) -> Finished:
+        """As `Engine.finished`: runs the job."""
+        job, store, settings = self._job, self._store, self._settings
+        record = job.record or run_and_keep(job.trial, store, settings.keep_points, job.most_seconds)
+        return Finished(job, record, score_kept(job.trial, record, store, settings) if record is not None else [])
+
+    def overhead_seconds(self) -> float | None:
+        """As `Engine.overhead_seconds`."""
+        return overhead_seconds()
+
+
 def run_plan(
-    trials: list[Trial],
+    trials: Sequence[Trial],
     store: Store,
     *,
     protocol: str,
     truth: str,
+    protocols: Sequence[str] = (),
+    engine: Engine | None = None,
     budget_seconds: float | None = None,
     strictly: bool = False,
     keep_points: int | None = None,
@@ -63,7 +92,8 @@ def run_plan(
     left_out: Sequence[LeftOut] = (),
     remarks: Sequence[str] = (),
 ) -> RunResult:
-    """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene.
+    """Run every trial that the store has not finished, score it under `truth` and every other truth of its scene, by
+    `protocol` and then by `protocols`; with `engine`, by default on this machine.
 
     With a budget, a trial whose estimate does not fit into what is left is not started, and is named in the result;
     what is compiled once for an installation, so that results can be scored, is not counted. `strictly`: what takes
@@ -71,149 +101,126 @@ def run_plan(
     Of predictions of more than `keep_points` points a uniform draw is stored and scored, of others everything.
     A trial that another run holds is left out as well; what was `left_out` before is recorded with these, and so are
     the plan's `remarks`. Scenes without truth are run and timed, not scored."""
-    progress = progress or Progress()
-    began, started, uncounted = time.perf_counter(), now(), 0.0
-    known = [record for record in store.trials() if record.hardware.fingerprint == hardware().fingerprint]
-    records: list[TrialRecord] = []
-    all_left_out = list(left_out)
+    run = _Run(trials, store, protocol, truth, progress or Progress(), [*left_out], [*remarks])
+    settings = Settings(truth, tuple(map(load_protocol, (protocol, *protocols))), keep_points, metrics_device)
+    return run.through(engine or Local(), settings, budget_seconds, strictly)
 
-    def leave(trial: Trial, reason: str) -> None:
-        all_left_out.append(trial.left_out(reason))
-        progress.left_out(trial, reason)
 
-    name = store.new_run(started)
+class _Run:
+    """One run of a plan: what it has come to, and the record of it."""
 
-    def keep(overhead: float | None) -> None:
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        store: Store,
+        protocol: str,
+        truth: str,
+        progress: Progress,
+        left_out: list[LeftOut],
+        remarks: list[str],
+    ) -> None:
+        self._trials, self._store, self._protocol, self._truth = trials, store, protocol, truth
+        self._progress, self._left_out, self._remarks = progress, left_out, remarks
+        self._records: list[TrialRecord] = []
+        self._began, self._started, self._uncounted = time.perf_counter(), now(), 0.0
+        self._name = store.new_run(self._started)
+        machines = {machine.fingerprint for trial in trials for machine in trial.site.machines}
+        self._known = [record for record in store.trials() if record.hardware.fingerprint in machines]
+
+    def through(self, engine: Engine, settings: Settings, budget: float | None, strictly: bool) -> RunResult:
+        """Every trial, one way or the other."""
+        try:
+            self._keep(None)
+            scored = any(truths_of(t, self._truth) and self._store.measured(*t.keys) is None for t in self._trials)
+            if scored:
+                self._progress.compiling()
+            engine.open(self._store, settings, self._name, scored, self._tell)
+            self._uncounted = time.perf_counter() - self._began
+            self._run(engine, budget, strictly)
+        finally:
+            self._keep(engine.overhead_seconds() if self._records else None)
+        return RunResult(self._records, self._left_out)
+
+    def _run(self, engine: Engine, budget: float | None, strictly: bool) -> None:
+        waiting = deque(self._trials)
+        running: dict[tuple[str, ...], ExitStack] = {}  # what holds the locks, by the keys of the trial
+        with ExitStack() as held:
+            while waiting or running:
+                # A trial that is planned twice waits for itself.
+                while waiting and len(running) < engine.slots and waiting[0].keys not in running:
+                    locks = held.enter_context(ExitStack())
+                    job = self._admitted(waiting.popleft(), locks, budget, strictly)
+                    if job is not None:
+                        running[job.trial.keys] = locks
+                        engine.start(job)
+                if running:
+                    done = engine.finished()
+                    running.pop(done.job.trial.keys).close()
+                    self._finish(done)
+
+    def _admitted(self, trial: Trial, locks: ExitStack, budget: float | None, strictly: bool) -> Job | None:
+        """The job that `trial` is, its locks held by `locks` where it is to run; None where it is left out."""
+        record = self._store.measured(*trial.keys)
+        if record is not None:
+            return Job(trial, record)
+        estimate = estimate_seconds(trial, self._known) if trial.available and not trial.lacks else 0.0
+        spent = time.perf_counter() - self._began - self._uncounted
+        left = budget - spent if budget is not None else math.inf
+        if estimate > max(left, 0.0):
+            self._leave(trial, f"about {estimate:.0f} s wanted, {max(left, 0):.0f} s of the budget left")
+            return None
+        if not all(locks.enter_context(self._store.lock(key)) for key in trial.keys):
+            self._leave(trial, "another run holds this trial")
+            return None
+        record = self._store.measured(*trial.keys)  # finished by another run since we looked
+        if record is not None:
+            return Job(trial, record)
+        self._progress.started(trial, estimate)
+        return Job(trial, most_seconds=left if strictly else math.inf)
+
+    def _finish(self, done: Finished) -> None:
+        trial, reused = done.job.trial, done.job.record is not None
+        if done.record is None:
+            stopped = f"stopped after the {done.job.most_seconds:.0f} s that were left of the budget"
+            self._leave(trial, done.reason or stopped)
+            return
+        if not reused:
+            self._known.append(done.record)
+        self._records.append(done.record)
+        self._progress.finished(trial, done.record, done.scores, reused)
+
+    def _leave(self, trial: Trial, reason: str) -> None:
+        self._left_out.append(trial.left_out(reason))
+        self._progress.left_out(trial, reason)
+
+    def _tell(self, sentence: str) -> None:
+        self._remarks.append(sentence)
+        self._progress.remark(sentence)
+
+    def _keep(self, overhead: float | None) -> None:
         """Store the run as it stands: what is planned and was not reached is left out, should nothing follow."""
-        reached = {record.key for record in records}
-        told = {(left.system, left.inputs, left.scene, left.views, left.seed) for left in all_left_out}
-        waiting = [(trial, trial.left_out(NOT_REACHED)) for trial in trials]
+        reached = {record.key for record in self._records}
+        told = {(left.system, left.inputs, left.scene, left.views, left.seed) for left in self._left_out}
+        waiting = [(trial, trial.left_out(NOT_REACHED)) for trial in self._trials]
         open_still = [
             left
             for trial, left in waiting
-            if (left.system, left.inputs, left.scene, left.views, left.seed) not in told and trial.key not in reached
+            if (left.system, left.inputs, left.scene, left.views, left.seed) not in told and not reached & {*trial.keys}
         ]
         run = RunRecord(
             version=version(),
             command=shlex.join(["reconbench", *sys.argv[1:]]),
-            started=started,
-            seconds=time.perf_counter() - began,
+            started=self._started,
+            seconds=time.perf_counter() - self._began,
             hardware=hardware(),
             overhead_seconds=overhead,
-            trials=[record.key for record in records],
-            left_out=[*all_left_out, *open_still],
-            remarks=list(remarks),
-            protocol=protocol,
-            truth=truth,
+            trials=[record.key for record in self._records],
+            left_out=[*self._left_out, *open_still],
+            remarks=self._remarks,
+            protocol=self._protocol,
+            truth=self._truth,
         )
-        store.put_run(run, name)
-
-    try:
-        keep(None)
-        if any(_truths(trial, truth) and store.measured(trial.key) is None for trial in trials):
-            progress.compiling()
-            compile_kernels(load_protocol(protocol))
-            uncounted = time.perf_counter() - began
-        for trial in trials:
-            key = trial.key
-            record = store.measured(key)
-            reused = record is not None
-            if record is None:
-                estimate = estimate_seconds(trial, known) if trial.available and not trial.lacks else 0.0
-                spent = time.perf_counter() - began - uncounted
-                left = budget_seconds - spent if budget_seconds is not None else float("inf")
-                if estimate > max(left, 0.0):
-                    leave(trial, f"about {estimate:.0f} s wanted, {max(left, 0):.0f} s of the budget left")
-                    continue
-                with store.lock(key) as held:
-                    if not held:
-                        leave(trial, "another run holds this trial")
-                        continue
-                    record = store.measured(key)  # finished by another run since we looked
-                    if record is None:
-                        progress.started(trial, estimate)
-                        record = _run_one(trial, key, store, keep_points, left if strictly else float("inf"))
-                if record is None:
-                    leave(trial, f"stopped after the {left:.0f} s that were left of the budget")
-                    continue
-                known.append(record)
-            records.append(record)
-            scores = [
-                score_trial(store, record, trial.scene, kind, protocol, device=metrics_device)
-                for kind in _truths(trial, truth)
-            ]
-            progress.finished(trial, record, scores, reused)
-    finally:
-        keep(overhead_seconds() if records else None)
-    return RunResult(records, all_left_out)
-
-
-def _truths(trial: Trial, truth: str) -> list[str]:
-    """The truths to score under: the one asked for first, then every other one of the scene; none for the clock."""
-    if trial.policy.timing_only or trial.weights == RANDOM:
-        return []
-    kinds = trial.scene.truth_kinds
-    if kinds and truth not in kinds:
-        trial.scene.truth(truth)  # raises, naming what there is
-    return [truth, *(kind for kind in kinds if kind != truth)] if kinds else []
-
-
-def _run_one(
-    trial: Trial, key: str, store: Store, keep_points: int | None, most_seconds: float = math.inf
-) -> TrialRecord | None:
-    """The stored record of `trial`; None, and nothing stored, where it did not end within `most_seconds`."""
-    outcome, prediction = _refusal(trial), None
-    if outcome is None:
-        asked = trial.policy
-        hurried = msgspec.structs.replace(asked, deadline=max(min(asked.deadline, most_seconds), 1.0))
-        outcome, prediction = run_trial(replace(trial, policy=hurried), store.log_path(key))
-        if outcome.status == "timeout" and hurried.deadline < asked.deadline:
-            return None
-    identity, kept = None, 0
-    if prediction is not None and not trial.policy.timing_only:
-        identity, kept = store.put_prediction(prediction, keep_points)
-    record = TrialRecord(
-        key=key,
-        identity=trial.identity,
-        adapter=trial.adapter.name,
-        adapter_hash=trial.adapter.hash,
-        card=trial.adapter.card,
-        environment=trial.environment,
-        weights=trial.weights,
-        options=trial.contestant.options,
-        inputs=trial.inputs,
-        scene=trial.scene.name,
-        scene_path=str(trial.scene.path.resolve()),
-        inputs_hash=trial.inputs_hash,
-        views=list(trial.views),
-        order=trial.order,
-        targets=list(trial.targets),
-        seed=trial.seed,
-        device=trial.device,
-        policy=trial.policy,
-        posed=prediction is not None and prediction.frame == "world" and "cameras" in trial.given,
-        cameras_of=trial.cameras_of,
-        **msgspec.structs.asdict(outcome),
-        hardware=hardware(),
-        prediction=identity,
-        points=len(prediction.points) if prediction is not None else 0,
-        points_kept=kept,
-        finished=now(),
-        command=trial.command,
-    )
-    store.put_trial(record)
-    return record
-
-
-def _refusal(trial: Trial) -> Outcome | None:
-    """The outcome of a trial that the card rules out, without starting a worker."""
-    card, count = trial.adapter.card, len(trial.views)
-    if count < card.min_views or (card.max_views is not None and count > card.max_views):
-        most = "" if card.max_views is None else f", at most {card.max_views}"
-        return Outcome(status="unsupported", message=f"{count} views given, at least {card.min_views}{most} wanted")
-    if trial.lacks:
-        return Outcome(status="unsupported", message=trial.lacks)
-    return None
+        self._store.put_run(run, self._name)
 
 
 def overhead_seconds(calls: int = 50) -> float | None:

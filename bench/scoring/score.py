@@ -32,8 +32,8 @@ def _prepared(path: Path, kind: str, protocol: Protocol) -> PreparedTruth:
 
 
 @functools.lru_cache(maxsize=1)
-def _prediction(store: Path, name: str) -> Reconstruction:
-    return Store(store).prediction(name)
+def _prediction(store: Store, name: str) -> Reconstruction:
+    return store.prediction(name)
 
 
 @functools.lru_cache(maxsize=64)
@@ -175,7 +175,7 @@ def _score(
     memo: Memo | None,
 ) -> Score:
     assert record.prediction is not None
-    prediction = _prediction(store.path, record.prediction)
+    prediction = _prediction(store, record.prediction)
     prepared = prepare(scene, kind, protocol).on(None if device == "cpu" else device)
     photos = () if brief else tuple(scene.image(view) for view in record.targets)
     result = score(

@@ -157,10 +157,10 @@ def hardware() -> Hardware:
     return Hardware(cpu, cores, memory, devices, f"{platform.system()} {platform.machine()}", platform.python_version())
 
 
-def device_kind(device: str) -> str:
-    """What a result depends on of "cpu" or "cuda:N": the model of the device, whichever of its number."""
+def device_kind(device: str, machine: Hardware | None = None) -> str:
+    """What a result depends on of "cpu" or "cuda:N" of `machine`, or this one: the device's model, not its number."""
     kind, _, number = device.partition(":")
-    models = [name.rpartition(",")[0] for name in hardware().devices]
+    models = [name.rpartition(",")[0] for name in (machine or hardware()).devices]
     return f"{kind} {models[int(number or 0)]}" if kind == "cuda" and int(number or 0) < len(models) else kind
 
 

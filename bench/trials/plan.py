@@ -16,15 +16,15 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from adapters.contract import F64, I32, Cameras, InputError, Surface, TruthKind, Unavailable, Views
+from adapters.contract import F64, I32, Cameras, InputError, Surface, TruthKind, Views
 from bench.files import digest
-from bench.systems import environments, weights
+from bench.systems import weights
 from bench.systems.cards import Adapter, find_adapters, get_adapter, list_text, option_text
 from bench.systems.datasets import OWN_FAMILY
-from bench.systems.measure import Policy, device_kind, hardware
-from bench.systems.walls import thread_settings
+from bench.systems.measure import Hardware, Policy, device_kind
 from bench.trials.records import LeftOut, TrialRecord, system_label
 from bench.trials.scenes import EMBEDDED, get_scenes
+from bench.trials.site import ABSENT, HERE, Site
 from bench.trials.suite import ALL_VIEWS, Contestant, Suite
 from data.images import decoder
 from data.scene import Scene
@@ -39,7 +39,6 @@ from data.subsets import (
 )
 from metrics.scoring.truth import Truth
 
-ABSENT = "absent"  # the environment's id where there is none
 TARGETS = 4  # views held back for an adapter that renders
 VIEW_SEEDS = 1000  # a seed's last three digits choose the views; what is before them tells samples of one choice apart
 
@@ -57,6 +56,7 @@ class Trial:
     policy: Policy
     truth: str  # the kind whose cameras and surface are given to adapters that take them
     order: Order = "spread"  # of the views held back, as of those given
+    site: Site = HERE  # where it is to run
 
     @property
     def system(self) -> str:
@@ -91,23 +91,17 @@ class Trial:
 
     @functools.cached_property
     def environment(self) -> str:
-        """Id of what it runs in: the specification, the interpreter, its packages; "absent" where there is none."""
-        try:
-            return environments.find(self.adapter).id
-        except Unavailable:
-            return ABSENT
+        """Id of what it runs in: see `Site.environment`."""
+        return self.site.environment(self.adapter)
 
     @functools.cached_property
     def weights(self) -> str:
-        """Id of its weights: of the very files; the bare "pretrained" where they are not here. InputError: no path."""
-        try:
-            return weights.resolve(self.adapter, self.contestant.weights).id
-        except Unavailable:
-            return self.contestant.weights
+        """Id of its weights: see `Site.weights`."""
+        return self.site.weights(self.adapter, self.contestant.weights)
 
     @property
     def available(self) -> bool:
-        """Whether environment and weights are here."""
+        """Whether environment and weights are where it is to run."""
         return self.environment != ABSENT and self.weights != weights.PRETRAINED
 
     @functools.cached_property
@@ -209,6 +203,9 @@ class Trial:
     @functools.cached_property
     def identity(self) -> str:
         """24 hex digits over all that the prediction depends on, wherever and however long it is computed."""
+        return self._identity(self.site.machines[0])
+
+    def _identity(self, machine: Hardware) -> str:
         parts = [
             self.adapter.hash,
             self.environment,
@@ -218,16 +215,22 @@ class Trial:
             self.scene.name,
             self.views,
             self.seed,
-            device_kind(self.device),
-            thread_settings(),
+            device_kind(self.device, machine),
+            self.site.threads,
         ]
         return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:24]
 
+    @functools.cached_property
+    def keys(self) -> tuple[str, ...]:
+        """One key for each kind of machine that may run it. 24 hex digits: the identity there, how it is timed and
+        stopped, and the machine. Another machine times anew."""
+        parts = ([self._identity(machine), self.policy, machine.fingerprint] for machine in self.site.machines)
+        return tuple(hashlib.sha256(msgspec.json.encode(part)).hexdigest()[:24] for part in parts)
+
     @property
     def key(self) -> str:
-        """24 hex digits: `identity`, how it is timed and stopped, and this machine. Another machine times anew."""
-        parts = [self.identity, self.policy, hardware().fingerprint]
-        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:24]
+        """The key on this machine, or on the first kind of those that may run it."""
+        return self.keys[0]
 
 
 def plan(
@@ -235,10 +238,11 @@ def plan(
     scenes: list[Scene] | None = None,
     left_out: Callable[[LeftOut], None] = lambda left: None,
     remark: Callable[[str], None] = lambda sentence: None,
+    site: Site = HERE,
 ) -> list[Trial]:
-    """Every trial of `suite`, in the order to run them: every contestant's first view count scene by scene, then the
-    second ones, so that a budget that ends early has measured all contestants on the same scenes. A stochastic system
-    is planned `suite.draws` times on the same views, each time with another seed.
+    """Every trial of `suite` at `site`, in the order to run them: every contestant's first view count scene by scene,
+    then the second ones, so that a budget that ends early has measured all contestants on the same scenes. A stochastic
+    system is planned `suite.draws` times on the same views, each time with another seed.
 
     Views are drawn from the photos that have a camera under the suite's truth: `remark` gets a sentence that names the
     others, and one where a scene's truth was refused. A count above theirs is not run: `left_out` is told of it. A
@@ -263,9 +267,8 @@ def plan(
                 asked = (len(order) if count == ALL_VIEWS else count for count in contestant.views or suite.views)
                 for turn, count in enumerate(dict.fromkeys(asked)):
                     views = tuple(sorted(order[:count]))
-                    trial = Trial(
-                        adapter, contestant, scene, views, seed, suite.device, suite.policy, suite.truth, suite.order
-                    )
+                    device, policy, truth = suite.device, suite.policy, suite.truth
+                    trial = Trial(adapter, contestant, scene, views, seed, device, policy, truth, suite.order, site)
                     if count > len(order):
                         left_out(trial.left_out(f"{count} views asked for, {len(order)} seen", count))
                         continue

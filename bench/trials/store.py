@@ -73,11 +73,25 @@ class Store:
             )
         return self.path / kind / name
 
+    def _written(self, path: Path) -> None:
+        """Called when a file of this store is whole; a store that is shared elsewhere sends it there."""
+
+    def _wanted(self, path: Path) -> None:
+        """Called before a file is read that may not be here; a store that is shared elsewhere fetches it."""
+
+    def _listed(self, kind: str) -> None:
+        """Called before all files of a kind are read; a store that is shared elsewhere fetches those not here."""
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write(path, content)
+        self._written(path)
+
     def _all(self, kind: str, record: type[T]) -> list[T]:
         """Every record that can be read; `problems` names the others."""
         return [content for _, content in self._each(kind, record) if not isinstance(content, InputError)]
 
     def _each(self, kind: str, record: type[T]) -> Iterator[tuple[Path, T | InputError]]:
+        self._listed(kind)
         # A name with a leading dot is a file being written, or left by a writer that was killed.
         for path in sorted(path for path in (self.path / kind).glob("*.json") if not path.name.startswith(".")):
             try:
@@ -139,23 +153,34 @@ class Store:
 
     def trial(self, key: str) -> TrialRecord | None:
         """The finished trial of this key, or None."""
-        return _read(self._file("trials", f"{key}.json"), TrialRecord)
+        path = self._file("trials", f"{key}.json")
+        self._wanted(path)
+        return _read(path, TrialRecord)
 
     def trials(self) -> list[TrialRecord]:
         """Every finished trial, by key."""
         return self._all("trials", TrialRecord)
 
-    def measured(self, key: str) -> TrialRecord | None:
-        """The trial of this key, unless all it says is that something was missing, which may be here by now."""
-        record = self.trial(key)
-        return None if record is not None and record.status == "unavailable" else record
+    def measured(self, *keys: str) -> TrialRecord | None:
+        """The first trial of one of these keys; what says only that something was missing, which may be here by now,
+        is none."""
+        for key in keys:
+            record = self.trial(key)
+            if record is not None and record.status != "unavailable":
+                return record
+        return None
 
     def put_trial(self, record: TrialRecord) -> None:
-        write(self._file("trials", f"{record.key}.json"), _pretty(record))
+        """Write a finished trial, after its log: what the store names is there."""
+        if (log := self.log_path(record.key)).is_file():
+            self._written(log)
+        self._write(self._file("trials", f"{record.key}.json"), _pretty(record))
 
     def score(self, record: TrialRecord, protocol_hash: str, truth_id: str) -> ScoreRecord | None:
         """The score of what this trial gave, under this protocol and truth, or None."""
-        result = _read(self._file("scores", f"{record.scored_as}.{protocol_hash}.{truth_id}.json"), ScoreRecord)
+        path = self._file("scores", f"{record.scored_as}.{protocol_hash}.{truth_id}.json")
+        self._wanted(path)
+        result = _read(path, ScoreRecord)
         return msgspec.structs.replace(result, trial=record.key) if result is not None else None
 
     def scores(self) -> list[ScoreRecord]:
@@ -172,9 +197,11 @@ class Store:
             for field, colors in (("pred_colors", cloud.colors), ("truth_colors", cloud.truth_colors)):
                 if colors is not None:
                     arrays[field] = colors
-            with replacing(self._file("clouds", f"{name}.npz")) as temporary:
+            path = self._file("clouds", f"{name}.npz")
+            with replacing(path) as temporary:
                 np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        write(self._file("scores", f"{name}.json"), _pretty(record))
+            self._written(path)
+        self._write(self._file("scores", f"{name}.json"), _pretty(record))
 
     def cloud_path(self, record: ScoreRecord) -> Path:
         """Where the cloud of a score lies, if it has one."""
@@ -192,7 +219,13 @@ class Store:
 
     def put_run(self, record: RunRecord, name: str | None = None) -> None:
         """Store a run under `name`, in the place of what lies there."""
-        write(self._file("runs", name or self.new_run(record.started)), _pretty(record))
+        self._write(self._file("runs", name or self.new_run(record.started)), _pretty(record))
+
+    def has_run(self, name: str) -> bool:
+        """Whether the record of a run lies here under `name`."""
+        path = self._file("runs", name)
+        self._wanted(path)
+        return path.is_file()
 
     def log_path(self, key: str) -> Path:
         return self._file("logs", f"{key}.log")
@@ -216,11 +249,13 @@ class Store:
         if not path.is_file():
             with replacing(path) as temporary:
                 write_npz(temporary, arrays, level=6)
+            self._written(path)
         return identity, len(prediction.points)
 
     def prediction(self, identity: str) -> Reconstruction:
         """Read a stored prediction; InputError where it is absent."""
         path = self.prediction_path(identity)
+        self._wanted(path)
         if not path.is_file():
             raise InputError(f"{path}: the prediction is not in the store")
         try:
@@ -228,10 +263,18 @@ class Store:
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a prediction ({error})") from error
 
+    @property
+    def place(self) -> str:
+        """What the command line calls it."""
+        return str(self.path)
+
+    def _lock_path(self, key: str) -> Path:
+        return self._file("locks", f"{key}.lock")
+
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[bool]:
         """Hold the lock of a trial; yields False where another process holds it."""
-        path = self._file("locks", f"{key}.lock")
+        path = self._lock_path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             try:
@@ -249,8 +292,10 @@ class Store:
         """Copy what `other` has and this store lacks, except its `problems`; returns the number of trials copied.
 
         Where both have a trial, an answer takes the place of what says that something was missing."""
+        for kind in KINDS:
+            other._listed(kind)
         if not (other.path / "trials").is_dir():
-            raise InputError(f"{other.path}: no trials/ seen, a store wanted")
+            raise InputError(f"{other.place}: no trials/ seen, a store wanted")
         copied, broken = 0, {problem.path for problem in other.problems()}
         # Predictions before the records that name them: a store never promises what it lacks.
         for kind in ("predictions", "logs", "clouds", "trials", "scores", "runs"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.engines import local
+from bench.engines import engine
 from bench.engines.local import run_plan
 from bench.systems.measure import Outcome, Policy
 from bench.trials.plan import contestants_for, plan
@@ -34,7 +34,7 @@ def test_from_a_scene_to_a_page_that_opens_with_the_answer_and_again_for_nothing
     assert "<h1>Which reconstructor for bumpy?</h1>" in page and "visual-hull alone is ranked" in page
     store = Store(tmp_path / "out" / "store")
     finished = {record.key: record.finished for record in store.trials() if record.status == "ok"}
-    monkeypatch.setattr(local, "run_trial", lambda *_: pytest.fail("run again") if _[0].available else _unavailable())
+    monkeypatch.setattr(engine, "run_trial", lambda *_: pytest.fail("run again") if _[0].available else _unavailable())
     assert call(*arguments, "--seconds", "300") == 0
     assert {record.key: record.finished for record in store.trials() if record.status == "ok"} == finished
 

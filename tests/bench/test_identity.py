@@ -140,8 +140,7 @@ OTHER = Hardware(cpu="another", cores=64, memory_gib=512, devices=["NVIDIA H200,
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (measure, planning):
-        monkeypatch.setattr(module, "hardware", lambda: OTHER)
+    monkeypatch.setattr(measure, "hardware", lambda: OTHER)
 
 
 def test_a_prediction_is_the_same_everywhere_and_a_measurement_is_of_one_machine(

@@ -169,7 +169,7 @@ def test_an_interrupted_run_names_what_it_did_not_reach(
     assert [(left.system, left.views, left.reason) for left in ran.left_out] == [
         (name, views, local.NOT_REACHED) for views in (2, 4) for name in ("oracle", "noisy-oracle")
     ]
-    monkeypatch.setattr(local, "_run_one", lambda *_: os._exit(9))  # as a SIGKILL: nothing is written afterwards
+    monkeypatch.setattr(local, "run_and_keep", lambda *_: os._exit(9))  # as a SIGKILL: nothing is written afterwards
     if (child := os.fork()) == 0:
         run(suite(), scene, store)
     assert os.waitpid(child, 0)[1] != 0

@@ -36,7 +36,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from adapters.contract import InputError
 from bench.cli import main as command_line
-from bench.engines import local
+from bench.engines import engine, local
 from bench.systems import measure, walls
 from bench.systems.cards import get_adapter
 from bench.systems.environments import find
@@ -199,7 +199,7 @@ def _all_good(attempt: Try, count: int) -> None:
 def _clock_set_back(attempt: Try) -> None:
     """Half way through, it is 1999 again."""
     told = iter([*["2026-05-04T10:00:00+00:00"] * int(attempt.rng.integers(1, 4)), *["1999-01-01T00:00:00+00:00"] * 99])
-    local.now = measure.now = lambda: next(told)  # type: ignore[assignment]
+    engine.now = local.now = measure.now = lambda: next(told)  # type: ignore[assignment]
     for _ in range(2):
         _three_good(attempt)
 
