@@ -23,7 +23,7 @@ PARTS = BENCHMARKS / "cluster-parts.csv"
 SYSTEMS, SCENES, VIEWS = 20, 500, (1, 2, 4, 8, 16, 24, 32)
 POINTS_A_VIEW = 518 * 392  # VGGT's grid on photos of 4:3
 H100 = {1: 0.04, 2: 0.05, 4: 0.07, 8: 0.11, 10: 0.14, 20: 0.31, 50: 1.04}  # seconds, by VGGT's authors
-SIZES = (250_000, 1_000_000, 4_000_000)
+SIZES = (60_000, 250_000, 1_000_000)
 
 
 @dataclass(frozen=True)
