@@ -77,8 +77,12 @@ class SharedStore(Store):
             self._tried(lambda: self._fetch(path))
 
     def _fetch(self, path: Path) -> None:
-        with contextlib.suppress(FileNotFoundError), replacing(path) as temporary:
-            self._files.get_file(self._remote(path), str(temporary))
+        remote = self._remote(path)
+        self._files.invalidate_cache()
+        if not self._files.exists(remote):  # what each file system raises for one that is not there differs
+            return
+        with replacing(path) as temporary:
+            self._files.get_file(remote, str(temporary))
 
     def _listed(self, kind: str) -> None:
         for name in self._tried(lambda: self._names(kind)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,7 +206,7 @@ def test_nodes_that_differ_are_refused_by_name(
     assert record.status == "unavailable" and f"reconbench adapters install {folder}" in record.message
     other = two.add(tmp_path / "other-cache")
     monkeypatch.setenv("RECONBENCH_CACHE", str(cache))
-    environments.use(get_adapter(str(folder)), Path(os.sys.executable))
+    environments.use(get_adapter(str(folder)), Path(sys.executable))
     try:
         with pytest.raises(InputError, match=r"node 127.0.0.1:\d+: .*own: it needs an environment of its own: `recon"):
             on_cluster(chosen, scene, str(tmp_path / "store"))
@@ -223,3 +225,40 @@ def test_a_scene_or_store_that_a_node_does_not_see_is_refused(two: Machines, sce
             cluster.site([msgspec.structs.replace(suite(), device="cuda")], [scene])
         with pytest.raises(InputError, match="which GPU a trial gets, the cluster decides"):
             cluster.site([msgspec.structs.replace(suite(), device="cuda:1")], [scene])
+
+
+@pytest.mark.filterwarnings("ignore:write permissions assigned to anonymous user")
+def test_a_store_at_a_url_is_written_by_every_node_and_merged(two: Machines, scene: Scene, tmp_path: Path) -> None:
+    with ftp_server(tmp_path / "served") as url:
+        chosen = suite(views=(2,))
+        result = on_cluster(chosen, scene, url)
+        assert [record.status for record in result.records] == ["ok"] * 2 and not result.left_out
+        again: list[bool] = []
+        on_cluster(chosen, scene, url, Progress(finished=lambda trial, record, scores, reused: again.append(reused)))
+        assert again == [True] * 2
+        here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+        with opened(url) as store:
+            assert there.merge(store) == 2
+    run_plan(plan(chosen, [scene]), here, protocol="object-v1", truth="exact")
+    assert content(there) == content(here) and not there.problems()
+    assert not list((tmp_path / "served").rglob(".*")), "nothing half sent"
+
+
+@contextlib.contextmanager
+def ftp_server(folder: Path) -> Iterator[str]:
+    """The URL of `folder`, served on the loopback to anybody."""
+    authorizers = pytest.importorskip("pyftpdlib.authorizers", reason="`make test-ray` installs pyftpdlib")
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.servers import ThreadedFTPServer
+
+    folder.mkdir()
+    FTPHandler.authorizer = authorizers.DummyAuthorizer()
+    FTPHandler.authorizer.add_anonymous(str(folder), perm="elradfmw")
+    server = ThreadedFTPServer(("127.0.0.1", 0), FTPHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"ftp://127.0.0.1:{server.address[1]}/store"
+    finally:
+        server.close_all()
+        thread.join(timeout=20)
