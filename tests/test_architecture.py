@@ -50,7 +50,7 @@ FLOORS = {
 # Third-party packages of shared modules that run in a system's own, perhaps old, environment.
 NEEDS_OF_SHARED = {
     "absent": set[str](),
-    "checkpoint": {"torch", "safetensors"},
+    "checkpoint": {"torch", "safetensors", "omegaconf"},
     "local_points": set[str](),
     "network": {"torch"},
     "objects": {"PIL", "rembg"},

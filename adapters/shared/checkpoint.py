@@ -6,6 +6,8 @@ Runs inside the environments of the systems under test: torch (safetensors for i
 from __future__ import annotations
 
 import argparse
+import collections
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,6 +99,20 @@ def _storage(tensor: Any) -> Any:
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else None
 
 
+def _records() -> list[Any]:
+    """Types of the arguments that training scripts keep beside the tensors: plain records, which run nothing when they
+    are read. Those of omegaconf where it is installed."""
+    types: list[Any] = [argparse.Namespace]
+    if importlib.util.find_spec("omegaconf") is not None:
+        from omegaconf import DictConfig, ListConfig
+        from omegaconf.base import ContainerMetadata, Metadata
+        from omegaconf.nodes import AnyNode
+
+        types += [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode, (Any, "typing.Any")]
+        types += [collections.defaultdict, dict, list, int]
+    return types
+
+
 def _examples(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
@@ -112,8 +128,7 @@ def read_parameters(path: Path) -> dict[str, Any]:
             return dict(load_file(str(path)))
         import torch
 
-        # Training scripts keep their arguments beside the tensors: a plain record, which runs nothing when it is read.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_records()):
             content = torch.load(str(path), map_location="cpu", weights_only=True)
     except ImportError:
         raise

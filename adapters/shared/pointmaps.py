@@ -40,14 +40,14 @@ class Pointmaps:
         gathered: list[tuple[NDArray[np.floating], ...]] = []
         intrinsics = np.empty((len(views), 3, 3))
         for i, placement in enumerate(self.placements):
-            points = self.points[i].astype(np.float64) @ anchor[:3, :3].T + anchor[:3, 3]
+            points = transformed(self.points[i], anchor)
             intrinsics[i] = placement.intrinsics(self.intrinsics[i])
             keep = placement.inside() & np.isfinite(points).all(axis=-1)
             gathered.append((points[keep], placement.pixels()[keep], self.confidence[i][keep]))
 
         def depth(i: int) -> F32:
             """At the photo's resolution: of many large photos, one at a time."""
-            points = self.points[i].astype(np.float64) @ anchor[:3, :3].T + anchor[:3, 3]
+            points = transformed(self.points[i], anchor)
             return self.placements[i].restore(points @ poses[i, 2, :3] + poses[i, 2, 3])
 
         pixel = np.concatenate([pixels for _, pixels, _ in gathered])
@@ -97,6 +97,11 @@ def unprojected(depth: NDArray[np.floating], K: F64, camera_from_world: F64) -> 
     rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(depth.shape)], axis=-1)
     local = rays * depth[..., None] - camera_from_world[:3, 3]
     return np.asarray(local @ camera_from_world[:3, :3], np.float32)
+
+
+def transformed(points: NDArray[np.floating], rigid: F64) -> F64:
+    """(..., 3) float64 points moved by a transform (4, 4) or (3, 4)."""
+    return np.asarray(points.astype(np.float64) @ rigid[:3, :3].T + rigid[:3, 3])
 
 
 def homogeneous(rigid: NDArray[np.floating]) -> F64:

@@ -10,13 +10,14 @@ UNPUBLISHED = "not published"  # what a system saw beyond the sets that its auth
 _ONE_NAME = re.split(
     r";\s+|\n",
     """\
-3D-FUTURE; 7-Scenes; ABO; ARKitScenes; Aria; Aria Digital Twin; Aria Synthetic Environments; BEDLAM; BEHAVIOR-1K
-DL3DV; DTU
-Dynamic Replica; EDEN; EFM3D; ETH3D; GTA-SfM; Google Scanned Objects; HOT3D; HSSD; Habitat; Hypersim; KITTI; Kubric
-MVImgNet; MVS-Synth; Map-free; Mapillary; Mapillary Metropolis; Mapillary Planet-Scale Depth; MatrixCity; MegaDepth
-MegaSynth; Mid-Air; NRGBD; OmniObject3D; OmniWorld; Parallel Domain 4D; PointOdyssey; RealEstate10K; Reconbench shapes
-Replica; SAIL-VOS; ScanNet; ScanNet++; SceneNet RGB-D; Sintel; Spring; Stanford 3D Scanning Repository; StaticThings3D
-Tanks and Temples; TartanAir; TartanGround; Taskonomy; Trellis; UnrealStereo4K; Waymo; WildRGB-D; uCO3D""",
+3D Ken Burns; 3D-FUTURE; 7-Scenes; ABO; ARKitScenes; Aria; Aria Digital Twin; Aria Synthetic Environments; BEDLAM
+BEHAVIOR-1K; COP3D; DL3DV; DTU; Dynamic Replica; EDEN; EFM3D; ETH3D; GTA-SfM; Google Scanned Objects; HOI4D; HOT3D
+HSSD; Habitat; Hypersim; IRS; KITTI; Kubric; MVImgNet; MVS-Synth; Map-free; Mapillary; Mapillary Metropolis
+Mapillary Planet-Scale Depth; MatrixCity; Matterport3D; MegaDepth; MegaSynth; Mid-Air; NRGBD; OmniObject3D; OmniWorld
+Parallel Domain 4D; PointOdyssey; RealEstate10K; Reconbench shapes; Replica; SAIL-VOS; ScanNet; ScanNet++
+SceneNet RGB-D; Sintel; SmartPortraits; Spring; Stanford 3D Scanning Repository; StaticThings3D; Synscapes
+Tanks and Temples; TartanAir; TartanGround; Taskonomy; Trellis; UASOL; UnrealStereo4K; UrbanSyn; Waymo; WildRGB-D
+uCO3D""",
 )
 # Each set by the name that its authors use, with the other names under which its images are found.
 DATASETS: dict[str, tuple[str, ...]] = {

@@ -78,6 +78,10 @@ FAST3R = (
     "roma.rigid_points_registration",
     "torch.manual_seed",
 )
+CUT3R = (
+    "dust3r.post_process.estimate_focal_knowing_depth",
+    "dust3r.utils.camera.pose_encoding_to_camera",
+)
 SIGNED: dict[str, Any] = {"mean": 0.5, "std": 0.5}
 IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 TURNED = ((123, 83), (83, 123))
@@ -99,6 +103,10 @@ _fast3r = functools.partial(
 _pi3 = functools.partial(
     Case, constant="adapters.shared.pi3.PIXELS", side=4900, sizes=MIXED, focal=(60.0, 52.0), functions=(), least=0.0
 )
+_cut3r = functools.partial(
+    Case, "cut3r", "adapters.systems.cut3r.adapter.SIDE", 96, TURNED, (85.0, 85.0), CUT3R,
+    ("network.pose_retriever",), **SIGNED,
+)  # fmt: skip
 CASES = {
     "vggt": _vggt(),
     "vggt-pad": _vggt(options={"fit": "pad"}),
@@ -109,6 +117,7 @@ CASES = {
     ),
     "mast3r": _mast3r(((123, 88), (88, 123)), options={"refinements": 0}),
     "mast3r-one-view": _mast3r(((123, 88),)),
+    "cut3r": _cut3r(),
     "fast3r": _fast3r(),
     "fast3r-global": _fast3r(options={"points": "global"}),
     "pi3": _pi3("pi3"),

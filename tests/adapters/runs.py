@@ -5,6 +5,7 @@ A run takes the adapter's module, so that a mutated one can stand in its place.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import types
@@ -268,6 +269,51 @@ def mapanything_on_cuda(module: Any) -> None:
         replayed("mapanything", adapter)
 
 
+def cut3r_world(module: Any) -> None:
+    """The common points and their confidence, which here is 10 above that of a view's own; by default none of them."""
+    oracle, outputs, _ = replayed("cut3r", module.Adapter())
+    for points, hidden, more in (("local", "world", 0), ("world", "local", 10)):
+        names = (f"{hidden}_points", f"{hidden}_confidence")
+        said = [dataclasses.replace(v, **{name: getattr(v, name) * np.nan for name in names}) for v in outputs]
+        result = module.Adapter(points=points).finish(said, oracle.views)
+        oracle.least += more
+        check_result(oracle, result)
+        assert result.scale == "metric" and result.frame == "first_camera"
+
+
+def cut3r_unregistered(module: Any) -> None:
+    """A view without a focal length, or without a pose, has no camera."""
+    oracle, outputs, _ = replayed("cut3r", module.Adapter())
+    for name, at, spoilt in (("intrinsics", (0, 0), 0.0), ("world_from_camera", (2, 3), np.nan)):
+        wrong = getattr(outputs[1], name).copy()
+        wrong[at] = spoilt
+        said = [outputs[0], dataclasses.replace(outputs[1], **{name: wrong})]
+        result = module.Adapter(points="world").finish(said, oracle.views)
+        assert result.registered.tolist() == [True, False] and set(result.view_index) == {0, 1}
+
+
+def cut3r_on_cuda(module: Any) -> None:
+    """There everything is on the device, and nothing is cast."""
+    adapter = module.Adapter()
+    adapter.device = "cuda:0"
+    _, _, replay = replayed("cut3r", adapter)
+    assert not module.Adapter.casts and set(replay.casts) == {""}
+    assert replay.devices.count("cuda:0") == 4  # each of two images, and its shape
+
+
+def cut3r_streams(module: Any) -> None:
+    """The first view is answered before the second is looked at."""
+    whole_run, _ = load("cut3r")
+    names = [call["call"] for call in whole_run.calls]
+    second = names.index("network._encode_image", 1)
+    replay, _ = load("cut3r")
+    adapter = module.Adapter()
+    adapter.network = replay.network
+    with CASES["cut3r"].small(), contextlib.suppress(AssertionError), replay.playing():
+        next(adapter.stream(adapter.prepare(CASES["cut3r"].oracle().views)))
+    assert len(replay.calls) == len(names) - second
+
+
 RUNS: dict[str, dict[str, Run]] = {
     "vggt": {
         "whole": whole("vggt"),
@@ -291,6 +337,13 @@ RUNS: dict[str, dict[str, Run]] = {
         "global": fast3r_global,
         "unregistered": fast3r_unregistered,
         "cuda": fast3r_on_cuda,
+    },
+    "cut3r": {
+        "whole": whole("cut3r"),
+        "world": cut3r_world,
+        "unregistered": cut3r_unregistered,
+        "cuda": cut3r_on_cuda,
+        "streams": cut3r_streams,
     },
     "pi3": pi3_run("pi3", "arbitrary"),
     "pi3x": {**pi3_run("pi3x", "metric"), "disarmed": disarmed},

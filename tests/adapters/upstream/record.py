@@ -26,6 +26,7 @@ from tests.adapters.replay import Recorded, Recorder
 DIRECTION = {
     "vggt": "camera_from_world",
     "dust3r": "world_from_camera",
+    "cut3r": "world_from_camera",
     "fast3r": "world_from_camera",
     "pi3": "world_from_camera",
     "pi3x": "world_from_camera",

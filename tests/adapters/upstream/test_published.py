@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import sys
+import types
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ NEEDS = {
     "dust3r": "dust3r.model",
     "mast3r": "mast3r.model",
     "fast3r": "fast3r.models.fast3r",
+    "cut3r": "dust3r.inference",
     "vggt": "vggt.models.vggt",
     "vggt-omega": "vggt_omega.models",
     "pi3": "pi3.models.pi3",
@@ -77,6 +79,9 @@ def narrow(system: str, module: Any) -> Iterator[None]:
                 return dense(**{**kinds, "feature_dim": 32, "last_dim": 16})
 
             stack.enter_context(mock.patch.object(heads, "DPTOutputAdapter_fix", thin))
+        elif system == "cut3r":
+            size = {"enc_embed_dim": 64, "enc_depth": 2, "enc_num_heads": 4, "dec_embed_dim": 64, "dec_num_heads": 4}
+            stack.enter_context(mock.patch.dict(module.SHAPE, size))
         elif system == "fast3r":
             for part in ("encoder_args", "decoder_args"):
                 stack.enter_context(mock.patch.dict(module.SHAPE[part], NARROW))
@@ -124,6 +129,14 @@ def save_as_upstream(system: str, network: Any, folder: Path) -> None:
     folder.mkdir(parents=True)
     if system == "vggt-omega":  # README: model.load_state_dict(torch.load(checkpoint_path))
         torch.save(network.state_dict(), folder / next(iter(get_adapter(system).card.weights.files)))  # type: ignore[union-attr]
+    elif system == "cut3r":  # src/train.py; the published file holds no optimiser's state, as its size says
+        misc = importlib.import_module("croco.utils.misc")
+        config = Path(str(importlib.import_module("dust3r.model").__file__)).parents[2] / "config"
+        arguments = importlib.import_module("omegaconf").OmegaConf.load(config / "dpt_512_vary_4_64.yaml")
+        arguments.output_dir, empty = str(folder), types.SimpleNamespace(state_dict=dict)
+        accelerator = types.SimpleNamespace(is_main_process=True, save=torch.save)
+        misc.save_model(accelerator, arguments, 0, network, empty, empty, "last")
+        (folder / "checkpoint-last.pth").rename(folder / next(iter(get_adapter(system).card.weights.files)))  # type: ignore[union-attr]
     elif system == "depth-anything-3":  # api.py: DepthAnything3, a PyTorchModelHubMixin that holds it as `model`
         safetensors.save_model(network, str(folder / "model.safetensors"))
     elif system == "mapanything":
