@@ -26,6 +26,9 @@ class Placement:
     network: Size
     scale: tuple[float, float]
     offset: tuple[float, float]
+    window: tuple[Size, Size] | None = (
+        None  # first and behind-last columns, rows that show it, of a crop that was padded
+    )
 
     def pixels(self) -> F64:
         """(h, w, 2) float64: where in the photo the centres of the network's pixels lie, x then y."""
@@ -40,9 +43,13 @@ class Placement:
         return np.asarray((np.arange(self.network[axis]) + 0.5 - self.offset[axis]) / self.scale[axis])
 
     def _showing(self, axis: int) -> Bools:
-        """Which of these lie in the photo."""
-        at = self._positions(axis)
-        return np.asarray((at >= 0) & (at <= self.photo[axis]))
+        """Which of these lie in the photo, and in the window."""
+        at, index = self._positions(axis), np.arange(self.network[axis])
+        first, behind = self._window(axis)
+        return np.asarray((at >= 0) & (at <= self.photo[axis]) & (index >= first) & (index < behind))
+
+    def _window(self, axis: int) -> Size:
+        return (0, self.network[axis]) if self.window is None else self.window[axis]
 
     def intrinsics(self, K: NDArray[np.floating]) -> F64:
         """(3, 3) float64 at the photo's resolution, from the network's K, which holds for integer pixel indices.
@@ -68,7 +75,8 @@ class Placement:
         """For each of the photo's pixels along `axis`: the network's pixels before and after it, the share of the
         latter, and whether the network image reaches it."""
         centre = self.scale[axis] * (np.arange(self.photo[axis]) + 0.5) + self.offset[axis]
-        shown = (centre >= 0) & (centre <= self.network[axis])
+        first, behind = self._window(axis)
+        shown = (centre >= first) & (centre <= behind)
         # Only pixels that show the photo: beyond their centres the outermost one goes on.
         showing = np.flatnonzero(self._showing(axis))
         # A photo so small that it lies between two centres is shown by the nearer one.

@@ -45,13 +45,14 @@ class Case:
     std: Any = 1.0
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the adapter
     cleaned: bool = False  # confidences may be 0
+    off_centre: tuple[float, float] = (0.0, 0.0)  # of the truth's principal point, in pixels of the network image
 
     @property
     def module(self) -> str:
         return f"adapters.systems.{self.system.replace('-', '_')}.adapter"
 
     def oracle(self) -> PixelOracle:
-        return PixelOracle(*self.sizes, focal=self.focal, least=self.least)
+        return PixelOracle(*self.sizes, focal=self.focal, off_centre=self.off_centre, least=self.least)
 
     @contextmanager
     def small(self) -> Iterator[None]:
@@ -107,6 +108,10 @@ _cut3r = functools.partial(
     Case, "cut3r", "adapters.systems.cut3r.adapter.SIDE", 96, TURNED, (85.0, 85.0), CUT3R,
     ("network.pose_retriever",), **SIGNED,
 )  # fmt: skip
+_dvlt = functools.partial(
+    Case, "dvlt", "adapters.systems.dvlt.adapter.SIDE", 84, focal=(60.0, 52.0),
+    functions=("dvlt.common.rays.rays_to_pose",), off_centre=(-0.5, -0.5),
+)  # fmt: skip
 CASES = {
     "vggt": _vggt(),
     "vggt-pad": _vggt(options={"fit": "pad"}),
@@ -131,6 +136,8 @@ CASES = {
     "mapanything": Case(
         "mapanything", "adapters.systems.mapanything.adapter.PATCH", 2, MIXED, (60.0, 52.0), (), **IMAGENET
     ),
+    "dvlt": _dvlt(sizes=MIXED),
+    "dvlt-one-view": _dvlt(sizes=MIXED[1:]),
 }  # fmt: skip
 
 

@@ -246,7 +246,8 @@ class Replay:
         """Calls of one function in a row may come in any order: an adapter may spread them over threads."""
         now = {"args": describe(args, {}), "options": describe(options, {}), "grad": self.grad}
         if path.startswith("network"):
-            self.devices += [value.device for value in args if isinstance(value, Tensor)]
+            given = [each for value in args for each in (value.values() if isinstance(value, dict) else [value])]
+            self.devices += [value.device for value in given if isinstance(value, Tensor)]
             self.casts.append(self.cast)
         with self._lock:
             assert self.calls, f"{path} is called; nothing more was recorded"
@@ -357,6 +358,7 @@ def _torch(replay: Replay) -> Any:
         equal=lambda a, b: bool(np.array_equal(a, b)),
         quantile=lambda values, q: np.quantile(np.asarray(values, np.float64), q).astype(np.float32),
         cat=lambda tensors, dim=0: tensor(np.concatenate(tensors, dim)),
+        ones_like=np.ones_like,
         sigmoid=lambda logits: 1 / (1 + np.exp(-logits)),
         bfloat16="bfloat16",
         float16="float16",

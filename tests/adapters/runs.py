@@ -314,6 +314,32 @@ def cut3r_streams(module: Any) -> None:
     assert len(replay.calls) == len(names) - second
 
 
+def dvlt_rays(module: Any) -> None:
+    """The points along the rays, of which the depth says nothing; by default nothing of them is used."""
+    for points in ("rays", "depth"):
+        oracle, outputs, _ = replayed("dvlt", module.Adapter(points=points))
+        unused = "depth" if points == "rays" else "points"
+        hidden = dataclasses.replace(outputs, **{unused: np.full_like(getattr(outputs, unused), np.nan)})
+        check_result(oracle, module.Adapter(points=points).finish(hidden, oracle.views))
+
+
+def dvlt_sizes(module: Any) -> None:
+    """Of upstream's loader at its own size; a photo that is too narrow for it is unsupported."""
+    photos = {(800, 600): (504, 378), (600, 800): (378, 504), (803, 611): (504, 378), (640, 18): (504, 14)}
+    for (width, height), wanted in photos.items():
+        scaled = module.scaled_size(np.zeros((height, width, 3), np.uint8))
+        assert max(scaled) == 504 and module.cropped_size(scaled) == wanted
+    with pytest.raises(Unsupported, match="504 x 13 pixels once resized"):
+        module.cropped_size((504, 13))
+
+
+def dvlt_unregistered(module: Any) -> None:
+    """A view whose fitted focal length is none has no camera."""
+    oracle, outputs, _ = replayed("dvlt", module.Adapter())
+    outputs.intrinsics[1, 0, 0] *= -1
+    assert module.Adapter(points="rays").finish(outputs, oracle.views).registered.tolist() == [True, False]
+
+
 RUNS: dict[str, dict[str, Run]] = {
     "vggt": {
         "whole": whole("vggt"),
@@ -354,6 +380,13 @@ RUNS: dict[str, dict[str, Run]] = {
     },
     "depth-anything-3": {"whole": whole("depth-anything-3"), "cuda": on_cuda("depth-anything-3", "cuda bfloat16")},
     "mapanything": {"whole": whole("mapanything"), "cuda": mapanything_on_cuda},
+    "dvlt": {
+        **{name: whole(name) for name in ("dvlt", "dvlt-one-view")},
+        "cuda": on_cuda("dvlt", "cuda bfloat16"),
+        "rays": dvlt_rays,
+        "sizes": dvlt_sizes,
+        "unregistered": dvlt_unregistered,
+    },
 }
 
 

@@ -227,10 +227,13 @@ class PixelOracle:
         observed = self.seen[index]
         y, x = np.mgrid[:height, :width] + 0.5
         u, v = (x - observed.affine[0, 2]) / observed.affine[0, 0], (y - observed.affine[1, 2]) / observed.affine[1, 1]
-        inside = (u > 0.05) & (v > 0.05) & (u < observed.shown.shape[1] - 0.05) & (v < observed.shown.shape[0] - 0.05)
-        outside = (
-            (u < -0.05) | (v < -0.05) | (u > observed.shown.shape[1] + 0.05) | (v > observed.shown.shape[0] + 0.05)
-        )
+        # A crop may have been padded: what it shows ends before the network image does, and before the photo does.
+        inside, outside = np.ones(u.shape, np.bool_), np.zeros(u.shape, np.bool_)
+        for axis, at in enumerate((u, v)):
+            showing = np.flatnonzero(observed.shown.any(axis=axis))
+            first, behind = showing[0], showing[-1] + 1
+            inside &= (at > first + 0.05) & (at < behind - 0.05)
+            outside |= (at < first - 0.05) | (at > behind + 0.05)
         assert (depth[inside] > 0).all() and (depth[outside] == 0).all(), (
             f"view {index}: depth is not where the crop is"
         )
@@ -330,6 +333,7 @@ class ThroughThePixels:
     spoiled: Sequence[tuple[int, int]] = PHOTOS[:0:-2]  # photos on which every mutation shows
     harmless: Collection[str] = ()  # mutations of what the adapter does not do
     focal: tuple[float, float] = (450.0, 450.0)
+    off_centre: tuple[float, float] = (0.0, 0.0)
     least: float = 5.0
     limits: Mapping[str, Any] = {}  # of `PixelOracle.check`
 
@@ -338,7 +342,7 @@ class ThroughThePixels:
         raise NotImplementedError
 
     def test_photos_that_the_harness_turned_upright_are_not_turned_again(self, tmp_path: Path) -> None:
-        oracle = PixelOracle(*self.turned, focal=self.focal, least=self.least)
+        oracle = PixelOracle(*self.turned, focal=self.focal, off_centre=self.off_centre, least=self.least)
         oracle.views = by_exif(tmp_path, oracle.views)
         oracle.check(self.run(oracle), **self.limits)
 
@@ -346,7 +350,7 @@ class ThroughThePixels:
     def test_the_oracle_sees_an_adapter_s_error(self, mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if mutation in self.harmless:
             pytest.skip("the adapter has nothing that this would spoil")
-        oracle = PixelOracle(*self.spoiled, focal=self.focal, least=self.least)
+        oracle = PixelOracle(*self.spoiled, focal=self.focal, off_centre=self.off_centre, least=self.least)
         MUTATIONS[mutation](monkeypatch)
         with pytest.raises(SHOWN):
             oracle.check(self.run(oracle), **self.limits)

@@ -34,6 +34,7 @@ DIRECTION = {
     "depth-anything-3": "camera_from_world",
     "mapanything": "world_from_camera",
     "mast3r": "camera_from_world",
+    "dvlt": "world_from_camera",
 }
 MEAN, SPREAD = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -53,6 +54,9 @@ def load_as_upstream(name: str, paths: list[str], side: int, options: dict[str, 
     if name == "pi3x":
         load = importlib.import_module("pi3.utils.basic").load_multimodal_data
         return list(load(str(Path(paths[0]).parent), {}, PIXEL_LIMIT=side, verbose=False)[0][0].numpy())
+    if name == "dvlt":
+        prepare = importlib.import_module("dvlt.util.preprocess").preprocess_images
+        return list(prepare(list(map(Image.open, paths)), side, 14, torch.device("cpu"))["images"][0].numpy())
     if name == "vggt-omega":
         loader = importlib.import_module("vggt_omega.utils.load_fn")
         mode = options.get("fit", "balanced")

@@ -47,6 +47,7 @@ NEEDS = {
     "pi3x": "pi3.models.pi3x",
     "depth-anything-3": "depth_anything_3.cfg",
     "mapanything": "mapanything.models",
+    "dvlt": "dvlt.model.dvlt.model",
 }
 BYTES = {  # of the published files, as several people noted them
     "dust3r": 2_284_790_056,
@@ -108,6 +109,12 @@ def narrow(system: str, module: Any) -> Iterator[None]:
             stack.enter_context(mock.patch.object(upstream, "TransformerDecoder", shallow))
             # Layers of upstream's trunk and of what injects poses into it: as many as it goes through.
             stack.enter_context(mock.patch.object(upstream, "range", lambda n: range(min(n, 2)), create=True))
+        elif system == "dvlt":
+            with importlib.import_module("adapters.shared.absent").absent("open3d"):
+                upstream = importlib.import_module("dvlt.model.dvlt.model")
+            size = {"embed_dim": 384, "num_heads": 6, "decoder_embed_dim": 48, "decoder_num_heads": 3}
+            small = functools.partial(upstream.DVLT, patch_embed="dinov2_vits14_reg", **size)
+            stack.enter_context(mock.patch.object(upstream, "DVLT", small))
         elif system == "depth-anything-3":
             registry = importlib.import_module("depth_anything_3.registry").MODEL_REGISTRY
             stack.enter_context(mock.patch.dict(registry, {"da3-large": registry["da3-small"]}))
@@ -139,6 +146,10 @@ def save_as_upstream(system: str, network: Any, folder: Path) -> None:
         (folder / "checkpoint-last.pth").rename(folder / next(iter(get_adapter(system).card.weights.files)))  # type: ignore[union-attr]
     elif system == "depth-anything-3":  # api.py: DepthAnything3, a PyTorchModelHubMixin that holds it as `model`
         safetensors.save_model(network, str(folder / "model.safetensors"))
+    elif system == "dvlt":  # model/base.py:129, of the class that holds the network
+        base, accelerate = importlib.import_module("dvlt.model.base"), importlib.import_module("accelerate")
+        holder = types.SimpleNamespace(model=network, model_file="model.safetensors")
+        base.Module.save_pretrained(holder, accelerate.Accelerator(cpu=True), str(folder))
     elif system == "mapanything":
         tests = importlib.import_module("tests.adapters.upstream.test_mapanything")
         small = sum(p.numel() for p in network.parameters()) < 10**8
