@@ -105,7 +105,7 @@ _pi3 = functools.partial(
     Case, constant="adapters.shared.pi3.PIXELS", side=4900, sizes=MIXED, focal=(60.0, 52.0), functions=(), least=0.0
 )
 _cut3r = functools.partial(
-    Case, "cut3r", "adapters.systems.cut3r.adapter.SIDE", 96, TURNED, (85.0, 85.0), CUT3R,
+    Case, "cut3r", "adapters.systems.cut3r.adapter.SIDE", 96, ((123, 88), (88, 123)), (85.0, 85.0), CUT3R,
     ("network.pose_retriever",), **SIGNED,
 )  # fmt: skip
 _dvlt = functools.partial(
