@@ -25,6 +25,7 @@ from bench.trials.store import Store
 from bench.trials.suite import Contestant, Suite
 from data.scene import Scene
 from tests.bench.spies import wait_for
+from tests.bench.test_cli import call
 from tests.bench.test_run import FAULTY, suite
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes on the loopback; read when Ray is imported
@@ -225,6 +226,22 @@ def test_a_scene_or_store_that_a_node_does_not_see_is_refused(two: Machines, sce
             cluster.site([msgspec.structs.replace(suite(), device="cuda")], [scene])
         with pytest.raises(InputError, match="which GPU a trial gets, the cluster decides"):
             cluster.site([msgspec.structs.replace(suite(), device="cuda:1")], [scene])
+
+
+def test_the_command_shows_its_plan_and_runs_it(
+    two: Machines, scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("run", "--adapters", "null", "--scenes", scene_path, "--views", "2,3", "--truth", "exact", "--timing-only")
+    asked = (*asked, "--engine", "ray", "--store", tmp_path / "store")
+    assert call(*asked, "--dry-run") == 0
+    output, errors = capsys.readouterr()
+    assert "2 nodes, 2 trials at a time" in output and "to run" in output and "2 nodes" in errors
+    assert not (tmp_path / "store").exists()
+    for state in ("timed", "stored already"):
+        assert call(*asked) == 0
+        errors = capsys.readouterr().err.replace("\n", " ")
+        assert "run by Ray on 2 nodes, 2 trials at a time" in errors and "2 trials finished" in errors
+        assert "null on bumpy, 3 views: timed" in errors and state in errors
 
 
 @pytest.mark.filterwarnings("ignore:write permissions assigned to anonymous user")

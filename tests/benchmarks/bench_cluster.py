@@ -1,8 +1,9 @@
 """What Ray adds to short trials, and what two nodes gain: `python -m tests.benchmarks.bench_cluster`.
 
-Four ways to run trials of the null adapter, which are over when their worker has started, in turns, so that whatever
-else the machine does meets all of them: the local engine; Ray with one trial at a time; two local engines side by side,
-the best that two cores can do; Ray on two nodes of one processor each. The cluster is of this machine's loopback.
+Four ways in turns, so that whatever else the machine does meets all of them: the local engine; Ray with one trial at a
+time; two local engines side by side, the best that two cores can do; Ray on two nodes of one processor each, on this
+machine's loopback. First trials that an adapter's card refuses: such a trial is all that engines and store do. Then
+those of the null adapter, over when their worker has started: no trial is shorter.
 Ratios are of one round each; of them stand the median and the quartiles. Wants Ray (`make test-ray` makes an
 environment that has it)."""
 
@@ -16,10 +17,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from bench.engines import local
 from bench.engines.engine import Engine
@@ -80,16 +83,33 @@ def seconds_of(
 def quartiles(values: list[float]) -> str:
     """Median, and the quartiles about it."""
     low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    return f"{middle:.4g} ({low:.4g} to {high:.4g})"
+
+
+Ways = dict[str, Callable[[str, int], float]]  # seconds of so many trials of an adapter
+
+
+def in_turns(ways: Ways, adapter: str, counts: dict[str, int], most_rounds: int, seconds: float) -> None:
+    """Print the table of `adapter`: every way in each round, the other way round in the next."""
+    end, rows = time.perf_counter() + seconds, list[dict[str, float]]()
+    while len(rows) < most_rounds and (not rows or time.perf_counter() < end):
+        order = list(ways) if len(rows) % 2 else list(ways)[::-1]
+        taken = {way: ways[way](adapter, counts[way]) / counts[way] for way in order}
+        rows.append(taken)
+        print(*(f"{way} {taken[way]:.4f}" for way in ways), file=sys.stderr)
+    print(f"\n{len(rows)} rounds of {', '.join(f'{counts[way]} trials {way}' for way in ways)}\n")
+    print("| way | ms a trial | of the local engine's | of two local engines' |\n|---|---|---|---|")
+    for way in ways:
+        alone, pair = ([row[way] / row[other] for row in rows] for other in ("local", "local twice"))
+        print(f"| {way} | {quartiles([1000 * row[way] for row in rows])} | {quartiles(alone)} | {quartiles(pair)} |")
 
 
 def main() -> None:
+    """Both tables of docs/clusters.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=2000, help="of Ray on two nodes")
-    parser.add_argument("--round", type=int, default=40, help="of them in a round")
-    parser.add_argument("--others", type=int, default=20, help="trials of each other way in a round")
-    parser.add_argument("--nothing", action="store_true", help="trials that the card refuses: the engines' own time")
-    parser.add_argument("--seconds", type=float, default=1e9, help="no round is started after so many")
+    parser.add_argument("--rounds", type=int, default=10, help="of 200 trials that nothing computes in")
+    parser.add_argument("--worked", type=int, default=50, help="rounds of 40 trials with a worker")
+    parser.add_argument("--seconds", type=float, default=1e9, help="for either table, no round is started after them")
     asked = parser.parse_args()
     os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {"RAY_worker_niceness": "0"} | dict.fromkeys(THREADS, "1")
@@ -98,63 +118,45 @@ def main() -> None:
 
     from bench.engines.ray import connected
 
+    small = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
     with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         folder, photos = Path(name), Path(name, "photos")
         photos.mkdir()
-        adapter = refused(folder / "refused") if asked.nothing else "null"
         Image.new("RGB", (8, 8)).save(photos / "a.png")
+        nothing = refused(folder / "refused")
         stores: Iterator[Path] = (folder / f"store-{i}" for i in itertools.count())
-        wait([pool.submit(seconds_of, adapter, photos, next(stores), range(2)) for _ in range(2)])
-        small = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
         nodes = Nodes(True, head_node_args={**small, "num_cpus": 0, "include_dashboard": False})
         try:
             for _ in range(2):
                 nodes.add_node(num_cpus=1, **small)
             os.environ["RAY_ADDRESS"] = nodes.address
-            began = time.perf_counter()
             with connected(1, False, print) as cluster:
-                site = cluster.site([suite(adapter, range(1))], [scene_of_images(photos)])
-
+                suites = [suite(adapter, range(1)) for adapter in (nothing, "null")]
+                site = cluster.site(
+                    [msgspec.structs.replace(suites[0], adapters=[a for s in suites for a in s.adapters])],
+                    [scene_of_images(photos)],
+                )
                 cluster.overhead_seconds = lambda: None  # type: ignore[method-assign]
 
-                def by_ray(seeds: range, engine: Engine) -> float:
-                    return seconds_of(adapter, photos, next(stores), seeds, engine, site)
+                def twice(adapter: str, count: int) -> float:
+                    parts = (range(count // 2), range(count // 2, count))
+                    both = [pool.submit(seconds_of, adapter, photos, next(stores), part) for part in parts]
+                    return max(future.result() for future in both)
 
-                by_ray(range(4), cluster)
-                print(f"connected, asked and warm after {time.perf_counter() - began:.1f} s", file=sys.stderr)
-                rows: list[tuple[float, float, float, float]] = []
-                half = asked.others
-                while len(rows) * asked.round < asked.trials and time.perf_counter() - began < asked.seconds:
-                    seconds = dict[str, float]()
-                    ways = ["local", "ray one", "side by side", "ray two"]
-                    for way in ways if len(rows) % 2 else ways[::-1]:
-                        if way == "local":
-                            taken = pool.submit(seconds_of, adapter, photos, next(stores), range(half)).result()
-                        elif way == "ray one":
-                            taken = by_ray(range(half), OneAtATime(cluster))
-                        elif way == "side by side":
-                            parts = (range(half // 2), range(half // 2, half))
-                            both = [pool.submit(seconds_of, adapter, photos, next(stores), part) for part in parts]
-                            taken = max(future.result() for future in both)
-                        else:
-                            taken = by_ray(range(asked.round), cluster)
-                        seconds[way] = taken / (asked.round if way == "ray two" else half)
-                    rows.append((seconds["local"], seconds["ray one"], seconds["side by side"], seconds["ray two"]))
-                    print(*(f"{value:.4f}" for value in rows[-1]), file=sys.stderr)
+                ways: Ways = {
+                    "local": lambda a, n: pool.submit(seconds_of, a, photos, next(stores), range(n)).result(),
+                    "Ray, one at a time": lambda a, n: seconds_of(
+                        a, photos, next(stores), range(n), OneAtATime(cluster), site
+                    ),
+                    "local twice": twice,
+                    "Ray, two nodes": lambda a, n: seconds_of(a, photos, next(stores), range(n), cluster, site),
+                }
+                for warm in (ways["local twice"], ways["Ray, two nodes"]):
+                    warm("null", 4)
+                in_turns(ways, nothing, dict.fromkeys(ways, 100) | {"Ray, two nodes": 200}, asked.rounds, asked.seconds)
+                in_turns(ways, "null", dict.fromkeys(ways, 10) | {"Ray, two nodes": 40}, asked.worked, asked.seconds)
         finally:
             nodes.shutdown()
-    one, ray_one, pair, ray_two = (list(column) for column in zip(*rows, strict=True))
-    trials = len(rows) * asked.round
-    print(f"{len(rows)} rounds; Ray on two nodes ran {trials} trials, each other way {len(rows) * half}\n")
-    print("| way | seconds a trial | ratio |\n|---|---|---|")
-    print(f"| local engine | {quartiles(one)} | |")
-    ratio = quartiles([b / a for a, b in zip(one, ray_one, strict=True)])
-    print(f"| Ray, one at a time | {quartiles(ray_one)} | {ratio} of the local engine's time |")
-    ratio = quartiles([a / b for a, b in zip(one, pair, strict=True)])
-    print(f"| two local engines side by side | {quartiles(pair)} | {ratio} times the local engine |")
-    ratio = quartiles([a / b for a, b in zip(one, ray_two, strict=True)])
-    share = quartiles([a / b for a, b in zip(pair, ray_two, strict=True)])
-    print(f"| Ray, two nodes | {quartiles(ray_two)} | {ratio} times the local engine, {share} of side by side |")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import heapq
 import os
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,7 +49,7 @@ class Sums:
     """What a simulation came to; seconds."""
 
     hours: float
-    gpu: dict[str, float]  # of all GPUs together, by what they waited for
+    gpu: Mapping[str, float]  # of all GPUs together, by what they waited for
     scoring: float  # of all cores together
     gigabytes: float
 
@@ -62,36 +64,44 @@ def parts() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def line(measured: tuple[np.ndarray, np.ndarray], points: float) -> float:
-    """At `points`: between what was measured, beyond it in proportion."""
+    """At `points`: between what was measured, beyond it along the last piece."""
     x, y = measured
-    return float(np.interp(points, x, y)) if points <= x[-1] else float(y[-1] * points / x[-1])
+    if points <= x[-1]:
+        return float(np.interp(points, x, y))
+    return float(y[-1] + (points - x[-1]) * (y[-1] - y[-2]) / (x[-1] - x[-2]))
+
+
+def costs(farm: Farm, views: int) -> tuple[dict[str, float], float, float]:
+    """Of one trial: seconds of its GPU by what they go into, seconds of the core that scores it, megabytes kept."""
+    measured, made = parts(), views * POINTS_A_VIEW
+    kept = min(made, farm.keep)
+    score = farm.host * line(measured["score_s"], kept)
+    gpu = {
+        "starting workers": farm.start,
+        "loading weights": farm.load,
+        "forward passes": farm.infer * farm.calls * float(np.interp(views, list(H100), list(H100.values()))),
+        "reading and storing": farm.host * (line(measured["read_s"], made) + line(measured["store_s"], kept)),
+        "scoring": score if farm.score_on_gpu_s_time else 0.0,
+    }
+    return gpu, 0.0 if farm.score_on_gpu_s_time else score, line(measured["megabytes"], kept)
 
 
 def simulate(farm: Farm) -> Sums:
     """Every trial in the order of the plan: a GPU as soon as one is free, then a core to score it."""
-    measured, order = parts(), [views for views in VIEWS for _ in range(SYSTEMS * SCENES)]
     gpus, scorers = [0.0] * farm.gpus, [0.0] * max(farm.gpus * (farm.cores - 1), 1)
-    waits = ("starting workers", "loading weights", "forward passes", "reading and storing", "scoring")
-    spent = dict.fromkeys(waits, 0.0)
-    scoring = megabytes = end = 0.0
-    for views in order:
-        made = views * POINTS_A_VIEW
-        kept = min(made, farm.keep)
-        forward = farm.infer * farm.calls * float(np.interp(views, list(H100), list(H100.values())))
-        host = farm.host * (line(measured["read_s"], made) + line(measured["store_s"], kept))
-        size, score = line(measured["megabytes"], kept), farm.host * line(measured["score_s"], kept)
-        busy = {"starting workers": farm.start, "loading weights": farm.load, "forward passes": forward}
-        busy["reading and storing"] = host
-        if farm.score_on_gpu_s_time:
-            busy["scoring"] = score
-        for name, seconds in busy.items():
-            spent[name] += seconds
-        free = heapq.heappop(gpus) + sum(busy.values())
-        heapq.heappush(gpus, free)
-        if not farm.score_on_gpu_s_time:
-            free = max(free, heapq.heappop(scorers)) + score
-            heapq.heappush(scorers, free)
-        end, scoring, megabytes = max(end, free), scoring + score, megabytes + size
+    spent, scoring, megabytes, end = Counter[str](), 0.0, 0.0, 0.0
+    for views in VIEWS:
+        gpu, score, size = costs(farm, views)
+        busy, trials = sum(gpu.values()), SYSTEMS * SCENES
+        for _ in range(trials):
+            free = heapq.heappop(gpus) + busy
+            heapq.heappush(gpus, free)
+            if score:
+                free = max(free, heapq.heappop(scorers)) + score
+                heapq.heappush(scorers, free)
+            end = max(end, free)
+        spent.update({part: seconds * trials for part, seconds in gpu.items()})
+        scoring, megabytes = scoring + score * trials, megabytes + size * trials
     return Sums(max(end, megabytes / farm.storage) / 3600, spent, scoring, megabytes / 1000)
 
 
