@@ -241,6 +241,7 @@ class Cluster:
 
     def __init__(self, ray: Any, cpus: int, install: bool, report: Callable[[str], None]) -> None:
         self._ray, self._install, self._report = ray, install, report
+        self._work = ray.remote(_work)  # once: each such function is sent to the cluster anew
         errors = ray.exceptions
         self._lost = (errors.NodeDiedError, errors.LocalRayletDiedError, errors.ObjectLostError)
         self._run_needs, self._score_needs = _Needs(cpus), _Needs(cpus)
@@ -395,8 +396,8 @@ class Cluster:
         return sum(sent.needs is not self._run_needs for sent in self._running.values())
 
     def _send(self, sent: _Sent) -> None:
-        work = self._ray.remote(_work).options(**sent.needs.options)
-        self._running[work.remote(msgspec.msgpack.encode(sent.task))] = sent
+        task = self._work.options(**sent.needs.options)
+        self._running[task.remote(msgspec.msgpack.encode(sent.task))] = sent
 
     def _answer(self, reference: Any, sent: _Sent) -> Answer | None:
         """What came of a task; None where it is run again, since its node was lost."""
