@@ -120,6 +120,19 @@ def place(image: U8, scaled: Size, corner: Size, network: Size, lanczos: bool = 
     return canvas, Placement(photo, network, scale, (float(corner[0]), float(corner[1])))
 
 
+def scaled_to_width(shape: tuple[int, ...], width: int, multiple: int) -> Size:
+    """VGGT's rule: an image (H, W, ...) `width` wide; its height in proportion, to the nearest `multiple`."""
+    return width, round(shape[0] * (width / shape[1]) / multiple) * multiple
+
+
+def place_on_width(image: U8, scaled: Size, network: Size) -> tuple[U8, Placement]:
+    """`image` resized to `scaled`; of what is higher than the network is wide the middle, centred on white."""
+    side = network[0]
+    cropped = (scaled[1] - side) // 2 if scaled[1] > side else 0
+    spare = (side - scaled[0], network[1] - min(scaled[1], side))
+    return place(image, scaled, (spare[0] // 2, spare[1] // 2 - cropped), network)
+
+
 def place_longest(image: U8, size: int, multiple: int = 16, square_ok: bool = False) -> tuple[U8, Placement]:
     """DUSt3R's rule: the longer side becomes `size`, then the centre is cropped to multiples of `multiple`.
 

@@ -108,6 +108,10 @@ _cut3r = functools.partial(
     Case, "cut3r", "adapters.systems.cut3r.adapter.SIDE", 96, ((123, 88), (88, 123)), (85.0, 85.0), CUT3R,
     ("network.pose_retriever",), **SIGNED,
 )  # fmt: skip
+_lingbot = functools.partial(
+    Case, "lingbot-map", "adapters.systems.lingbot_map.adapter.SIDE", 70, focal=(60.0, 52.0),
+    functions=("lingbot_map.utils.pose_enc.pose_encoding_to_extri_intri",), options={"first": 2},
+)  # fmt: skip
 _dvlt = functools.partial(
     Case, "dvlt", "adapters.systems.dvlt.adapter.SIDE", 84, focal=(60.0, 52.0),
     functions=("dvlt.common.rays.rays_to_pose",), off_centre=(-0.5, -0.5),
@@ -136,6 +140,8 @@ CASES = {
     "mapanything": Case(
         "mapanything", "adapters.systems.mapanything.adapter.PATCH", 2, MIXED, (60.0, 52.0), (), **IMAGENET
     ),
+    "lingbot-map": _lingbot(sizes=(*MIXED, MIXED[0])),
+    "lingbot-map-wide": _lingbot(sizes=MIXED[:1]),
     "dvlt": _dvlt(sizes=MIXED),
     "dvlt-one-view": _dvlt(sizes=MIXED[1:]),
 }  # fmt: skip

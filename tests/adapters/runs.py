@@ -314,6 +314,60 @@ def cut3r_streams(module: Any) -> None:
     assert len(replay.calls) == len(names) - second
 
 
+def lingbot_on_cuda(module: Any) -> None:
+    """Every frame is on the device, under the automatic casting wanted."""
+    adapter = module.Adapter(first=2)
+    adapter.device = "cuda:0"
+    _, _, replay = replayed("lingbot-map", adapter)
+    assert replay.casts[-2:] == ["cuda bfloat16"] * 2 and replay.devices == ["cuda:0"] * 2
+
+
+def lingbot_cache(module: Any) -> None:
+    """The first frames come together, eight unless asked otherwise; of more than 320 only every second stays."""
+    for count, first, kept in ((5, 8, 0), (12, 8, 4), (320, 8, 312), (321, 8, 157), (641, 1, 214)):
+        told: list[Any] = []
+
+        def forward(images: Any, told: list[Any] = told, **options: Any) -> Any:
+            told.append((images.shape[1], options))
+            one = np.ones((1, images.shape[1], 14, 14, 1), np.float32)
+            return {"pose_enc": tensor(one[:, :, 0, 0]), "depth": tensor(one), "depth_conf": tensor(one[..., 0])}
+
+        def cameras(encoded: Any, shape: Any) -> Any:
+            assert tuple(shape) == (14, 14)
+            eyes = np.tile(np.eye(4, dtype=np.float32), (1, encoded.shape[1], 1, 1))
+            return tensor(eyes[:, :, :3]), tensor(eyes[:, :, :3, :3])
+
+        adapter = module.Adapter() if first == 8 else module.Adapter(first=first)
+        network = mock.Mock(side_effect=forward)
+        network._set_skip_append.side_effect = told.append
+        network.clean_kv_cache.side_effect = lambda told=told: told.append("clean")
+        adapter.network = network
+        inputs = types.SimpleNamespace(
+            images=(np.zeros((3, 14, 14), np.float32),) * count,
+            placements=(Placement((14, 14), (14, 14), (1.0, 1.0), (0.0, 0.0)),) * count,
+        )
+        upstream = types.SimpleNamespace(pose_encoding_to_extri_intri=cameras)
+        with Replay([], {}).playing(), mock.patch.dict("sys.modules", {"lingbot_map.utils.pose_enc": upstream}):
+            answers = list(adapter.stream(inputs))
+        begin = min(first, count)
+        assert [len(answer.depth) for answer in answers] == [begin] + [1] * (count - begin)
+        assert told[0] == "clean" and told.count("clean") == 1
+        calls = [entry for entry in told if isinstance(entry, tuple)]
+        said = {"num_frame_for_scale": begin, "causal_inference": True}
+        assert calls == [(n, {**said, "num_frame_per_block": n}) for n in [begin] + [1] * (count - begin)]
+        skipped = [i for i, entry in enumerate(told) if entry is True]
+        assert count - begin - len(skipped) == kept
+        assert all(told[i + 1][0] == 1 and told[i + 2] is False for i in skipped)
+        assert sum(entry is False for entry in told) == len(skipped)
+
+
+def lingbot_unregistered(module: Any) -> None:
+    """A view whose focal length is none has no camera."""
+    oracle, outputs, _ = replayed("lingbot-map", module.Adapter(first=2))
+    outputs[0].intrinsics[1, 0, 0] *= -1
+    assert module.Adapter().finish(outputs, oracle.views).registered.tolist() == [True, False, True]
+
+
 def dvlt_rays(module: Any) -> None:
     """The points along the rays, of which the depth says nothing; by default nothing of them is used."""
     for points in ("rays", "depth"):
@@ -380,6 +434,12 @@ RUNS: dict[str, dict[str, Run]] = {
     },
     "depth-anything-3": {"whole": whole("depth-anything-3"), "cuda": on_cuda("depth-anything-3", "cuda bfloat16")},
     "mapanything": {"whole": whole("mapanything"), "cuda": mapanything_on_cuda},
+    "lingbot-map": {
+        **{name: whole(name) for name in ("lingbot-map", "lingbot-map-wide")},
+        "cuda": lingbot_on_cuda,
+        "cache": lingbot_cache,
+        "unregistered": lingbot_unregistered,
+    },
     "dvlt": {
         **{name: whole(name) for name in ("dvlt", "dvlt-one-view")},
         "cuda": on_cuda("dvlt", "cuda bfloat16"),

@@ -10,7 +10,7 @@ import numpy as np
 from adapters.contract import F32, U8, Reconstruction, Views
 from adapters.shared.network import NetworkAdapter, to_numpy
 from adapters.shared.pointmaps import Pointmaps, homogeneous, unprojected
-from adapters.shared.resize import Inputs, Placement, Size, place
+from adapters.shared.resize import Inputs, Placement, Size, place_on_width, scaled_to_width
 
 SIDE, PATCH = 518, 14
 
@@ -47,7 +47,7 @@ class Adapter(NetworkAdapter):
         """All photos at one size: where crops differ in height, white above and below, as upstream does."""
         sizes = [scaled_size(image, self.fit) for image in views.images]
         height = SIDE if self.fit == "pad" else max(min(size[1], SIDE) for size in sizes)
-        return Inputs.of(resized_and_cropped(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images))
+        return Inputs.of(place_on_width(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images))
 
     def infer(self, inputs: Inputs) -> Outputs:
         """One pass; on CUDA the trunk in bfloat16 (float16 before Ampere), as upstream advises, else in float32."""
@@ -84,11 +84,4 @@ def scaled_size(image: U8, fit: str) -> Size:
     height, width = image.shape[:2]
     if fit == "pad" and height > width:
         return round(width * (SIDE / height) / PATCH) * PATCH, SIDE
-    return SIDE, round(height * (SIDE / width) / PATCH) * PATCH
-
-
-def resized_and_cropped(image: U8, scaled: Size, network: Size) -> tuple[U8, Placement]:
-    """`image` resized, its height cropped to 518 about the middle, then centred on white of size `network`."""
-    cropped = (scaled[1] - SIDE) // 2 if scaled[1] > SIDE else 0
-    spare = (network[0] - scaled[0], network[1] - min(scaled[1], SIDE))
-    return place(image, scaled, (spare[0] // 2, spare[1] // 2 - cropped), network)
+    return scaled_to_width(image.shape, SIDE, PATCH)

@@ -35,6 +35,7 @@ DIRECTION = {
     "mapanything": "world_from_camera",
     "mast3r": "camera_from_world",
     "dvlt": "world_from_camera",
+    "lingbot-map": "world_from_camera",
 }
 MEAN, SPREAD = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -54,6 +55,9 @@ def load_as_upstream(name: str, paths: list[str], side: int, options: dict[str, 
     if name == "pi3x":
         load = importlib.import_module("pi3.utils.basic").load_multimodal_data
         return list(load(str(Path(paths[0]).parent), {}, PIXEL_LIMIT=side, verbose=False)[0][0].numpy())
+    if name == "lingbot-map":
+        load = importlib.import_module("lingbot_map.utils.load_fn").load_and_preprocess_images
+        return list(load(paths, mode="crop", image_size=side, patch_size=14).numpy())
     if name == "dvlt":
         prepare = importlib.import_module("dvlt.util.preprocess").preprocess_images
         return list(prepare(list(map(Image.open, paths)), side, 14, torch.device("cpu"))["images"][0].numpy())

@@ -48,6 +48,7 @@ NEEDS = {
     "depth-anything-3": "depth_anything_3.cfg",
     "mapanything": "mapanything.models",
     "dvlt": "dvlt.model.dvlt.model",
+    "lingbot-map": "lingbot_map.models.gct_stream",
 }
 BYTES = {  # of the published files, as several people noted them
     "dust3r": 2_284_790_056,
@@ -109,6 +110,17 @@ def narrow(system: str, module: Any) -> Iterator[None]:
             stack.enter_context(mock.patch.object(upstream, "TransformerDecoder", shallow))
             # Layers of upstream's trunk and of what injects poses into it: as many as it goes through.
             stack.enter_context(mock.patch.object(upstream, "range", lambda n: range(min(n, 2)), create=True))
+        elif system == "lingbot-map":
+            upstream = importlib.import_module("lingbot_map.models.gct_stream")
+            network = upstream.GCTStream
+
+            def gct(
+                **kinds: Any,
+            ) -> Any:  # its positions over time want heads of 64 numbers, which sixteen here have not
+                small = {"embed_dim": 384, "patch_embed": "dinov2_vits14_reg", "enable_3d_rope": False}
+                return network(**{**kinds, **small})
+
+            stack.enter_context(mock.patch.object(upstream, "GCTStream", gct))
         elif system == "dvlt":
             with importlib.import_module("adapters.shared.absent").absent("open3d"):
                 upstream = importlib.import_module("dvlt.model.dvlt.model")
@@ -146,6 +158,8 @@ def save_as_upstream(system: str, network: Any, folder: Path) -> None:
         (folder / "checkpoint-last.pth").rename(folder / next(iter(get_adapter(system).card.weights.files)))  # type: ignore[union-attr]
     elif system == "depth-anything-3":  # api.py: DepthAnything3, a PyTorchModelHubMixin that holds it as `model`
         safetensors.save_model(network, str(folder / "model.safetensors"))
+    elif system == "lingbot-map":  # demo.py:151: of a checkpoint under `model`, or of plain names
+        torch.save({"model": network.state_dict()}, folder / next(iter(get_adapter(system).card.weights.files)))  # type: ignore[union-attr]
     elif system == "dvlt":  # model/base.py:129, of the class that holds the network
         base, accelerate = importlib.import_module("dvlt.model.base"), importlib.import_module("accelerate")
         holder = types.SimpleNamespace(model=network, model_file="model.safetensors")
