@@ -118,6 +118,10 @@ _dvlt = functools.partial(
 )  # fmt: skip
 CASES = {
     "vggt": _vggt(),
+    "streamvggt": Case(
+        "streamvggt", "adapters.systems.streamvggt.adapter.SIDE", 70, MIXED, (60.0, 52.0),
+        ("streamvggt.utils.pose_enc.pose_encoding_to_extri_intri",), options={"points": "depth"},
+    ),
     "vggt-pad": _vggt(options={"fit": "pad"}),
     "dust3r": _dust3r(TURNED, opaque=DUST3R_OPAQUE),
     "dust3r-one-view": _dust3r(TURNED[:1], opaque=DUST3R_OPAQUE),

@@ -183,6 +183,8 @@ class Recorded:
         value = getattr(self._real, name)
         if inspect.isroutine(value):
             return lambda *args, **options: self._recorder.call(path, value, args, options)
+        if any(kind.__name__ == "Module" for kind in type(value).__mro__):  # a part of a network
+            return Recorded(value, path, self._recorder)
         event = {"call": path}
         self._recorder.calls.append(event)
         return self._recorder.keep(path, event, value)
@@ -339,10 +341,10 @@ def _torch(replay: Replay) -> Any:
         replay.grad = before
 
     @contextlib.contextmanager
-    def autocast(kind: str, dtype: Any) -> Iterator[None]:
-        replay.cast = f"{kind} {dtype}"
+    def autocast(kind: str, dtype: Any = None, enabled: bool = True) -> Iterator[None]:
+        before, replay.cast = replay.cast, f"{kind} {dtype}" if enabled else ""
         yield
-        replay.cast = ""
+        replay.cast = before
 
     def seed(value: int) -> None:
         replay.call("torch.manual_seed", (value,), {})

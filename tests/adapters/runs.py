@@ -394,7 +394,60 @@ def dvlt_unregistered(module: Any) -> None:
     assert module.Adapter(points="rays").finish(outputs, oracle.views).registered.tolist() == [True, False]
 
 
+def streamvggt_depth(module: Any) -> None:
+    """The depth's points and confidence, which is 10 below that of the point head; by default none of them."""
+    oracle, outputs, _ = replayed("streamvggt", module.Adapter())
+    for points, hidden in (("depth", ("world_points", "world_points_conf")), ("head", ("depth", "depth_conf"))):
+        said = [dataclasses.replace(v, **{name: getattr(v, name) * np.nan for name in hidden}) for v in outputs]
+        check_result(oracle, module.Adapter(points=points).finish(said, oracle.views))
+        oracle.least += 10
+
+
+def streamvggt_head(module: Any) -> None:
+    """A whole run as recorded, the confidence that of the point head."""
+    oracle, outputs, _ = replayed("streamvggt", module.Adapter())
+    oracle.least += 10
+    check_result(oracle, module.Adapter().finish(outputs, oracle.views))
+
+
+def streamvggt_unregistered(module: Any) -> None:
+    """A view whose field of view is nothing has no camera."""
+    oracle, outputs, _ = replayed("streamvggt", module.Adapter())
+    for spoilt in (np.nan, 0.0):
+        wrong = dataclasses.replace(outputs[1], intrinsics=outputs[1].intrinsics * np.float32(spoilt))
+        result = module.Adapter().finish([outputs[0], wrong], oracle.views)
+        assert result.registered.tolist() == [True, False] and set(result.view_index) == {0, 1}
+
+
+def streamvggt_on_cuda(module: Any) -> None:
+    """There the trunk alone is cast, each image on the device."""
+    adapter = module.Adapter()
+    adapter.device = "cuda:0"
+    _, _, replay = replayed("streamvggt", adapter)
+    assert replay.casts == ["cuda bfloat16", "", "", ""] * 2
+    assert replay.devices.count("cuda:0") == 2
+
+
+def streamvggt_streams(module: Any) -> None:
+    """The first view is answered before the second is looked at."""
+    replay, _ = load("streamvggt")
+    count = len(replay.calls)
+    adapter = module.Adapter()
+    adapter.network = replay.network
+    with CASES["streamvggt"].small(), contextlib.suppress(AssertionError), replay.playing():
+        next(adapter.stream(adapter.prepare(CASES["streamvggt"].oracle().views)))
+    assert 0 < len(replay.calls) < count / 2
+
+
 RUNS: dict[str, dict[str, Run]] = {
+    "streamvggt": {
+        "whole": whole("streamvggt"),
+        "head": streamvggt_head,
+        "depth": streamvggt_depth,
+        "unregistered": streamvggt_unregistered,
+        "cuda": streamvggt_on_cuda,
+        "streams": streamvggt_streams,
+    },
     "vggt": {
         "whole": whole("vggt"),
         "depth": vggt_depth,

@@ -25,6 +25,7 @@ from tests.adapters.replay import Recorded, Recorder
 
 DIRECTION = {
     "vggt": "camera_from_world",
+    "streamvggt": "camera_from_world",
     "dust3r": "world_from_camera",
     "cut3r": "world_from_camera",
     "fast3r": "world_from_camera",
@@ -42,8 +43,8 @@ MEAN, SPREAD = (torch.tensor(three).view(3, 1, 1) for three in ((0.485, 0.456, 0
 
 def load_as_upstream(name: str, paths: list[str], side: int, options: dict[str, Any]) -> list[Any]:
     """(3, h, w) in [0, 1] of each photo, by upstream's own loader at another size."""
-    if name == "vggt":
-        loader = importlib.import_module("vggt.utils.load_fn")
+    if name in ("vggt", "streamvggt"):
+        loader = importlib.import_module(f"{name}.utils.load_fn")
         # Its size is written into its code, which is run here with another one.
         source = Path(str(loader.__file__)).read_text().replace("target_size = 518", f"target_size = {side}")
         scope: dict[str, Any] = {}

@@ -43,6 +43,7 @@ NEEDS = {
     "cut3r": "dust3r.inference",
     "vggt": "vggt.models.vggt",
     "vggt-omega": "vggt_omega.models",
+    "streamvggt": "streamvggt.models.streamvggt",
     "pi3": "pi3.models.pi3",
     "pi3x": "pi3.models.pi3x",
     "depth-anything-3": "depth_anything_3.cfg",
@@ -88,16 +89,16 @@ def narrow(system: str, module: Any) -> Iterator[None]:
             for part in ("encoder_args", "decoder_args"):
                 stack.enter_context(mock.patch.dict(module.SHAPE[part], NARROW))
             stack.enter_context(mock.patch.dict(module.SHAPE["decoder_args"], enc_embed_dim=64))
-        elif system == "vggt":
-            upstream = importlib.import_module("vggt.models.vggt")
-            whole = upstream.Aggregator
+        elif system in ("vggt", "streamvggt"):
+            upstream = importlib.import_module(f"{system}.models.{system}")
+            kind, whole = upstream.VGGT if system == "vggt" else upstream.StreamVGGT, upstream.Aggregator
 
             def aggregator(img_size: int, patch_size: int, embed_dim: int) -> Any:
                 return whole(embed_dim=64, num_heads=4, patch_embed="conv")
 
             stack.enter_context(mock.patch.object(upstream, "Aggregator", aggregator))
-            defaults = (518, 14, 64, *upstream.VGGT.__init__.__defaults__[3:])
-            stack.enter_context(mock.patch.object(upstream.VGGT.__init__, "__defaults__", defaults))
+            defaults = (518, 14, 64, *kind.__init__.__defaults__[3:])
+            stack.enter_context(mock.patch.object(kind.__init__, "__defaults__", defaults))
         elif system == "pi3x":
             upstream = importlib.import_module("pi3.models.pi3x")
             encoders = importlib.import_module("pi3.models.dinov2.models.vision_transformer")
@@ -146,7 +147,10 @@ def narrow(system: str, module: Any) -> Iterator[None]:
 def save_as_upstream(system: str, network: Any, folder: Path) -> None:
     """Write the files of the card, as upstream's authors did."""
     folder.mkdir(parents=True)
-    if system == "vggt-omega":  # README: model.load_state_dict(torch.load(checkpoint_path))
+    if system in (
+        "vggt-omega",
+        "streamvggt",
+    ):  # load_state_dict(torch.load(path)): README, demo_gradio.py:49
         torch.save(network.state_dict(), folder / next(iter(get_adapter(system).card.weights.files)))  # type: ignore[union-attr]
     elif system == "cut3r":  # src/train.py; the published file holds no optimiser's state, as its size says
         misc = importlib.import_module("croco.utils.misc")
