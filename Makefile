@@ -44,11 +44,16 @@ train-small: $(VENV)/.training  ## train the shipped networks again: their data,
 	$(TRAIN) train lmnet3d-bound --data $(FAMILY) --run runs/training/lmnet3d-bound-2 --until 1400 --cool 500 \
 	  --from runs/training/lmnet3d-bound/weights.safetensors --steps 3000 --batch 16 --every 100
 	$(TRAIN) ship runs/training/lmnet3d-bound-2 --out runs/training/lmnet3d-bound-2/weights.safetensors
-	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d --from runs/training/lmnet3d/weights.safetensors \
-	  --steps 250 80 30000 --batch 16 --every 100 --until 5500 --cool 500
+	$(TRAIN) train direct --data $(FAMILY) --run runs/training/direct --steps 6000 --batch 32 --every 250 \
+	  --stop-after 5750
+	$(TRAIN) ship runs/training/direct --out runs/training/direct/weights.safetensors
+	$(TRAIN) train lam3d --data $(FAMILY) --run runs/training/lam3d \
+	  --from runs/training/lmnet3d-bound-2/weights.safetensors --steps 12000 --batch 16 --every 100 \
+	  --until 2300 --cool 700 --stop-after 2000
 	$(TRAIN) ship runs/training/lam3d --out runs/training/lam3d/weights.safetensors
 	$(TRAIN) train lam3d-diffusion --data $(FAMILY) --run runs/training/lam3d-diffusion \
-	  --from runs/training/lam3d/weights.safetensors --steps 800 4000 --batch 16 --every 200 --until 1841
+	  --from runs/training/lam3d/weights.safetensors --steps 600 --batch 16 --objects 512 --every 50 \
+	  --stop-after 250
 	$(TRAIN) ship runs/training/lam3d-diffusion --out runs/training/lam3d-diffusion/weights.safetensors
 
 site: $(VENV)/.docs  ## build the documentation site, strictly: build/site/index.html

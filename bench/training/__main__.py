@@ -48,6 +48,7 @@ def main() -> int:
     train.add_argument("--threads", type=int, default=1)
     train.add_argument("--until", type=int, default=0, help="end at this step of the last stage")
     train.add_argument("--cool", type=int, default=0, help="let the rate fall to zero over so many steps before that")
+    train.add_argument("--stop-after", type=int, default=-1, help="stop at this step of it, the schedule as it is")
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop, with a checkpoint, after so many")
 
     ablate = commands.add_parser("ablate", help="train the variants at reduced size, resumable, and score them")
@@ -72,6 +73,10 @@ def main() -> int:
     score.add_argument("--data", type=Path, required=True)
     score.add_argument("--objects", type=int, default=128)
     score.add_argument("--out", type=Path, default=Path("runs/own-networks"), help="for the CSV and the picture sheet")
+
+    levels = commands.add_parser("levels", help="score lam3d on the validation split at several levels of its field")
+    levels.add_argument("--data", type=Path, required=True)
+    levels.add_argument("--objects", type=int, default=64)
 
     options = parser.parse_args()
     try:
@@ -107,6 +112,11 @@ def _run(options: argparse.Namespace) -> int:
 
         sys.stdout.write(score(options.data, options.objects, options.out, _report) + "\n")
         return 0
+    if options.command == "levels":
+        from bench.training.score import levels
+
+        sys.stdout.write(levels(options.data, options.objects) + "\n")
+        return 0
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, str(getattr(options, "threads", 1)))
     try:
@@ -139,7 +149,8 @@ def _run(options: argparse.Namespace) -> int:
     note_origin(options.run, options.begin)
     stop_at = time.time() + 60 * options.minutes
     network, begin = NETWORKS[options.network], options.begin
-    done = train(network, settings, options.data, options.run, options.device, begin, stop_at, _report)
+    stops = stop_at, options.stop_after
+    done = train(network, settings, options.data, options.run, options.device, begin, *stops, _report)
     return 0 if done else 3
 
 

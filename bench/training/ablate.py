@@ -70,17 +70,18 @@ def variants(steps: Steps) -> dict[str, Variant]:
     def planes(shapes: Mapping[str, Shapes], aligners: Mapping[str, tuple[Stage, Mapping[str, Shapes]]]) -> Variant:
         return Variant({**image, **{part: shapes[part] for part in field.parts}}, field, aligners)
 
-    three, single = lam3d.shapes(SIZES), lam3d.shapes(SIZES, nets=1)
+    three, single = lam3d.shapes(SIZES, mapped=True), lam3d.shapes(SIZES, nets=1, mapped=True)
     vector, unrefined = lam3d.shapes(SIZES, vector=True), lam3d.shapes(SIZES, refiner=False)
+    one, one_vector = lam3d.variant_shapes(), lam3d.variant_shapes(vector=True)
     step, diffuse = plane_aligner(steps.align), plane_diffusion(steps.align, lam3d.PLANES)
     points = {**lmnet3d.shapes(), **lmnet3d.variant_shapes()}
     return {
-        "planes": planes(three, {"step": (step, three), "parallel": (diffuse, three), "single": (diffuse, single)}),
+        "planes": planes(three, {"step": (step, one), "parallel": (diffuse, three), "single": (diffuse, single)}),
         "vector": planes(
             vector,
-            {"step": (step, vector), "diffusion": (plane_diffusion(steps.align, (lam3d.VECTOR,)), vector)},
+            {"step": (step, one_vector), "diffusion": (plane_diffusion(steps.align, (lam3d.VECTOR,)), vector)},
         ),
-        "unrefined": planes(unrefined, {"step": (step, unrefined)}),
+        "unrefined": planes(unrefined, {"step": (step, one)}),
         "points": Variant(
             {**image, "cloud": points["cloud"], "points": points["points"]},
             point_autoencoder(steps.points),
@@ -131,7 +132,7 @@ def train_all(
                     every=250,
                     begun_from=hashlib.sha256(begin.read_bytes()).hexdigest(),
                 )
-                if not train(network, settings, data, folder / aligner, "cpu", begin, stop_at, report):
+                if not train(network, settings, data, folder / aligner, "cpu", begin, stop_at, progress=report):
                     return False
     return True
 
@@ -181,7 +182,7 @@ def _answer(weights: Weights, row: tuple[str, str, str], case: Case, rng: np.ran
     first, second, drawn = row
     F, points = functional, first == "points"
     if not second:
-        return Answer(point_bound(weights, case)) if points else field_bound(weights, case)
+        return Answer(point_bound(weights, case)) if points else field_bound(weights, case, 0.0)
     features = lam3d.encode_image(F, weights, network_input((case.image,)))
     if points:
         latent = lmnet3d.align(F, weights, features)
@@ -193,7 +194,7 @@ def _answer(weights: Weights, row: tuple[str, str, str], case: Case, rng: np.ran
         latent = diffusion.sample(F, weights, features, noise, int(drawn))
     else:
         latent = lam3d.align(F, weights, features)
-    return solid(lam3d.field(F, weights, latent, GRID), case)
+    return solid(lam3d.field(F, weights, latent, GRID), case, 0.0)
 
 
 def score_seed(run: Path, seed: int, tested: list[Case], progress: Callable[[str], None]) -> dict[str, F64]:

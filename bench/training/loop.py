@@ -91,9 +91,11 @@ def train(
     device: str = "cpu",
     begin: Path | None = None,
     stop_at: float = math.inf,
+    stop_after: int = -1,
     progress: Callable[[str], None] = lambda line: None,
 ) -> bool:
-    """Train, or go on training, in the folder `run`; True where the last step was done.
+    """Train, or go on training, in the folder `run`; True where the last step was done, or step `stop_after` of the
+    last stage, whose schedule stays as it is.
 
     Stops with a checkpoint when the clock (time.time) passes `stop_at`. Raises InputError where `run` holds a training
     with other settings. The rate falls along a cosine over a stage's steps, and linearly over the last
@@ -132,10 +134,13 @@ def train(
         fixed = _batches(validation, stage, device)
         final = stage is network.stages[-1]
         last = min(steps, settings.until) if settings.until and final else steps
+        if final and state.step == stop_after:
+            return True
         while state.step < last:
             cooling = min(1.0, (last - state.step) / settings.cool) if settings.cool and final else 1.0
             _step(stage, steps, cooling, settings, draws, state, trained, device)
-            if state.step % settings.every and state.step < last and time.time() < stop_at:
+            stopping = time.time() >= stop_at or (final and state.step == stop_after)
+            if state.step % settings.every and state.step < last and not stopping:
                 continue
             state.seconds = time.perf_counter() - begun
             if state.step % settings.every == 0 or state.step == last:
@@ -147,8 +152,8 @@ def train(
                 progress(f"{settings.network} {stage.name} {row.step}/{steps}: {row.train:.4f}, val {score:.4f}")
                 writer.add(row)
             _save(state, run)
-            if time.time() >= stop_at and state.step < last:
-                return False
+            if stopping and state.step < last:
+                return final and state.step == stop_after
         # The next stage goes on from the averaged weights.
         state.weights = {name: value.clone().requires_grad_() for name, value in state.average.items()}
         state.stage, state.step, state.seconds = state.stage + 1, 0, 0.0

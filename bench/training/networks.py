@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -64,6 +64,7 @@ class Batch:
 
 
 Loss = Callable[[Tensors, Batch], torch.Tensor]  # of weights and a batch
+OfCloud = Callable[[Tensors, torch.Tensor], torch.Tensor]  # latents of clouds
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,22 @@ class Encoded:
 
     features: torch.Tensor  # (N, ENCODINGS, LATENT)
     azimuth: torch.Tensor  # (N, ENCODINGS)
-    latents: torch.Tensor  # (N, 2, ...) of two samples of the surface
+    latents: torch.Tensor  # (N, 2, ...) of two samples of the surface; or, empty,
+    family: Family | None = None  # what they were made of: its surface and field then go with the features
 
     def draw(self, size: int, needs: Needs, rng: np.random.Generator) -> Batch:
-        """A batch of features, azimuths, latents and noise."""
+        """A batch of features and azimuths, with latents and noise or with what the family holds."""
         objects = torch.from_numpy(rng.integers(0, len(self.features), size))
         views = torch.from_numpy(rng.integers(0, self.features.shape[1], size))
+        features, azimuth = self.features[objects, views], self.azimuth[objects, views]
+        if self.family is not None:
+            drawn = _drawn(self.family, objects.numpy(), np.zeros(size, np.int64), replace(needs, image=False), rng)
+            return replace(drawn, features=features, azimuth=azimuth)
         samples = torch.from_numpy(rng.integers(0, self.latents.shape[1], size))
         noise, time = _noise(size, needs, rng)
         return Batch(
-            features=self.features[objects, views],
-            azimuth=self.azimuth[objects, views],
+            features=features,
+            azimuth=azimuth,
             latent=self.latents[objects, samples].float(),
             noise=noise,
             time=time,
@@ -150,8 +156,8 @@ def _noise(size: int, needs: Needs, rng: np.random.Generator) -> tuple[torch.Ten
 _pictures: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}  # features and azimuths of the last family, by encoder
 
 
-def encode(of_cloud: Callable[[Tensors, torch.Tensor], torch.Tensor], w: Tensors, family: Family) -> Encoded:
-    """What the image encoder of `w` and `of_cloud` (weights, clouds -> latents) make of `family`.
+def encode(of_cloud: OfCloud | None, w: Tensors, family: Family) -> Encoded:
+    """What the image encoder of `w` and `of_cloud` (weights, clouds -> latents; None: no latents) make of `family`.
 
     Trainings that follow each other in one process with the same encoder of images share what it gave."""
     image = [value for name, value in sorted(w.items()) if name.startswith("image.")]
@@ -171,6 +177,8 @@ def encode(of_cloud: Callable[[Tensors, torch.Tensor], torch.Tensor], w: Tensors
                     features[objects, i] = image_encoder(functional, below(w, "image"), batch.image.to(device)).cpu()
                     azimuth[objects, i] = batch.azimuth
             _pictures[key] = features, azimuth
+        if of_cloud is None:
+            return Encoded(*_pictures[key], _nothing(), family)
         rng = np.random.default_rng([3, 1])
         latents = []
         for objects in blocks:
@@ -189,7 +197,6 @@ def _features(w: Tensors, b: Batch) -> torch.Tensor:
 Matching = Literal["l1", "l2", "probabilistic"]
 
 
-OfCloud = Callable[[Tensors, torch.Tensor], torch.Tensor]
 OfBatch = Callable[[Tensors, Batch], torch.Tensor]
 
 
@@ -325,43 +332,35 @@ def plane_latent(w: Tensors, cloud: torch.Tensor) -> torch.Tensor:
     return lam3d.encode_cloud(functional, w, cloud[:, ::2])
 
 
-def _rebuilt_field(w: Tensors, b: Batch) -> torch.Tensor:
-    latent = plane_latent(w, b.cloud)
+def _rebuilt_field(w: Tensors, b: Batch, cloud: torch.Tensor) -> torch.Tensor:
+    latent = plane_latent(w, cloud)
     return _field_loss(w, latent, b) + 1e-3 * latent.square().mean()
 
 
 def field_autoencoder(steps: int, needs: Needs, parts: tuple[str, ...] = ("cloud", "planes", "field")) -> Stage:
     """Points to latent to signed distance."""
-    return Stage(
-        "autoencoder", steps, parts, needs, _rebuilt_field, lambda w, b: _misses(w, plane_latent(w, b.cloud), b)
-    )
+
+    def loss(w: Tensors, b: Batch) -> torch.Tensor:
+        return _rebuilt_field(w, b, b.cloud)
+
+    return Stage("autoencoder", steps, parts, needs, loss, lambda w, b: _misses(w, plane_latent(w, b.cloud), b))
 
 
-def _plane_stages() -> tuple[Stage, ...]:
-    def of_image(w: Tensors, b: Batch) -> torch.Tensor:
-        return lam3d.align(functional, w, lam3d.encode_image(functional, w, b.image))
+def _plane_stage() -> Stage:
+    """Clouds to latent planes to signed distance: half of them of the truth, half those that a frozen network makes of
+    a picture. The encoder of clouds so aligns pictures with what it makes of the truth."""
 
-    def matched(w: Tensors, b: Batch) -> torch.Tensor:
+    def loss(w: Tensors, b: Batch) -> torch.Tensor:
+        half = len(b.cloud) // 2
         with torch.no_grad():
-            wanted = plane_latent(w, b.cloud)
-        return (of_image(w, b) - wanted).abs().mean()
+            points = lmnet3d.decode(functional, w, _features(w, b)[:half])
+        return _rebuilt_field(w, b, torch.cat([points, b.cloud[half:]]))
 
     def score(w: Tensors, b: Batch) -> float:
-        return _misses(w, of_image(w, b), b)
+        return _misses(w, lam3d.encode_points(functional, w, _features(w, b)), b)
 
-    parts = ("image", "align", "planes", "field")
-    return (
-        field_autoencoder(3000, Needs(image=False, queries=768, slopes=48)),
-        Stage("align", 1000, ("image", "align"), Needs(queries=1024), matched, score),
-        Stage(
-            "together",
-            20000,
-            parts,
-            Needs(queries=768, slopes=48),
-            lambda w, b: _field_loss(w, of_image(w, b), b),
-            score,
-        ),
-    )
+    parts, needs = ("cloud", "planes", "field"), Needs(queries=1024, slopes=32)
+    return Stage("field", 12000, parts, needs, loss, score, rate=2e-3, encode=partial(encode, None))
 
 
 def plane_aligner(steps: int) -> Stage:
@@ -381,17 +380,26 @@ def plane_aligner(steps: int) -> Stage:
     )
 
 
-def plane_diffusion(steps: int, latent: tuple[int, ...]) -> Stage:
-    """The same by diffusion: mean squared error of the clean latent of this shape, predicted from a noisy one."""
+def plane_diffusion(steps: int, latent: tuple[int, ...], mapped: bool = True) -> Stage:
+    """The same by diffusion: mean squared error of the clean latent of this shape, predicted from a noisy one and,
+    where networks are not `mapped`, from that of the picture's points."""
+
+    def known(w: Tensors, features: torch.Tensor) -> torch.Tensor | None:
+        if mapped:
+            return None
+        with torch.no_grad():
+            return diffusion.standard(w, lam3d.encode_points(functional, w, features))
 
     def loss(w: Tensors, b: Batch) -> torch.Tensor:
         clean = diffusion.standard(w, b.latent)
         noisy, kept = diffusion.shares(b.time, clean)
-        predicted = diffusion.denoise(functional, w, kept * clean + noisy * b.noise, b.time, b.features)
+        mixed = kept * clean + noisy * b.noise
+        predicted = diffusion.denoise(functional, w, mixed, b.time, b.features, known(w, b.features))
         return (predicted - clean).square().mean()
 
     def score(w: Tensors, b: Batch) -> float:
-        return _misses(w, diffusion.sample(functional, w, _features(w, b), b.noise, DDIM_STEPS), b)
+        features = _features(w, b)
+        return _misses(w, diffusion.sample(functional, w, features, b.noise, DDIM_STEPS, known(w, features)), b)
 
     def statistics(encoded: Encoded) -> Tensors:
         values = encoded.latents.float().flatten(0, 1)
@@ -434,17 +442,18 @@ NETWORKS: dict[str, Network] = {
     ),
     # The upper bound: an encoder of points for the decoder that ships.
     "lmnet3d-bound": Network(_POINTS, (point_autoencoder(3000, ("cloud",)),), "lmnet3d", ("image", "points")),
+    # Begins with the pictures' points of `lmnet3d`.
     "lam3d": Network(
-        {part: entries for part, entries in _PLANES.items() if part != "diffuse"}, _plane_stages(), "lam3d", ("image",)
+        {part: entries for part, entries in _PLANES.items() if part != "diffuse"},
+        (_plane_stage(),),
+        "lam3d",
+        ("image", "points"),
     ),
-    # The same for planes, and the diffusion that aligns images with that encoder's latents.
+    # The diffusion that aligns images with the latents of that network's encoder.
     "lam3d-diffusion": Network(
         _PLANES,
-        (
-            field_autoencoder(3000, Needs(image=False, queries=768), ("cloud",)),
-            plane_diffusion(8000, lam3d.PLANES),
-        ),
+        (plane_diffusion(8000, lam3d.PLANES, mapped=False),),
         "lam3d",
-        ("image", "align", "planes", "field", "cloud", "diffuse"),
+        ("image", "points", "cloud", "planes", "field", "diffuse"),
     ),
 }

@@ -15,7 +15,9 @@ from scipy.spatial import cKDTree
 from adapters.contract import F64, Bools, Views
 from adapters.shared import functional
 from adapters.shared.latent import POINTS
+from adapters.systems.direct.adapter import Adapter as Direct
 from adapters.systems.lam3d import model as lam3d
+from adapters.systems.lam3d.adapter import LEVEL
 from adapters.systems.lam3d.adapter import Adapter as Lam3d
 from adapters.systems.lmnet3d import model as lmnet3d
 from adapters.systems.lmnet3d.adapter import Adapter as Lmnet3d
@@ -23,7 +25,7 @@ from adapters.systems.medoid.adapter import Adapter as Medoid
 from adapters.systems.retrieval.adapter import Adapter as Retrieval
 from adapters.systems.silhouette_hull.adapter import Adapter as Hull
 from data.synthetic.family import SIZE, Family
-from data.synthetic.shapes import CATEGORIES, Shape, make
+from data.synthetic.shapes import CATEGORIES, Shape, Split, make
 from data.synthetic.views import Pose, shade
 from metrics.chamfer import chamfer_of
 from metrics.emd import emd
@@ -37,7 +39,8 @@ GRID = 48  # cells along the unit cube on which volumes are compared
 EMD_POINTS = 512
 COLUMNS = ("F@2%", "F@5%", "Chamfer-L1 %", "EMD %", "IoU %", "normals")
 LOWER = ("Chamfer-L1 %", "EMD %")  # is better
-NETWORKS = ("lmnet3d", "lam3d")
+NETWORKS = ("lmnet3d", "direct", "lam3d")
+LEVELS = (0.0, 0.002, 0.004, 0.006, 0.008)  # diameters, tried for `lam3d`
 TRUE_MASK = "retrieval by silhouette, true mask"
 
 
@@ -65,9 +68,9 @@ class Answer:
 Row = Callable[[Case], Answer]
 
 
-def cases(data: Path, count: int) -> list[Case]:
-    """The first `count` objects of the test split, shown from all sides in turn, on a random background."""
-    family = Family.open(data, "test", count)
+def cases(data: Path, count: int, split: Split = "test") -> list[Case]:
+    """The first `count` objects of the split, shown from all sides in turn, on a random background."""
+    family = Family.open(data, split, count)
     out = []
     for i in range(count):
         view = i // len(CATEGORIES) % family.casts.shape[1]
@@ -92,20 +95,20 @@ def cases(data: Path, count: int) -> list[Case]:
 
 def rows(data: Path) -> dict[str, Row]:
     """Every row by name, those that know more than one image last."""
-    matched = Lmnet3d()
+    matched, direct = Lmnet3d(), Direct()
     planes = Lam3d(GRID), Lam3d(GRID, aligner="diffusion"), Lam3d(GRID, refiner=False)
     retrieval, medoid, hull = Retrieval(), Medoid(), Hull(GRID)
     out: dict[str, Row] = {}
 
-    def cloud_of(adapter: Lmnet3d | Medoid) -> Row:
+    def cloud_of(adapter: Lmnet3d | Direct | Medoid) -> Row:
         return lambda case: Answer(np.asarray(adapter.predict(_views(case)).points, np.float64))
 
     def field_of(adapter: Lam3d) -> Row:
-        return lambda case: solid(adapter.infer(adapter.prepare(_views(case))), case)
+        return lambda case: solid(adapter.infer(adapter.prepare(_views(case))), case, LEVEL)
 
-    for adapter in (matched, *planes, retrieval, medoid, hull):
+    for adapter in (matched, direct, *planes, retrieval, medoid, hull):
         adapter.load("cpu", "none", 0)
-    out["lmnet3d"] = cloud_of(matched)
+    out["lmnet3d"], out["direct"] = cloud_of(matched), cloud_of(direct)
     out["lam3d"], out["lam3d, by diffusion"], out["lam3d, no refiner"] = map(field_of, planes)
     gallery = Family.open(data, "train", len(retrieval._points))
     shapes = _Shapes(gallery)
@@ -123,7 +126,10 @@ def rows(data: Path) -> dict[str, Row]:
     out["hull of one silhouette, true mask and camera"] = carved
     out["bound: nearest training shape to the truth"] = lambda case: shapes.answer(shapes.nearest(case), case)
     out["lmnet3d's decoder, fed the truth"] = lambda case: Answer(point_bound(matched._weights, case))
-    out["lam3d's decoder, fed the truth"] = lambda case: field_bound(planes[0]._weights, case)
+    out["lam3d's decoder, fed the truth"] = lambda case: field_bound(planes[0]._weights, case, LEVEL)
+    out["bound: the exact field on the grid"] = lambda case: solid(
+        case.shape.sdf(lam3d.grid(GRID)).reshape((GRID,) * 3), case, 0.0
+    )
     out["bound: the truth resampled"] = lambda case: Answer(
         case.shape.sample(POINTS, np.random.default_rng(1)), case.occupied
     )
@@ -139,16 +145,16 @@ def _views(case: Case, mask: bool = False, camera: bool = False) -> Views:
     )
 
 
-def solid(field: functional.Array, case: Case) -> Answer:
-    """What `lam3d` answers by its field (GRID, GRID, GRID): points on its mesh, and where the field is negative."""
-    adapter = Lam3d(GRID)
+def solid(field: functional.Array, case: Case, level: float) -> Answer:
+    """What `lam3d` answers by its field (GRID, GRID, GRID): points on its mesh, and where it is below `level`."""
+    adapter = Lam3d(GRID, level)
     try:
         mesh = adapter.finish(field, _views(case)).mesh
     except ValueError:  # no surface: the worst answer there is, a point
         return Answer(np.zeros((POINTS, 3)), np.zeros(GRID**3, np.bool_))
     assert mesh is not None
     points = sample_mesh(mesh.vertices, mesh.faces, POINTS, 0)
-    return Answer(np.asarray(points, np.float64), np.asarray(field.reshape(-1) < 0))
+    return Answer(np.asarray(points, np.float64), np.asarray(field.reshape(-1) < level))
 
 
 def _known(case: Case) -> functional.Array:
@@ -162,10 +168,10 @@ def point_bound(weights: functional.Weights, case: Case) -> F64:
     return np.asarray(lmnet3d.decode(functional, weights, latent)[0], np.float64)
 
 
-def field_bound(weights: functional.Weights, case: Case) -> Answer:
-    """What the autoencoder of `weights` of `lam3d` makes of the truth."""
+def field_bound(weights: functional.Weights, case: Case, level: float) -> Answer:
+    """What the autoencoder of `weights` of `lam3d` makes of the truth, at `level` of its field."""
     latent = lam3d.encode_cloud(functional, weights, _known(case))
-    return solid(lam3d.field(functional, weights, latent, GRID), case)
+    return solid(lam3d.field(functional, weights, latent, GRID), case, level)
 
 
 def _by_latent(network: Lmnet3d, gallery: Family) -> Callable[[Case], int]:
@@ -249,6 +255,20 @@ def score(data: Path, count: int, out: Path, progress: Callable[[str], None]) ->
                 writer.writerow([name, case.shape.seed, case.shape.category, case.shape.held_out, *numbers])
     _sheet(tested, shown).save(out / "own-networks.png", optimize=True)
     return tables(values, tested)
+
+
+def levels(data: Path, count: int) -> str:
+    """Markdown: `lam3d` on `count` objects of the validation split at each of `LEVELS`, to choose its default by."""
+    network = Lam3d(GRID)
+    network.load("cpu", "none", 0)
+    tried = cases(data, count, "val")
+    fields = [network.infer(network.prepare(_views(case))) for case in tried]
+    lines = ["| level | F@2% | F@5% | Chamfer-L1 % | IoU % |", "|---|---|---|---|---|"]
+    for level in LEVELS:
+        answers = [solid(field, case, level) for field, case in zip(fields, tried, strict=True)]
+        table = [closeness(answer, case) for answer, case in zip(answers, tried, strict=True)]
+        lines.append(f"| {level:g} | " + " | ".join(f"{mean:.2f}" for mean in np.mean(table, axis=0)) + " |")
+    return "\n".join(lines)
 
 
 def tables(values: dict[str, F64], tested: list[Case]) -> str:

@@ -27,7 +27,7 @@ def _weights(shapes: Shapes, seed: int = 0) -> dict[str, np.ndarray]:
 def test_many_steps_turn_noise_into_the_distribution_that_the_denoiser_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of latents normal with deviation 0.4, the clean one expected is linear in the noisy one."""
 
-    def expected(_F: ModuleType, _w: Weights, noisy: Array, time: Array, features: Array) -> Array:
+    def expected(_F: ModuleType, _w: Weights, noisy: Array, time: Array, *_: Array | None) -> Array:
         noise, kept = diffusion.shares(time, noisy)
         return noisy * kept * 0.16 / (kept**2 * 0.16 + noise**2)
 
@@ -46,9 +46,10 @@ def test_parallel_nets_keep_the_planes_apart_and_a_single_one_does_not() -> None
     other = noisy.copy()
     other[:, : model.DEPTH] += 1
     features, time = rng.standard_normal((1, LATENT), np.float32), np.array([0.5], np.float32)
-    for nets, apart in ((3, True), (1, False)):
-        w = _weights(diffusion.unet_shapes(3, model.DEPTH, model.CELLS, nets, 8))
-        a, b = (diffusion.denoise(F, w, x, time, features) for x in (noisy, other))
+    for nets, apart, mapped in ((3, True, True), (3, True, False), (1, False, True)):
+        w = _weights(diffusion.unet_shapes(3, model.DEPTH, model.CELLS, nets, 8, mapped))
+        known = None if mapped else noisy
+        a, b = (diffusion.denoise(F, w, x, time, features, known) for x in (noisy, other))
         assert not np.allclose(a[:, : model.DEPTH], b[:, : model.DEPTH])
         assert np.array_equal(a[:, model.DEPTH :], b[:, model.DEPTH :]) == apart
 
@@ -77,7 +78,7 @@ def test_one_unet_has_about_the_weights_of_three() -> None:
 
 
 def test_a_seed_draws_a_shape_and_an_unknown_aligner_is_refused() -> None:
-    with pytest.raises(ValueError, match="aligner: 'vae' seen, step or diffusion wanted"):
+    with pytest.raises(ValueError, match="aligner: 'vae' seen, points or diffusion wanted"):
         Adapter(aligner="vae")
     with pytest.raises(ValueError, match="steps: 0 seen"):
         Adapter(aligner="diffusion", steps=0)

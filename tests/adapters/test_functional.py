@@ -13,8 +13,14 @@ from scipy.signal import correlate
 
 from adapters.contract import ContractError, Views
 from adapters.shared import functional
-from adapters.shared.latent import SIDE, image_encoder, image_encoder_shapes, network_input, read_weights
-from adapters.systems.lam3d import diffusion
+from adapters.shared.latent import (
+    SIDE,
+    image_encoder,
+    image_encoder_shapes,
+    network_input,
+    point_decoder_shapes,
+    read_weights,
+)
 from adapters.systems.lam3d import model as lam3d
 from adapters.systems.lmnet3d import model as lmnet3d
 
@@ -93,19 +99,21 @@ def test_both_backends_give_the_same_numbers() -> None:
             (model.encode_cloud(F, w, cloud), model.encode_cloud(T, t, torch.from_numpy(cloud))),
         ]
         if model is lam3d:
-            latent = lam3d.align(F, w, pairs[0][0])
-            planes = lam3d.decode(F, w, latent)
-            other = lam3d.decode(T, t, lam3d.align(T, t, pairs[0][1]))
+            latents = lam3d.encode_points(F, w, pairs[0][0]), lam3d.encode_points(T, t, pairs[0][1])
+            planes, other = lam3d.decode(F, w, latents[0]), lam3d.decode(T, t, latents[1])
             both = lam3d.distance(F, w, planes, cloud), lam3d.distance(T, t, other, torch.from_numpy(cloud))
-            pairs += [(planes, other), both]
+            pairs += [latents, (planes, other), both]
+            one = drawn(dict(lam3d.variant_shapes()))
+            step = {name: torch.from_numpy(value) for name, value in one.items()}
+            pairs.append((lam3d.align(F, one, pairs[0][0]), lam3d.align(T, step, pairs[0][1])))
             noise = rng.normal(size=(2, *lam3d.PLANES)).astype(np.float32)
             w["diffuse.scale"], t["diffuse.scale"] = (
                 value * 0 + 0.3 for value in (w["diffuse.scale"], t["diffuse.scale"])
             )
             pairs.append(
                 (
-                    diffusion.sample(F, w, pairs[0][0], noise, 3),
-                    diffusion.sample(T, t, pairs[0][1], torch.from_numpy(noise), 3),
+                    lam3d.diffuse(F, w, pairs[0][0], noise, 3),
+                    lam3d.diffuse(T, t, pairs[0][1], torch.from_numpy(noise), 3),
                 )
             )
         else:
@@ -148,7 +156,7 @@ def test_lam3d_meshes_the_surface_that_its_network_describes(monkeypatch: pytest
     adapter._weights = {}
     none = np.zeros((1, 1))
     monkeypatch.setattr(lam3d, "encode_image", lambda *_: none)
-    monkeypatch.setattr(lam3d, "align", lambda *_: none)
+    monkeypatch.setattr(lam3d, "encode_points", lambda *_: none)
     monkeypatch.setattr(lam3d, "decode", lambda *_: none)
     monkeypatch.setattr(lam3d, "distance", lambda _F, _w, _p, x: np.linalg.norm(x - centre, axis=2) - 0.2)
     result = adapter.predict(Views((np.zeros((64, 64, 3), np.uint8),), ("a",)))
@@ -162,7 +170,7 @@ def test_lam3d_meshes_the_surface_that_its_network_describes(monkeypatch: pytest
         adapter.predict(Views((np.zeros((64, 64, 3), np.uint8),), ("a",)))
 
 
-@pytest.mark.parametrize("name", ["lmnet3d", "lam3d"])
+@pytest.mark.parametrize("name", ["lmnet3d", "direct", "lam3d"])
 def test_what_ships_says_where_it_comes_from(name: str) -> None:
     folder = Path(lam3d.__file__).parents[1] / name
     record = json.loads((folder / "training.json").read_text())
@@ -171,8 +179,9 @@ def test_what_ships_says_where_it_comes_from(name: str) -> None:
     for training in record["trainings"]:
         assert len(training["commit"]) == 40 and training["curve"]
     assert record["trainings"][-1]["settings"]["network"].startswith(name)
-    model = lam3d if name == "lam3d" else lmnet3d
-    wanted = {f"{part}.{entry}": shape for part, entries in model.shapes().items() for entry, shape in entries.items()}
+    small = {"image": image_encoder_shapes((32, 64, 128)), "points": point_decoder_shapes(256)}
+    parts = {"lmnet3d": lmnet3d.shapes(), "direct": small, "lam3d": lam3d.shapes()}[name]
+    wanted = {f"{part}.{entry}": shape for part, entries in parts.items() for entry, shape in entries.items()}
     assert {key: value.shape for key, value in read_weights(folder / "weights.safetensors").items()} == wanted
     total = sum(path.stat().st_size for path in folder.parent.glob("*/*.safetensors"))
     assert total < 25e6

@@ -205,7 +205,7 @@ def test_who_can_be_ranked_is_said_beforehand(scene_path: Path, tmp_path: Path) 
 def test_photos_alone_run_what_can_run(scene_path: Path, tmp_path: Path) -> None:
     names = runnable(scene_of_images(scene_path / "images"))
     assert {"colmap", "colmap-mvs"} <= {*names} and not {"oracle", "null", "visual-hull", "patchmatch"} & {*names}
-    assert not {"lmnet3d", "lam3d", "retrieval", "medoid"} & {*names}
+    assert not {"lmnet3d", "direct", "lam3d", "retrieval", "medoid"} & {*names}
     images = tmp_path / "one"
     images.mkdir()
     (images / "0.png").write_bytes((scene_path / "images" / "000.png").read_bytes())

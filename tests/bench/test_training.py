@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from adapters.contract import InputError
 from adapters.shared.latent import read_weights
@@ -50,15 +51,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Of each network the steps of its stages, and the rows of its curve; the last stage ends at step 4.
 SCHEDULES = {
     "lmnet3d": (("4", "2", "9"), 5),
-    "lam3d": (("4", "2", "9"), 5),
-    "lam3d-diffusion": (("2", "9"), 3),
+    "lam3d": (("9",), 2),
+    "lam3d-diffusion": (("9",), 2),
 }
 
 
 def _command(network: str, data: Path, run: Path) -> list[str]:
     options = ["--until", "4", "--cool", "3", "--objects", "128", "--batch", "2", "--every", "2"]
-    if network == "lam3d-diffusion":
-        options += ["--from", str(Path(lam3d.__file__).with_name("weights.safetensors"))]
+    if network != "lmnet3d":
+        system = model if network == "lam3d" else lam3d
+        options += ["--from", str(Path(system.__file__).with_name("weights.safetensors"))]
     options += ["--data", str(data), "--run", str(run), "--steps", *SCHEDULES[network][0]]
     return [sys.executable, "-m", "bench.training", "train", network, *options]
 
@@ -96,6 +98,18 @@ def test_a_killed_training_goes_on_to_the_same_curve_and_weights(network: str, d
         assert json.loads((tmp_path / "training.json").read_text())["trainings"][0]["curve"][-1]["stage"] == "together"
 
 
+def test_a_training_stopped_after_a_step_is_done_and_can_go_on_as_if_it_had_not(data: Path, tmp_path: Path) -> None:
+    network = NETWORKS["direct"]
+    settings = Settings(network="direct", steps=(9,), batch=2, objects=128, every=2, until=5, cool=3)
+    assert train(network, settings, data, tmp_path / "whole")
+    for _ in range(2):  # the second time there is nothing to do
+        assert train(network, settings, data, tmp_path / "stopped", stop_after=4)
+        assert [row.step for row in averaged(tmp_path / "stopped")[2]] == [2, 4]
+    assert train(network, settings, data, tmp_path / "stopped")
+    whole, stopped = (averaged(tmp_path / run)[0] for run in ("whole", "stopped"))
+    assert all(np.array_equal(value, stopped[name]) for name, value in whole.items())
+
+
 @pytest.mark.parametrize("name", ["lmnet3d-l2", "lmnet3d-probabilistic", "lmnet3d-graph"])
 def test_a_variant_trains(name: str, data: Path, tmp_path: Path) -> None:
     network = NETWORKS[name]
@@ -117,8 +131,10 @@ def test_what_is_not_trained_comes_from_the_file_to_begin_with(data: Path, tmp_p
     settings = Settings(network="lmnet3d-bound", steps=(1,), batch=2, objects=128)
     with pytest.raises(InputError, match="the parts image, points wanted"):
         train(network, settings, data, tmp_path)
+    other = {name: value for name, value in read_weights(shipped).items() if name.startswith("image.")}
+    (tmp_path / "other.safetensors").write_bytes(save(other))
     with pytest.raises(InputError, match=r"points\.0\.weight not there"):
-        train(network, settings, data, tmp_path, begin=Path(lam3d.__file__).with_name("weights.safetensors"))
+        train(network, settings, data, tmp_path, begin=tmp_path / "other.safetensors")
     assert train(network, settings, data, tmp_path, begin=shipped)
     note_origin(tmp_path, shipped)
     for _ in range(2):  # shipped twice, recorded once

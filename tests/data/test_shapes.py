@@ -101,7 +101,7 @@ def test_the_embedded_objects_are_small_and_of_seeds_that_nothing_is_trained_on(
         assert (depth > 0).all()
         x, y = np.floor(pixel[:2000]).astype(int).T
         assert scene.mask(scene.view_names[0])[y, x].mean() > 0.9
-        for name in ("lmnet3d", "lam3d"):
+        for name in ("lmnet3d", "direct", "lam3d"):
             card = find_adapters()[name].card
             assert contamination(card.training, scene.file.source) == ("Reconbench shapes",)
     assert total < 6e6

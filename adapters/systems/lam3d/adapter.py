@@ -10,7 +10,9 @@ from adapters.contract import Mesh, Reconstruction, Reconstructor, Views
 from adapters.shared import functional
 from adapters.shared.latent import network_input, network_weights
 from adapters.shared.surface import isosurface, no_surface
-from adapters.systems.lam3d import diffusion, model
+from adapters.systems.lam3d import model
+
+LEVEL = 0.0  # diameters; that with the highest F@5% on the validation split, see docs/objects.md
 
 
 class Adapter(Reconstructor):
@@ -19,19 +21,20 @@ class Adapter(Reconstructor):
     The image features of all views are averaged. A level above 0 keeps thin parts, on which the network is unsure, at
     the cost of fatter surfaces.
 
-    `aligner` says how features become latent planes: in one deterministic "step", or by "diffusion", which draws
-    one of the shapes that may be behind a picture in `steps` DDIM steps from noise of the trial's seed. Without
+    `aligner` says how features become latent planes: by way of "points", which a decoder makes of them and the cloud
+    encoder reads, or by "diffusion", which draws one of the shapes that may be behind a picture in `steps` DDIM steps
+    from noise of the trial's seed. Without
     `refiner` the planes are read before they meet."""
 
     def __init__(
-        self, resolution: int = 64, level: float = 0.0, aligner: str = "step", steps: int = 8, refiner: bool = True
+        self, resolution: int = 64, level: float = LEVEL, aligner: str = "points", steps: int = 8, refiner: bool = True
     ) -> None:
         if not 16 <= resolution <= 256:
             raise ValueError(f"resolution: {resolution} seen, 16 to 256 wanted")
         if not -0.1 <= level <= 0.1:
             raise ValueError(f"level: {level} seen, -0.1 to 0.1 wanted")
-        if aligner not in ("step", "diffusion"):
-            raise ValueError(f"aligner: {aligner!r} seen, step or diffusion wanted")
+        if aligner not in ("points", "diffusion"):
+            raise ValueError(f"aligner: {aligner!r} seen, points or diffusion wanted")
         if not 1 <= steps <= 1000:
             raise ValueError(f"steps: {steps} seen, 1 to 1000 wanted")
         self._resolution, self._level, self._refiner = resolution, level, refiner
@@ -54,9 +57,9 @@ class Adapter(Reconstructor):
 
     def _latent(self, features: functional.Array) -> functional.Array:
         if not self._steps:
-            return model.align(functional, self._weights, features)
+            return model.encode_points(functional, self._weights, features)
         noise = np.random.default_rng(self._seed).standard_normal((1, *model.PLANES), np.float32)
-        return diffusion.sample(functional, self._weights, features, noise, self._steps)
+        return model.diffuse(functional, self._weights, features, noise, self._steps)
 
     def finish(self, outputs: functional.Array, views: Views) -> Reconstruction:
         """A mesh in the object's own frame. ContractError where the field is positive everywhere: no surface."""

@@ -19,12 +19,13 @@ WAVES = tuple(2 ** (i / 2) for i in range(16))  # radians at time 1, of the time
 NORMS = 4  # groups of a norm, in each U-Net
 
 
-def unet_shapes(planes: int, depth: int, cells: int, nets: int, width: int) -> Shapes:
+def unet_shapes(planes: int, depth: int, cells: int, nets: int, width: int, mapped: bool = True) -> Shapes:
     """Weights of `denoise` for `planes` latent planes of `depth` channels and `cells` x `cells` cells.
 
-    `nets` U-Nets share the planes out among them; each has `width` channels, twice as many at half the cells."""
-    each = depth * planes // nets
-    shapes: Shapes = {"map.weight": (planes * depth * cells**2, LATENT), "map.bias": (planes * depth * cells**2,)}
+    `nets` U-Nets share the planes out among them; each has `width` channels, twice as many at half the cells. With
+    `mapped` they learn to make planes of image features; without, they are given some (`known`)."""
+    each, numbers = depth * planes // nets, planes * depth * cells**2
+    shapes: Shapes = {"map.weight": (numbers, LATENT), "map.bias": (numbers,)} if mapped else {}
     shapes |= _embedding_shapes((planes * depth, cells, cells))
     for name, inputs, out in (
         ("in", 2 * each, width),
@@ -77,10 +78,13 @@ def standard(w: Weights, latent: Array) -> Array:
     return (latent - w["diffuse.mean"]) / w["diffuse.scale"]
 
 
-def denoise(F: ModuleType, w: Weights, noisy: Array, time: Array, features: Array) -> Array:
-    """The clean latents, standardised, of `noisy` ones at `time` (B,), given image features (B, LATENT)."""
+def denoise(F: ModuleType, w: Weights, noisy: Array, time: Array, features: Array, known: Array | None = None) -> Array:
+    """The clean latents, standardised, of `noisy` ones at `time` (B,), given image features (B, LATENT).
+
+    `known` are standardised latents that the features stand for, of another aligner; without, a layer makes some."""
     w, features = below(w, "diffuse"), F.relu(features)
-    known = F.linear(features, w["map.weight"], w["map.bias"]).reshape(noisy.shape)
+    if known is None:
+        known = F.linear(features, w["map.weight"], w["map.bias"]).reshape(noisy.shape)
     embedding = F.relu(F.linear(concat([features, waves(time, WAVES)], 1), w["embed.weight"], w["embed.bias"]))
     net = _vector_net if len(noisy.shape) == 2 else _unet
     return known + net(F, w, noisy, known, embedding)
@@ -117,12 +121,13 @@ def _unet(F: ModuleType, w: Weights, noisy: Array, known: Array, embedding: Arra
     return conv(F.relu(block(fine + conv(coarse, "up"), "c")), "out")
 
 
-def sample(F: ModuleType, w: Weights, features: Array, noise: Array, steps: int) -> Array:
-    """Latents that `noise`, standard normal, becomes in `steps` DDIM steps, given image features (B, LATENT)."""
+def sample(F: ModuleType, w: Weights, features: Array, noise: Array, steps: int, known: Array | None = None) -> Array:
+    """Latents that `noise`, standard normal, becomes in `steps` DDIM steps, given image features (B, LATENT) and, where
+    the networks want them, standardised latents `known`."""
     x, zero = noise, noise.reshape(len(noise), -1)[:, 0] * 0
     for i in range(steps):
         now, after = zero + (1 - i / steps), zero + (1 - (i + 1) / steps)
-        clean = denoise(F, w, x, now, features)
+        clean = denoise(F, w, x, now, features, known)
         (noisy, kept), (noisy_after, kept_after) = shares(now, x), shares(after, x)
         x = kept_after * clean + noisy_after / noisy * (x - kept * clean)
     return x * w["diffuse.scale"] + w["diffuse.mean"]

@@ -2,9 +2,10 @@
 image -> the same latent tri-planes.
 
 Parts: `cloud` (points to latent planes), `planes` (plane decoder, its planes kept apart by grouped convolutions, and
-the refiner, which lets them meet), `field` (planes to signed distance), `image` (image encoder), and image features
-to latent planes in one step (`align`) or by diffusion (`diffuse`, see `diffusion.py`). Sizes that the paper leaves
-unstated are ours.
+the refiner, which lets them meet), `field` (planes to signed distance), `image` (image encoder), and two ways from
+image features to latent planes: by way of points (`points`; the cloud encoder reads them), or from those planes on by
+diffusion (`diffuse`, see `diffusion.py`). Of variants: `align` (image features to latent planes in one step). Sizes
+that the paper leaves unstated are ours.
 
 The paper's variants are other weights: with a latent vector in place of planes, without a refiner, with a single U-Net.
 The functions do what the shapes of the weights say.
@@ -20,8 +21,15 @@ from types import ModuleType
 import numpy as np
 
 from adapters.shared.functional import Array, Weights, amax, below, concat, plane_mean, plane_sample
-from adapters.shared.latent import LATENT, Shapes, image_encoder, image_encoder_shapes
-from adapters.systems.lam3d.diffusion import unet_shapes, vector_shapes
+from adapters.shared.latent import (
+    LATENT,
+    Shapes,
+    image_encoder,
+    image_encoder_shapes,
+    point_decoder,
+    point_decoder_shapes,
+)
+from adapters.systems.lam3d import diffusion
 
 AXES = ((0, 1), (0, 2), (1, 2))  # of the three planes: x-y, x-z, y-z
 CELLS = 8  # cells along the side of a latent plane
@@ -58,8 +66,11 @@ class Sizes:
 SIZES = Sizes()
 
 
-def shapes(sizes: Sizes = SIZES, vector: bool = False, refiner: bool = True, nets: int = 3) -> Mapping[str, Shapes]:
-    """Weights of each part; with a latent vector, without the refiner, or with one U-Net (`nets` 1)."""
+def shapes(
+    sizes: Sizes = SIZES, vector: bool = False, refiner: bool = True, nets: int = 3, mapped: bool = False
+) -> Mapping[str, Shapes]:
+    """Weights of each part; with a latent vector, without the refiner, with one U-Net (`nets` 1), or with U-Nets that
+    learn from image features alone (`mapped`), not from the points' latent planes."""
     points = {"0": _linear(64, 3), "1": _linear(64, 64), "2": _linear(3 * DEPTH, 64)}
     widths = (DEPTH, *sizes.decoder)
     planes = {str(i): _conv(out, inputs, 3) for i, (inputs, out) in enumerate(pairwise(widths))}
@@ -71,8 +82,7 @@ def shapes(sizes: Sizes = SIZES, vector: bool = False, refiner: bool = True, net
     if vector:
         cloud = {**points, "2": _linear(256, 64), "vector": _linear(VECTOR, 256)}
         planes["lift"] = _linear(3 * DEPTH * CELLS**2, VECTOR)
-        align = {"0": _linear(VECTOR, LATENT), "1": _linear(VECTOR, VECTOR), "2": _linear(VECTOR, VECTOR)}
-        diffuse = vector_shapes(VECTOR, 8 * sizes.unet)
+        diffuse_shapes = diffusion.vector_shapes(VECTOR, 8 * sizes.unet)
     else:
         cloud = {
             **points,
@@ -81,17 +91,27 @@ def shapes(sizes: Sizes = SIZES, vector: bool = False, refiner: bool = True, net
             "b": _conv(sizes.cloud, sizes.cloud, 3),
             "c": _conv(DEPTH, sizes.cloud, 3),
         }
-        align = {"0": _linear(3 * DEPTH * CELLS**2, LATENT), "1": _conv(DEPTH, DEPTH, 3), "2": _conv(DEPTH, DEPTH, 3)}
-        diffuse = unet_shapes(3, DEPTH, CELLS, nets, sizes.unet if nets == 3 else sizes.unet * 5 // 3)
+        diffuse_shapes = diffusion.unet_shapes(
+            3, DEPTH, CELLS, nets, sizes.unet if nets == 3 else sizes.unet * 5 // 3, mapped
+        )
     field = {"0": _linear(64, 3 * sizes.fine), "1": _linear(64, 64), "2": _linear(1, 64)}
     return {
         "image": image_encoder_shapes(),
-        "align": _named(align),
-        "diffuse": diffuse,
+        "points": point_decoder_shapes(),
+        "diffuse": diffuse_shapes,
         "cloud": _named(cloud),
         "planes": _named(planes),
         "field": _named(field),
     }
+
+
+def variant_shapes(vector: bool = False) -> Mapping[str, Shapes]:
+    """Weights of the part that only variants have: to latent planes, or to latent vectors."""
+    if vector:
+        align = {"0": _linear(VECTOR, LATENT), "1": _linear(VECTOR, VECTOR), "2": _linear(VECTOR, VECTOR)}
+    else:
+        align = {"0": _linear(3 * DEPTH * CELLS**2, LATENT), "1": _conv(DEPTH, DEPTH, 3), "2": _conv(DEPTH, DEPTH, 3)}
+    return {"align": _named(align)}
 
 
 def encode_cloud(F: ModuleType, w: Weights, cloud: Array) -> Array:
@@ -120,6 +140,17 @@ def encode_cloud(F: ModuleType, w: Weights, cloud: Array) -> Array:
 def encode_image(F: ModuleType, w: Weights, image: Array) -> Array:
     """Images (B, 3, SIDE, SIDE) to features (B, LATENT)."""
     return image_encoder(F, below(w, "image"), image)
+
+
+def encode_points(F: ModuleType, w: Weights, features: Array) -> Array:
+    """Image features (B, LATENT) to the latent planes of the points that they stand for."""
+    return encode_cloud(F, w, point_decoder(F, below(w, "points"), features)[:, ::2])
+
+
+def diffuse(F: ModuleType, w: Weights, features: Array, noise: Array, steps: int) -> Array:
+    """Image features (B, LATENT) to latent planes drawn by diffusion from `noise`, given those of their points."""
+    known = diffusion.standard(w, encode_points(F, w, features))
+    return diffusion.sample(F, w, features, noise, steps, known)
 
 
 def align(F: ModuleType, w: Weights, features: Array) -> Array:
