@@ -428,6 +428,14 @@ def streamvggt_on_cuda(module: Any) -> None:
     assert replay.devices.count("cuda:0") == 2
 
 
+def streamvggt_sizes(module: Any) -> None:
+    """A landscape stays one; beside a portrait, which is cropped, all are square."""
+    landscape, portrait = np.zeros((480, 640, 3), np.uint8), np.zeros((640, 480, 3), np.uint8)
+    for images, size in (((landscape,), (518, 392)), ((landscape, portrait), (518, 518))):
+        views = Views(images, tuple(map(str, range(len(images)))))
+        assert {place.network for place in module.Adapter().prepare(views).placements} == {size}
+
+
 def streamvggt_streams(module: Any) -> None:
     """The first view is answered before the second is looked at."""
     replay, _ = load("streamvggt")
@@ -447,6 +455,7 @@ RUNS: dict[str, dict[str, Run]] = {
         "unregistered": streamvggt_unregistered,
         "cuda": streamvggt_on_cuda,
         "streams": streamvggt_streams,
+        "sizes": streamvggt_sizes,
     },
     "vggt": {
         "whole": whole("vggt"),

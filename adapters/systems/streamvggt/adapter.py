@@ -45,7 +45,7 @@ class Adapter(NetworkAdapter):
     def prepare(self, views: Views) -> Inputs:
         """As VGGT's, which upstream's demo uses: 518 wide, what is higher than 518 cropped."""
         sizes = [scaled_to_width(image.shape, SIDE, PATCH) for image in views.images]
-        height = max(min(size[1], SIDE) for size in sizes)
+        height = int(np.array(sizes)[:, 1].clip(max=SIDE).max())
         return Inputs.of(place_on_width(image, sizes[i], (SIDE, height)) for i, image in enumerate(views.images))
 
     def stream(self, inputs: Inputs) -> Iterator[View]:
