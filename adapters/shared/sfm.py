@@ -29,6 +29,9 @@ from adapters.contract import F32, F64, I32, U8, Bools, Cameras, Unsupported
 EXHAUSTIVE_VIEWS = 100  # beyond this, "auto" takes photos for a sequence: pairs grow with the square of the views
 PAIR_TRACK_VIEWS = 10  # below this, points seen in two views alone are kept: there are few others
 FOCAL_GUESS = 1.2  # COLMAP's own default: initial focal length over the longer side
+# COLMAP looks for features in photos enlarged twice, which is most of what features cost. Photos of more than LARGE
+# pixels a side are searched as they are first, and enlarged only where one stays out or has fewer matches than SURE.
+LARGE, SURE = 1500, 100
 Progress = Callable[[str, float], None]  # stage, share of it done
 
 
@@ -178,16 +181,24 @@ def sparse_model(
         matcher = "exhaustive" if len(images) <= EXHAUSTIVE_VIEWS else "sequential"
     report = progress or (lambda stage, share: None)
     pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
-    pycolmap.set_random_seed(seed)
-    with tempfile.TemporaryDirectory(prefix="sfm-") as folder:
-        database = Path(folder) / "database.db"
-        initial = _extract(database, images, groups, focal or {}, threads, report)
-        report("match", 0.0)
-        _match(database, matcher, seed, threads)
-        models = _map(database, Path(folder), len(images), seed, report)
-        if not models:
-            raise Unsupported(f"no model found among {len(images)} views: too little overlap or texture to match")
-        return _collect(models, images, initial, _best_matches(database, len(images)))
+
+    def solved(enlarged: bool) -> SparseModel | None:
+        pycolmap.set_random_seed(seed)
+        with tempfile.TemporaryDirectory(prefix="sfm-") as folder:
+            database = Path(folder) / "database.db"
+            initial = _extract(database, images, groups, focal or {}, enlarged, threads, report)
+            report("match", 0.0)
+            _match(database, matcher, seed, threads)
+            models = _map(database, Path(folder), len(images), seed, report)
+            return _collect(models, images, initial, _best_matches(database, len(images))) if models else None
+
+    large = all(max(image.shape) > LARGE for image in images)
+    model = solved(enlarged=False) if large else None
+    if model is None or not model.registered.all() or model.matched.min() < SURE:
+        model = solved(enlarged=True)
+    if model is None:
+        raise Unsupported(f"no model found among {len(images)} views: too little overlap or texture to match")
+    return model
 
 
 def _extract(
@@ -195,10 +206,12 @@ def _extract(
     images: Sequence[U8],
     groups: Sequence[str] | None,
     focal: Mapping[str, float],
+    enlarged: bool,
     threads: int,
     report: Progress,
 ) -> list[pycolmap.Camera]:
-    """Fill the database with cameras, images (id = index + 1) and SIFT features, in the order of `images`.
+    """Fill the database with cameras, images (id = index + 1) and SIFT features, in the order of `images`, each
+    `enlarged` twice for the search or not.
 
     Cameras and images are written first, because COLMAP's own reader numbers images in the order its threads finish,
     which would change the model from run to run, and because it trusts the EXIF data of files. Returns the
@@ -207,6 +220,7 @@ def _extract(
     cameras: dict[tuple[str, int, int], tuple[pycolmap.Camera, int]] = {}
     options = pycolmap.FeatureExtractionOptions()
     options.num_threads = threads
+    options.sift.first_octave = -1 if enlarged else 0
     batch = 4 * threads  # a bound on the disk space taken, and a step of the progress
     for start in range(0, len(images), batch):
         report("extract", start / len(images))

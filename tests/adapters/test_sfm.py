@@ -6,14 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
 from scipy.ndimage import map_coordinates, zoom
 
 from adapters.contract import Cameras, Unsupported
-from adapters.shared.sfm import ImageFiles, SparseModel, pinhole_focal, sparse_model, undistorted
+from adapters.shared.sfm import ImageFiles, SparseModel, _extract, pinhole_focal, sparse_model, undistorted
 from data.synthetic.rig import look_at
 
 FOCAL, WIDTH, HEIGHT = 380.0, 320, 240
@@ -115,6 +117,27 @@ def test_same_bits_whatever_the_threads(model: SparseModel, corner: tuple[list[n
     assert again.points.tobytes() == model.points.tobytes()
     assert again.cameras.camera_from_world.tobytes() == model.cameras.camera_from_world.tobytes()
     assert again.observation_pixel.tobytes() == model.observation_pixel.tobytes()
+
+
+@pytest.mark.parametrize(("blank", "searches"), [(False, [False]), (True, [False, True])])
+def test_large_photos_are_enlarged_only_where_one_stays_out(
+    corner: tuple[list[np.ndarray], Cameras], blank: bool, searches: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, exact = corner
+    done: list[bool] = []
+
+    def extract(*arguments: Any) -> list[pycolmap.Camera]:
+        done.append(arguments[4])
+        return _extract(*arguments)
+
+    monkeypatch.setattr("adapters.shared.sfm._extract", extract)
+    monkeypatch.setattr("adapters.shared.sfm.LARGE", max(WIDTH, HEIGHT) - 1)
+    model = sparse_model([*images, np.full((HEIGHT, WIDTH, 3), 127, np.uint8)] if blank else images, seed=3)
+    assert done == searches
+    assert model.registered[:VIEWS].all()
+    scale, R, t = similarity(model.cameras.centres[:VIEWS], exact.centres)
+    assert np.abs(scale * model.cameras.centres[:VIEWS] @ R.T + t - exact.centres).max() < 0.02
+    assert model.matched[:VIEWS].min() > 0
 
 
 def test_a_blank_view_stays_unregistered_and_groups_have_their_own_focal(
