@@ -136,7 +136,7 @@ LAYOUT = Layout(
     licence_read="read in README.md of the page",
     download="`hf download ropedia-ai/SpatialBenchmark` with --include of a density's or dataset's archive; tar -xf",
     folder="ROOT/DENSITY/DATASET/SCENE",
-    truth="the depth maps, in metres",
+    truth="the depth maps",
     checked=(
         "Ropedia/SpatialBench@7f06a37 benchmark/datasets/data_readers.py:89",
         "benchmark/datasets/benchmark_dataset.py:250",

@@ -23,7 +23,6 @@ CORE = sysconfig.get_path("purelib")
 SCENES = {case.system for case in CASES.values()}
 PUBLISHED = "test_a_checkpoint_that_upstream_s_code_wrote_loads"
 WORKER = "test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker"
-THROUGH_THE_WORKER = ("dust3r", "mast3r", "fast3r", "vggt", "depth-anything-3", "mapanything", "pi3x")
 
 
 def main() -> int:
@@ -46,9 +45,10 @@ def main() -> int:
             name = system.replace("-", "_")
             tests = [f"tests/adapters/upstream/test_{name}.py", "tests/adapters/test_checkpoint.py"]
             tests += ["tests/adapters/test_recorded.py"]  # what catches every mutation, here beside torch
-            tests += [f"tests/adapters/upstream/test_published.py::{PUBLISHED}[{system}]"] if system in SCENES else []
-            if system in THROUGH_THE_WORKER:
-                tests += [f"tests/adapters/upstream/test_published.py::{WORKER}[{system}]"]
+            if system in SCENES:
+                tests += [
+                    f"tests/adapters/upstream/test_published.py::{test}[{system}]" for test in (PUBLISHED, WORKER)
+                ]
             command = ["-m", "pytest", "-q", *tests]
         start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); import site; site.addsitedir({CORE!r}); "
         start += "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"

@@ -31,7 +31,6 @@ from bench.cli import main
 from bench.systems import weights
 from bench.systems.cards import Adapter, get_adapter
 from bench.trials.store import Store
-from tests.adapters.upstream.run import THROUGH_THE_WORKER
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -64,7 +63,6 @@ ASKED = os.environ.get("RECONBENCH_FULL_SIZE", "")
 FULL = [name for name in NEEDS if ASKED == "all" or name in ASKED.split(",")]
 # Parameters of a checkpoint that its adapter lets go once they are read.
 RELEASED = {"pi3x": ("depth_encoder.", "depth_emb", "ray_embed.", "pose_inject_blk.")}
-ONE_SIZE = ("pi3", "vggt-omega")  # of upstream's class
 NARROW = {"embed_dim": 64, "num_heads": 4, "depth": 12, "mlp_ratio": 2.0}
 
 
@@ -99,8 +97,15 @@ def narrow(system: str, module: Any) -> Iterator[None]:
             stack.enter_context(mock.patch.object(upstream, "Aggregator", aggregator))
             defaults = (518, 14, 64, *kind.__init__.__defaults__[3:])
             stack.enter_context(mock.patch.object(kind.__init__, "__defaults__", defaults))
-        elif system == "pi3x":
-            upstream = importlib.import_module("pi3.models.pi3x")
+        elif system == "vggt-omega":
+            upstream = importlib.import_module("vggt_omega.models.vggt_omega")
+            stack.enter_context(
+                mock.patch.object(upstream.VGGTOmega.__init__, "__defaults__", (16, 64, True, True, False))
+            )
+            thin_head = functools.partial(upstream.DenseHead, features=32, out_channels=[16, 32, 64, 64])
+            stack.enter_context(mock.patch.object(upstream, "DenseHead", thin_head))
+        elif system in ("pi3", "pi3x"):
+            upstream = importlib.import_module(f"pi3.models.{system}")
             encoders = importlib.import_module("pi3.models.dinov2.models.vision_transformer")
             encoder, shallow = encoders.DinoVisionTransformer, functools.partial(upstream.TransformerDecoder, depth=1)
 
@@ -226,8 +231,6 @@ def test_a_checkpoint_that_upstream_s_code_wrote_loads(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(NEEDS[system], reason="upstream's code is not importable")
-    if system in ONE_SIZE:
-        pytest.skip("upstream's class has one size")
     with narrow(system, module_of(system)):
         same_parameters(system, tmp_path, monkeypatch)
 
@@ -291,7 +294,7 @@ def interpreter_of_this(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("system", (*THROUGH_THE_WORKER, *(name for name in FULL if name in ONE_SIZE)))
+@pytest.mark.parametrize("system", NEEDS)
 def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
