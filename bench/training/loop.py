@@ -128,7 +128,8 @@ def train(
         if stage.encode is not None:
             encoded = stage.encode(state.average, family)
             draws = encoded.draw
-            for name, value in stage.statistics(encoded).items():
+            read_off = stage.statistics(encoded) if state.step == 0 else {}  # a resumed stage has them
+            for name, value in read_off.items():
                 state.average[name].copy_(value)
                 state.weights[name].data.copy_(value)
         fixed = _batches(validation, stage, device)
