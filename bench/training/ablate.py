@@ -72,16 +72,16 @@ def variants(steps: Steps) -> dict[str, Variant]:
 
     three, single = lam3d.shapes(SIZES, mapped=True), lam3d.shapes(SIZES, nets=1, mapped=True)
     vector, unrefined = lam3d.shapes(SIZES, vector=True), lam3d.shapes(SIZES, refiner=False)
-    one, one_vector = lam3d.variant_shapes(), lam3d.variant_shapes(vector=True)
+    aligned, aligned_vector = lam3d.variant_shapes(), lam3d.variant_shapes(vector=True)
     step, diffuse = plane_aligner(steps.align), plane_diffusion(steps.align, lam3d.PLANES)
     points = {**lmnet3d.shapes(), **lmnet3d.variant_shapes()}
     return {
-        "planes": planes(three, {"step": (step, one), "parallel": (diffuse, three), "single": (diffuse, single)}),
+        "planes": planes(three, {"step": (step, aligned), "parallel": (diffuse, three), "single": (diffuse, single)}),
         "vector": planes(
             vector,
-            {"step": (step, one_vector), "diffusion": (plane_diffusion(steps.align, (lam3d.VECTOR,)), vector)},
+            {"step": (step, aligned_vector), "diffusion": (plane_diffusion(steps.align, (lam3d.VECTOR,)), vector)},
         ),
-        "unrefined": planes(unrefined, {"step": (step, one)}),
+        "unrefined": planes(unrefined, {"step": (step, aligned)}),
         "points": Variant(
             {**image, "cloud": points["cloud"], "points": points["points"]},
             point_autoencoder(steps.points),

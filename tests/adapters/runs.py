@@ -329,8 +329,8 @@ def lingbot_cache(module: Any) -> None:
 
         def forward(images: Any, told: list[Any] = told, **options: Any) -> Any:
             told.append((images.shape[1], options))
-            one = np.ones((1, images.shape[1], 14, 14, 1), np.float32)
-            return {"pose_enc": tensor(one[:, :, 0, 0]), "depth": tensor(one), "depth_conf": tensor(one[..., 0])}
+            ones = np.ones((1, images.shape[1], 14, 14, 1), np.float32)
+            return {"pose_enc": tensor(ones[:, :, 0, 0]), "depth": tensor(ones), "depth_conf": tensor(ones[..., 0])}
 
         def cameras(encoded: Any, shape: Any) -> Any:
             assert tuple(shape) == (14, 14)

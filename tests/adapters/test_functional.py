@@ -103,9 +103,9 @@ def test_both_backends_give_the_same_numbers() -> None:
             planes, other = lam3d.decode(F, w, latents[0]), lam3d.decode(T, t, latents[1])
             both = lam3d.distance(F, w, planes, cloud), lam3d.distance(T, t, other, torch.from_numpy(cloud))
             pairs += [latents, (planes, other), both]
-            one = drawn(dict(lam3d.variant_shapes()))
-            step = {name: torch.from_numpy(value) for name, value in one.items()}
-            pairs.append((lam3d.align(F, one, pairs[0][0]), lam3d.align(T, step, pairs[0][1])))
+            aligner = drawn(dict(lam3d.variant_shapes()))
+            step = {name: torch.from_numpy(value) for name, value in aligner.items()}
+            pairs.append((lam3d.align(F, aligner, pairs[0][0]), lam3d.align(T, step, pairs[0][1])))
             noise = rng.normal(size=(2, *lam3d.PLANES)).astype(np.float32)
             w["diffuse.scale"], t["diffuse.scale"] = (
                 value * 0 + 0.3 for value in (w["diffuse.scale"], t["diffuse.scale"])

@@ -242,6 +242,14 @@ class PixelOracle:
         return float(np.abs(depth[inside] - truth).max() / DIAMETER)
 
 
+def saved_photos(views: Views, folder: Path) -> list[str]:
+    """The paths of the images of `views`, written into `folder` under their names, for upstream's own loaders."""
+    paths = [str(folder / f"{name}.png") for name in views.names]
+    for path, image in zip(paths, views.images, strict=True):
+        Image.fromarray(image).save(path)
+    return paths
+
+
 def by_exif(folder: Path, views: Views) -> Views:
     """`views` written sideways with the EXIF tag that says so, and read as the harness reads photos: upright again."""
     images = []

@@ -22,6 +22,7 @@ from bench.systems.cards import Upstream, get_adapter
 from tests.adapters import objects
 from tests.adapters.recorded import CASES, FOLDER, Case, noise
 from tests.adapters.replay import Recorded, Recorder
+from tests.adapters.upstream.oracle import saved_photos
 
 DIRECTION = {
     "vggt": "camera_from_world",
@@ -85,9 +86,7 @@ def load_as_upstream(name: str, paths: list[str], side: int, options: dict[str, 
 def loaded_by_upstream(case: Case, views: Views) -> list[NDArray[np.uint8]]:
     """(3, h, w) levels of each photo, by upstream's own loader."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = [str(Path(folder) / f"{view}.png") for view in views.names]
-        for path, image in zip(paths, views.images, strict=True):
-            Image.fromarray(image).save(path)
+        paths = saved_photos(views, Path(folder))
         images = load_as_upstream(case.system, paths, case.side, case.options)
     return [np.round(image * 255).astype(np.uint8) for image in images]
 

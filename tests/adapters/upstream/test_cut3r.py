@@ -10,12 +10,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.shared.resize import Inputs, Placement
 from adapters.systems.cut3r import adapter as module
 from adapters.systems.cut3r.adapter import Adapter
-from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets, saved_photos
 
 torch = pytest.importorskip("torch")
 model = pytest.importorskip("dust3r.model", reason="CUT3R's code is not importable")
@@ -116,9 +115,7 @@ def test_views_are_shown_one_after_the_other_in_the_order_given() -> None:
 def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
     loader = pytest.importorskip("dust3r.utils.image", reason="upstream's loader wants torchvision and OpenCV")
     oracle = PixelOracle(*sizes)
-    paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
-    for path, image in zip(paths, oracle.views.images, strict=True):
-        Image.fromarray(image).save(path)
+    paths = saved_photos(oracle.views, tmp_path)
     prepared = Adapter().prepare(oracle.views)
     for image, wanted in zip(prepared.images, loader.load_images(paths, 512, verbose=False), strict=True):
         assert np.array_equal(image, wanted["img"][0].numpy())

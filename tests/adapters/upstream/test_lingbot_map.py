@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.shared.resize import Inputs, Placement
 from adapters.systems.lingbot_map.adapter import Adapter
-from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets, saved_photos
 
 torch = pytest.importorskip("torch")
 gct = pytest.importorskip("lingbot_map.models.gct_stream", reason="LingBot-Map's code is not importable")
@@ -84,9 +83,7 @@ class TestLingbotMap(ThroughThePixels):
 @pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT]])
 def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
     oracle = PixelOracle(*sizes)
-    paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
-    for path, image in zip(paths, oracle.views.images, strict=True):
-        Image.fromarray(image).save(path)
+    paths = saved_photos(oracle.views, tmp_path)
     loader = pytest.importorskip("lingbot_map.utils.load_fn", reason="upstream's loader wants torchvision")
     wanted = loader.load_and_preprocess_images(paths, mode="crop", image_size=518, patch_size=14).numpy()
     assert np.array_equal(Adapter().prepare(oracle.views).images, wanted)

@@ -13,7 +13,6 @@ from unittest import mock
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from adapters.contract import Unavailable
 from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
@@ -24,6 +23,7 @@ from tests.adapters.upstream.oracle import (
     WithAnyPrincipalPoint,
     answer,
     by_exif,
+    saved_photos,
 )
 
 torch = pytest.importorskip("torch")
@@ -160,9 +160,7 @@ SIZES = [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT], [(301, 203)], [
 @pytest.mark.parametrize("sizes", SIZES)
 def test_prepares_what_upstream_s_loaders_would(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
     oracle = PixelOracle(*sizes)
-    paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
-    for path, image in zip(paths, oracle.views.images, strict=True):
-        Image.fromarray(image).save(path)
+    paths = saved_photos(oracle.views, tmp_path)
     own = np.stack(Adapter().prepare(oracle.views).images)
     inputs = [{"img": image} for image in oracle.views.images]
     for wanted in (loader.load_images(paths), loader.preprocess_inputs(inputs)):

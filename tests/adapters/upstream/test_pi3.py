@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.systems.pi3.adapter import Adapter
-from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, WithAnyPrincipalPoint, answer
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, WithAnyPrincipalPoint, answer, saved_photos
 
 torch = pytest.importorskip("torch")
 pi3 = pytest.importorskip("pi3.models.pi3", reason="Pi3's code is not importable")
@@ -79,11 +78,14 @@ def run(oracle: PixelOracle) -> Any:
     return answer(Adapter(), Stub(oracle), oracle)
 
 
-class TestPi3(WithAnyPrincipalPoint):
+class OfWholePhotos(WithAnyPrincipalPoint):
     turned = (PORTRAIT, LANDSCAPE)
     spoiled = (ODD, PORTRAIT)
     least = 0.0
     harmless = ("crop forgotten",)  # there is no crop
+
+
+class TestPi3(OfWholePhotos):
     run = staticmethod(run)
 
 
@@ -91,7 +93,6 @@ class TestPi3(WithAnyPrincipalPoint):
 def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
     loader = pytest.importorskip("pi3.utils.basic", reason="upstream's loader wants torchvision and plyfile")
     oracle = PixelOracle(*sizes)
-    for name, image in zip(oracle.views.names, oracle.views.images, strict=True):
-        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    saved_photos(oracle.views, tmp_path)
     wanted = loader.load_images_as_tensor(str(tmp_path), verbose=False).numpy()
     assert np.array_equal(Adapter().prepare(oracle.views).images, wanted)

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.systems.pi3x.adapter import Adapter
-from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, WithAnyPrincipalPoint, answer
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, answer, saved_photos
 
 torch = pytest.importorskip("torch")
 pi3x = pytest.importorskip("pi3.models.pi3x", reason="Pi3X's code is not importable")
-from tests.adapters.upstream.test_pi3 import Decoder, Encoder, bare  # noqa: E402 - wants torch
+from tests.adapters.upstream.test_pi3 import Decoder, Encoder, OfWholePhotos, bare  # noqa: E402 - wants torch
 
 LANDSCAPE, PORTRAIT, SQUARE, ODD = LARGE_PHOTOS
 METRIC = 2.0  # what brings the halved truth to its own size: a network that claims metres must give these
@@ -60,11 +59,7 @@ def run(oracle: PixelOracle) -> Any:
     return answer(Adapter(), Stub(oracle), oracle)
 
 
-class TestPi3X(WithAnyPrincipalPoint):
-    turned = (PORTRAIT, LANDSCAPE)
-    spoiled = (ODD, PORTRAIT)
-    least = 0.0
-    harmless = ("crop forgotten",)  # there is no crop
+class TestPi3X(OfWholePhotos):
     run = staticmethod(run)
 
 
@@ -81,7 +76,6 @@ def test_the_metric_scale_is_that_of_the_network() -> None:
 def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
     loader = pytest.importorskip("pi3.utils.basic", reason="upstream's loader wants torchvision and plyfile")
     oracle = PixelOracle(*sizes)
-    for name, image in zip(oracle.views.names, oracle.views.images, strict=True):
-        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    saved_photos(oracle.views, tmp_path)
     wanted, _ = loader.load_multimodal_data(str(tmp_path), {}, verbose=False)
     assert np.array_equal(Adapter().prepare(oracle.views).images, wanted[0].numpy())

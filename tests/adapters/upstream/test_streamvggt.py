@@ -10,11 +10,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.shared.resize import Inputs, Placement
 from adapters.systems.streamvggt.adapter import Adapter
-from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets, saved_photos
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("streamvggt.models.streamvggt", reason="StreamVGGT's code is not importable")
@@ -90,9 +89,7 @@ class TestStreamVGGT(ThroughThePixels):
 def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
     loader = pytest.importorskip("streamvggt.utils.load_fn", reason="upstream's loader wants torchvision")
     oracle = PixelOracle(*sizes)
-    paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
-    for path, image in zip(paths, oracle.views.images, strict=True):
-        Image.fromarray(image).save(path)
+    paths = saved_photos(oracle.views, tmp_path)
     wanted = loader.load_and_preprocess_images(paths).numpy()
     assert np.array_equal(Adapter().prepare(oracle.views).images, wanted)
 

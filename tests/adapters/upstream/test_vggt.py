@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.systems.vggt.adapter import Adapter
-from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets
+from tests.adapters.upstream.oracle import PHOTOS, PixelOracle, ThroughThePixels, answer, photo_sets, saved_photos
 
 torch = pytest.importorskip("torch")
 vggt = pytest.importorskip("vggt.models.vggt", reason="VGGT's package is not importable")
@@ -91,9 +90,7 @@ class TestVggt(ThroughThePixels):
 @pytest.mark.parametrize("sizes", [[LANDSCAPE], [PORTRAIT] * 2, [SQUARE], [ODD, PORTRAIT]])
 def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], fit: str, tmp_path: Path) -> None:
     oracle = PixelOracle(*sizes)
-    paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
-    for path, image in zip(paths, oracle.views.images, strict=True):
-        Image.fromarray(image).save(path)
+    paths = saved_photos(oracle.views, tmp_path)
     loader = pytest.importorskip("vggt.utils.load_fn", reason="upstream's loader wants torchvision")
     wanted = loader.load_and_preprocess_images(paths, mode=fit).numpy()
     assert np.array_equal(Adapter(fit=fit).prepare(oracle.views).images, wanted)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adapters.systems.vggt_omega.adapter import Adapter
-from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, ThroughThePixels
+from tests.adapters.upstream.oracle import LARGE_PHOTOS, PixelOracle, ThroughThePixels, saved_photos
 
 torch = pytest.importorskip("torch")
 omega = pytest.importorskip("vggt_omega.models.vggt_omega", reason="VGGT-Omega's code is not importable")
@@ -89,8 +88,6 @@ class TestVggtOmega(ThroughThePixels):
 def test_prepares_what_upstream_s_loader_would(sizes: list[tuple[int, int]], fit: str, tmp_path: Path) -> None:
     loader = pytest.importorskip("vggt_omega.utils.load_fn", reason="upstream's loader wants torchvision")
     oracle = PixelOracle(*sizes)
-    paths = [str(tmp_path / f"{name}.png") for name in oracle.views.names]
-    for path, image in zip(paths, oracle.views.images, strict=True):
-        Image.fromarray(image).save(path)
+    paths = saved_photos(oracle.views, tmp_path)
     wanted = loader.load_and_preprocess_images(paths, mode=fit).numpy()
     assert np.array_equal(Adapter(fit=fit, side=512).prepare(oracle.views).images, wanted)
