@@ -26,9 +26,7 @@ class Placement:
     network: Size
     scale: tuple[float, float]
     offset: tuple[float, float]
-    window: tuple[Size, Size] | None = (
-        None  # first and behind-last columns, rows that show it, of a crop that was padded
-    )
+    window: tuple[Size, Size] | None = None  # of a crop that was padded: first and behind-last columns, rows of it
 
     def pixels(self) -> F64:
         """(h, w, 2) float64: where in the photo the centres of the network's pixels lie, x then y."""

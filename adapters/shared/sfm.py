@@ -192,10 +192,11 @@ def sparse_model(
             models = _map(database, Path(folder), len(images), seed, report)
             return _collect(models, images, initial, _best_matches(database, len(images))) if models else None
 
-    large = all(max(image.shape) > LARGE for image in images)
-    model = solved(enlarged=False) if large else None
-    if model is None or not model.registered.all() or model.matched.min() < SURE:
-        model = solved(enlarged=True)
+    models = [solved(enlarged=False)] if all(max(image.shape) > LARGE for image in images) else []
+    if not any(model is not None and model.registered.all() and model.matched.min() >= SURE for model in models):
+        models.insert(0, solved(enlarged=True))
+    # Of as many views the enlarged photos' model: it has more points.
+    model = max((m for m in models if m is not None), key=lambda m: int(m.registered.sum()), default=None)
     if model is None:
         raise Unsupported(f"no model found among {len(images)} views: too little overlap or texture to match")
     return model

@@ -102,9 +102,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def frame_seconds(self) -> list[float]:
         """Of each output of a system that streams: median over the warm calls, the cold one's where there are none."""
         calls = [steps.frames for steps in self.warm] or ([self.cold.frames] if self.cold is not None else [])
-        return (
-            [float(seconds) for seconds in np.median(calls, axis=0)] if len({len(call) for call in calls}) == 1 else []
-        )
+        alike = len({len(call) for call in calls}) == 1
+        return [float(seconds) for seconds in np.median(calls, axis=0)] if alike else []
 
 
 def growth(seconds: list[float]) -> float | None:

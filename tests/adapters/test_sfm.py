@@ -140,6 +140,20 @@ def test_large_photos_are_enlarged_only_where_one_stays_out(
     assert model.matched[:VIEWS].min() > 0
 
 
+def test_a_model_of_large_photos_as_they_are_outlives_a_worse_one_of_them_enlarged(
+    corner: tuple[list[np.ndarray], Cameras], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One view stays out either way, and enlarged nothing is matched at all."""
+    blank = np.full((HEIGHT, WIDTH, 3), 127, np.uint8)
+
+    def extract(database: Path, images: Any, groups: Any, focal: Any, enlarged: bool, *rest: Any) -> Any:
+        return _extract(database, [blank] * len(images) if enlarged else images, groups, focal, enlarged, *rest)
+
+    monkeypatch.setattr("adapters.shared.sfm._extract", extract)
+    monkeypatch.setattr("adapters.shared.sfm.LARGE", max(WIDTH, HEIGHT) - 1)
+    assert sparse_model([*corner[0], blank], seed=3).registered.tolist() == [True] * VIEWS + [False]
+
+
 def test_a_blank_view_stays_unregistered_and_groups_have_their_own_focal(
     corner: tuple[list[np.ndarray], Cameras],
 ) -> None:

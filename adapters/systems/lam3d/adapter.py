@@ -23,8 +23,7 @@ class Adapter(Reconstructor):
 
     `aligner` says how features become latent planes: by way of "points", which a decoder makes of them and the cloud
     encoder reads, or by "diffusion", which draws one of the shapes that may be behind a picture in `steps` DDIM steps
-    from noise of the trial's seed. Without
-    `refiner` the planes are read before they meet."""
+    from noise of the trial's seed. Without `refiner` the planes are read before they meet."""
 
     def __init__(
         self, resolution: int = 64, level: float = LEVEL, aligner: str = "points", steps: int = 8, refiner: bool = True
