@@ -5,13 +5,11 @@ our processes travel function names and bytes that msgspec wrote, nothing that i
 behind the walls of its worker, on the node that ran it, as on one machine.
 
 A node that is lost takes no trial with it: they are run on another. A trial that fails, or whose process is killed, is
-not run again."""
+not run again. What a node does with a task is `bench.engines.node`."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import logging
 import os
 import socket
@@ -25,140 +23,38 @@ from typing import Any
 
 import msgspec
 
-from adapters.contract import InputError, Unavailable
-from bench.engines.engine import Finished, Job, Settings, run_and_keep, score_kept
-from bench.engines.local import overhead_seconds
-from bench.systems import environments, weights
-from bench.systems.cards import Adapter, get_adapter
-from bench.systems.measure import Hardware, Policy, hardware, version
-from bench.systems.walls import HOUSE, thread_settings
-from bench.trials.plan import Trial
-from bench.trials.records import ScoreRecord, TrialRecord
-from bench.trials.scenes import EMBEDDED, get_scene, scene_of_images
-from bench.trials.shared import opened
-from bench.trials.site import ABSENT, Elsewhere
+from adapters.contract import InputError
+from bench.engines.engine import Finished, Job, Settings
+from bench.engines.node import (
+    Answer,
+    Facts,
+    Question,
+    Ready,
+    Task,
+    TrialMessage,
+    code_hash,
+    make_ready,
+    overhead,
+    scene_digest,
+    scene_name,
+    survey,
+    work,
+)
+from bench.systems.cards import get_adapter
+from bench.systems.measure import version
+from bench.systems.walls import thread_settings
+from bench.trials.site import Elsewhere
 from bench.trials.store import Store
-from bench.trials.suite import Contestant, Suite
+from bench.trials.suite import Suite
 from data.scene import Scene
-from data.subsets import Order
-from metrics.scoring.compile import compile_kernels
 
 ADDRESS = "RAY_ADDRESS"
 START = "`ray start --head` on one machine, `ray start --address=HOST:6379` on the others, RAY_ADDRESS=HOST:6379 here"
 LOOPBACK = ("127.", "localhost", "[::1]")
-ROOMS = ("adapters", "bench", "data", "metrics", "reports")
 MOST_LOSSES = 3  # nodes that one trial may be lost with
 MOST_TO_SCORE = 256  # trials that wait for their scores: each keeps its lock's file open
 PATIENCE = 10.0  # seconds between looks at whether the cluster is still there
 GRACE = 3.0  # seconds in which a node that ends says so: its processes end first
-
-
-class TrialMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A trial as a node is told of it, with what it must find there."""
-
-    adapter: str
-    contestant: Contestant
-    scene: str
-    views: tuple[str, ...]
-    seed: int
-    device: str
-    policy: Policy
-    truth: str
-    order: Order
-    expected: dict[str, str]  # see `_expected`
-
-    @staticmethod
-    def of(trial: Trial) -> TrialMessage:
-        return TrialMessage(
-            trial.adapter.argument,
-            trial.contestant,
-            _scene_name(trial.scene),
-            trial.views,
-            trial.seed,
-            trial.device,
-            trial.policy,
-            trial.truth,
-            trial.order,
-            _expected(trial),
-        )
-
-    def trial(self) -> Trial:
-        """The trial, to be run on this machine; InputError where something here is not as it was planned."""
-        trial = Trial(
-            _adapter(self.adapter),
-            self.contestant,
-            _scene(self.scene),
-            self.views,
-            self.seed,
-            self.device,
-            self.policy,
-            self.truth,
-            self.order,
-        )
-        for what, observed in _expected(trial).items():
-            if observed != self.expected[what]:
-                raise InputError(f"{trial.label}: {what} {observed} seen, {self.expected[what]} wanted as planned")
-        return trial
-
-
-def _expected(trial: Trial) -> dict[str, str]:
-    """Hashes that are the same wherever the trial runs."""
-    return {
-        "the adapter's files": trial.adapter.hash,
-        "environment": trial.environment,
-        "weights": trial.weights,
-        "images and cameras": trial.inputs_hash,
-    }
-
-
-class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node is to do: run the trial unless `record` is there, and score it unless that comes later."""
-
-    trial: TrialMessage
-    store: str
-    settings: Settings
-    record: TrialRecord | None
-    score: bool
-    most_seconds: float
-
-
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What came of it; `reason` where it was not done."""
-
-    record: TrialRecord | None = None
-    scores: list[ScoreRecord] = []
-    reason: str = ""
-
-
-class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node is asked before anything is planned."""
-
-    systems: list[tuple[str, str]]  # adapter and weights
-    scenes: list[str]
-    install: bool
-
-
-class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node says of itself."""
-
-    hardware: Hardware
-    threads: dict[str, str]
-    code: str  # of Reconbench
-    scenes: list[str]  # digests
-    environments: list[str]
-    weights: list[str]
-    lacks: list[str]  # why an environment or weights are absent, a sentence each
-    niceness: int = 0  # of what Ray runs there
-    problem: str = ""
-
-
-class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node is to make ready for."""
-
-    store: str
-    run: str
-    settings: Settings
-    scored: bool
 
 
 @dataclass(frozen=True)
@@ -241,7 +137,7 @@ class Cluster:
 
     def __init__(self, ray: Any, cpus: int, install: bool, report: Callable[[str], None]) -> None:
         self._ray, self._install, self._report = ray, install, report
-        self._work = ray.remote(_work)  # once: each such function is sent to the cluster anew
+        self._work = ray.remote(work)  # once: each such function is sent to the cluster anew
         errors = ray.exceptions
         self._lost = (errors.NodeDiedError, errors.LocalRayletDiedError, errors.ObjectLostError)
         self._run_needs, self._score_needs = _Needs(cpus), _Needs(cpus)
@@ -259,7 +155,7 @@ class Cluster:
         cpus = self._run_needs.cpus
         self._run_needs = _Needs(cpus, int(device != "cpu"), int(memory * 2**30))
         systems = list(dict.fromkeys((get_adapter(c.name).argument, c.weights) for s in suites for c in s.adapters))
-        question = Question(systems, [_scene_name(scene) for scene in scenes], self._install)
+        question = Question(systems, [scene_name(scene) for scene in scenes], self._install)
         nodes = self._nodes()
         able = [node for node in nodes if self._run_needs.fit(node)]
         if not able:
@@ -270,17 +166,17 @@ class Cluster:
         scoring = [node for node in nodes if node not in able and self._score_needs.fit(node)]
         if self._install:
             self._report("installing environments on the nodes: build steps of requirements run arbitrary code there")
-        facts: dict[str, Facts] = self._ask(able, _survey, question, Facts)
+        facts: dict[str, Facts] = self._ask(able, survey, question, Facts)
         others = msgspec.structs.replace(question, systems=[])
-        everywhere: dict[str, Facts] = facts | self._ask(scoring, _survey, others, Facts)
+        everywhere: dict[str, Facts] = facts | self._ask(scoring, survey, others, Facts)
         if not facts:
             raise InputError("--engine ray: no node answers")
         for name, fact in everywhere.items():
             if fact.problem:
                 raise InputError(f"node {name}: {fact.problem}")
-        _agree({"this machine": _code()} | {name: f.code for name, f in everywhere.items()}, "Reconbench")
+        _agree({"this machine": code_hash()} | {name: f.code for name, f in everywhere.items()}, "Reconbench")
         for i, scene in enumerate(question.scenes):
-            own = {"this machine": _scene_digest(scene)}
+            own = {"this machine": scene_digest(scene)}
             _agree(own | {name: f.scenes[i] for name, f in everywhere.items()}, f"scene {scene}")
         for i, (system, _) in enumerate(systems):
             lacking = {name: f.lacks[i] for name, f in facts.items() if f.lacks[i]}
@@ -329,7 +225,7 @@ class Cluster:
         self._settings, self._tell = settings, tell
         self._place = store.place if "://" in store.place else str(Path(store.place).absolute())
         nodes = [node for node in self._nodes() if self._run_needs.fit(node) or self._score_needs.fit(node)]
-        answers: dict[str, Answer] = self._ask(nodes, _make_ready, Ready(self._place, run, settings, scored), Answer)
+        answers: dict[str, Answer] = self._ask(nodes, make_ready, Ready(self._place, run, settings, scored), Answer)
         for name, answer in answers.items():
             if answer.reason:
                 raise InputError(f"node {name}: {answer.reason}")
@@ -383,7 +279,7 @@ class Cluster:
         """As `Engine.overhead_seconds`, on one of the nodes; None where none is left."""
         able = self._able()
         try:
-            return next(iter(self._ask(able[:1], _overhead, None, float | None).values()), None)
+            return next(iter(self._ask(able[:1], overhead, None, float | None).values()), None)
         except InputError:
             return None
 
@@ -459,128 +355,12 @@ class Cluster:
         return answers
 
 
-# What runs on the nodes. Each takes and gives bytes, and raises nothing: Ray would pickle it.
-
-
-def _work(message: bytes) -> bytes:
-    try:
-        answer = _worked(msgspec.msgpack.decode(message, type=Task))
-    except Exception as error:  # noqa: BLE001 - one trial that cannot be run here is left out, with the reason
-        known = isinstance(error, (InputError, OSError))
-        answer = Answer(reason=f"node {_address()}: {error if known else f'{type(error).__name__}: {error}'}")
-    return msgspec.msgpack.encode(answer)
-
-
-def _worked(task: Task) -> Answer:
-    trial = task.trial.trial()
-    with opened(task.store) as store:
-        record = task.record
-        if record is None:
-            record = run_and_keep(trial, store, task.settings.keep_points, task.most_seconds)
-        scored = record is not None and task.score
-        return Answer(record, score_kept(trial, record, store, task.settings) if record is not None and scored else [])
-
-
-def _survey(message: bytes) -> bytes:
-    question = msgspec.msgpack.decode(message, type=Question)
-    try:
-        scenes = [_scene_digest(scene) for scene in question.scenes]
-        systems = [_looked_up(_adapter(name), asked, question.install) for name, asked in question.systems]
-        facts = Facts(
-            hardware(),
-            thread_settings(),
-            _code(),
-            scenes,
-            [environment for environment, _, _ in systems],
-            [id for _, id, _ in systems],
-            [lack for _, _, lack in systems],
-            os.nice(0),
-        )
-    except (InputError, OSError) as error:
-        facts = Facts(hardware(), {}, "", [], [], [], [], problem=str(error))
-    return msgspec.msgpack.encode(facts)
-
-
-def _looked_up(adapter: Adapter, asked: str, install: bool) -> tuple[str, str, str]:
-    """Environment and weights of `adapter` here, and why one of them is absent."""
-    lacks, environment, id = "", ABSENT, asked
-    try:
-        if install and adapter.card.environment.own:
-            environments.install(adapter)
-        environment = environments.find(adapter).id
-    except Unavailable as error:
-        lacks = str(error)
-    try:
-        id = weights.resolve(adapter, asked).id
-    except Unavailable as error:
-        lacks = lacks or str(error)
-    return environment, id, lacks
-
-
-def _make_ready(message: bytes) -> bytes:
-    ready = msgspec.msgpack.decode(message, type=Ready)
-    answer = Answer()
-    try:
-        with opened(ready.store) as store:
-            if not store.has_run(ready.run):
-                raise InputError(
-                    f"{ready.store}: not the store that is here; a folder that all share, or a URL, wanted"
-                )
-        if ready.scored:
-            compile_kernels(ready.settings.protocols[0])
-    except (InputError, OSError) as error:
-        answer = Answer(reason=str(error))
-    return msgspec.msgpack.encode(answer)
-
-
-def _overhead(message: bytes) -> bytes:
-    return msgspec.msgpack.encode(overhead_seconds())
-
-
-@functools.cache
-def _adapter(argument: str) -> Adapter:
-    return get_adapter(argument)
-
-
-@functools.cache
-def _scene(name: str) -> Scene:
-    path = Path(name)
-    return scene_of_images(path) if path.is_absolute() and not (path / "scene.json").is_file() else get_scene(name)
-
-
-def _scene_name(scene: Scene) -> str:
-    """What every node knows it by: a name where it ships with Reconbench, else its path."""
-    path = scene.path.resolve()
-    return path.relative_to(EMBEDDED).as_posix() if path.is_relative_to(EMBEDDED) else str(path)
-
-
-def _scene_digest(name: str) -> str:
-    """Of what names its files; the files themselves are known by their hashes when they are used."""
-    return hashlib.sha256(msgspec.json.encode(_scene(name).file)).hexdigest()[:16]
-
-
-@functools.cache
-def _code() -> str:
-    """12 hex digits over Reconbench's own code."""
-    total = hashlib.sha256()
-    for room in ROOMS:
-        for path in sorted((HOUSE / room).rglob("*.py")):
-            total.update(f"{path.relative_to(HOUSE)}\0".encode() + path.read_bytes())
-    return f"{version()} {total.hexdigest()[:12]}"
-
-
 def _agree(values: dict[str, str], what: str) -> None:
     """InputError naming two that differ."""
     first = next(iter(values))
     for name, value in values.items():
         if value != values[first]:
             raise InputError(f"{what}: {values[first]} on {first}, {value} on {name}; the same everywhere wanted")
-
-
-def _address() -> str:
-    import ray
-
-    return str(ray.util.get_node_ip_address())
 
 
 def _name(node: dict[str, Any]) -> str:
