@@ -199,7 +199,7 @@ class Row:
         return sum(trial.isolated is False for trial in self.trials)
 
     def seconds(self, field: str) -> Spread | None:
-        """A time over the trials that ended well; None where they ran on two machines, which are never mixed."""
+        """A time, or an energy, over the trials that ended well; None where they ran on two machines: never mixed."""
         if len({trial.hardware for trial in self.timed}) != 1:
             return None
         return Spread.of(getattr(trial, field) for trial in self.timed)

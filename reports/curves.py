@@ -16,6 +16,7 @@ COSTS = (
     ("last_frame_seconds", "s"),
     ("peak_rss_bytes", "bytes"),
     ("device_peak_bytes", "bytes"),
+    ("device_joules", "J"),
 )
 
 
@@ -76,7 +77,7 @@ def _quality(row: Row, truth: TruthKind, metric: str) -> Point | None:
 
 
 def _cost(row: Row, quantity: str) -> Point:
-    spread = row.seconds(quantity) if quantity.endswith("seconds") else row.amount(quantity)
+    spread = row.seconds(quantity) if quantity.endswith(("seconds", "joules")) else row.amount(quantity)
     middle, low, high = (spread.middle, spread.low, spread.high) if spread else (None, None, None)
     return Point(row.views, middle, low, high, len(row.timed), len(row.trials))
 

@@ -151,6 +151,7 @@ def _leaderboard_costs(row: Row, run: RunInfo) -> LeaderboardCosts:
         peak_rss_bytes=most("peak_rss_bytes"),
         device_peak_bytes=most("device_peak_bytes"),
         device_driver_bytes=most("device_driver_bytes"),
+        device_joules=seconds("device_joules"),
         precision=row.distinct("precision"),
         resolution=row.distinct("resolution"),
         attention=row.distinct("attention"),

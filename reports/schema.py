@@ -230,6 +230,9 @@ class TrialRow(OfTrial):
     device_driver_bytes: Annotated[
         int | None, Of("the device's memory in use at the end, by its driver; missing on a CPU", "bytes")
     ] = None
+    device_joules: Annotated[
+        float | None, Of("that the device drew in a call, idle or not: mean of the repeats; missing on a CPU", "J")
+    ] = None
     precision: Annotated[str, Of("of the network's arithmetic, as the adapter reports it")] = ""
     resolution: Annotated[str, Of("of the images that it worked on, as the adapter reports it", "pixels")] = ""
     attention: Annotated[str, Of("what computed attention, as the adapter reports it")] = ""
@@ -612,6 +615,7 @@ class LeaderboardCosts:
     peak_rss_bytes: Annotated[int | None, Of("largest over its trials", "bytes")]
     device_peak_bytes: Annotated[int | None, Of("by its allocator, largest over its trials", "bytes")]
     device_driver_bytes: Annotated[int | None, Of("by its driver, largest over its trials", "bytes")]
+    device_joules: Annotated[float | None, Of("that the device drew in a call, median over its trials", "J")]
     precision: Annotated[str, Of("those of its trials, joined by |")]
     resolution: Annotated[str, Of("those of its trials, joined by |", "pixels")]
     attention: Annotated[str, Of("those of its trials, joined by |")]

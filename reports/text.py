@@ -39,6 +39,11 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def joules(value: float | None) -> str:
+    """An energy, its unit beside it."""
+    return MISSING if value is None else f"{number(value)} J"
+
+
 def count(value: float | None) -> str:
     """A large count in thousands, millions or billions: 12.3 k, 1.2 B."""
     return _scaled(value, 1000.0, ("", " k", " M", " B", " T"))

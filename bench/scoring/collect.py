@@ -231,6 +231,7 @@ def _open_scenes(records: list[TrialRecord]) -> dict[str, Scene]:
 def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialRow:
     warm, iqr = median_and_iqr([steps.total for steps in record.warm])
     calls = record.warm or ([record.cold] if record.cold else [])
+    drawn = [steps.joules for steps in calls if steps.joules is not None]
     card, frames = record.card, record.frame_seconds
     path = store.prediction_path(record.prediction) if record.prediction else None
     return TrialRow(
@@ -255,6 +256,7 @@ def _trial_row(store: Store, record: TrialRecord, scene: Scene | None) -> TrialR
         peak_rss_bytes=record.peak_rss or None,
         device_peak_bytes=record.device_allocator,
         device_driver_bytes=record.device_driver,
+        device_joules=float(np.mean(drawn)) if drawn else None,
         precision=record.precision,
         resolution=record.resolution,
         attention=record.attention,

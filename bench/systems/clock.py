@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from adapters.contract import ContractError
+from bench.systems.energy import Meter, no_meter
 from bench.systems.events import Cold, Event, Loaded, Warm
 from bench.systems.measure import Steps
 
@@ -23,15 +24,19 @@ class HostClock:
 
     While the host hands over pixels it stands still."""
 
-    def __init__(self, infer_only: bool = False, most_frames: int = 0) -> None:
-        """`most_frames`: outputs that a system may give before `infer` ends; none where it does not stream."""
+    def __init__(self, infer_only: bool = False, most_frames: int = 0, meter: Meter = no_meter) -> None:
+        """`most_frames`: outputs that a system may give before `infer` ends; none where it does not stream.
+        `meter` is read at both ends of what counts, when no clock runs."""
         self._wanted = STEPS[:2] if infer_only else STEPS  # of random weights `infer` alone counts
         self._counted = STEPS[1:2] if infer_only else STEPS
+        self._ends = ("prepare" if infer_only else "begin", self._wanted[-1])  # of what counts
         self._started = time.perf_counter()
         self._paused = 0.0
         self._steps: dict[str, float] = {}
         self._most_frames = most_frames
         self._frames: list[float] = []
+        self._meter = meter
+        self._joules: list[float | None] = []  # at those ends
 
     def stop(self, step: str) -> None:
         """Note what passed since the start as the time of `step`; "begin" begins a call, "frame" is part of `infer`."""
@@ -47,9 +52,11 @@ class HostClock:
         if step != expected:
             raise ContractError(f"the worker's messages: the end of step {step} seen, {expected or 'none'} wanted")
         if step == "begin":
-            self._steps, self._frames = {}, []
+            self._steps, self._frames, self._joules = {}, [], []
         else:
             self._steps[step] = passed + (sum(self._frames) if step == "infer" else 0.0)
+        if step in self._ends:
+            self._joules.append(self._meter())
 
     def start(self) -> None:
         self._started, self._paused = time.perf_counter(), 0.0
@@ -75,7 +82,9 @@ class HostClock:
         passed = {name: self._steps[name] if name in self._counted else 0.0 for name in STEPS}
         for name in STEPS:
             _agree(name, getattr(told, name), passed[name])
-        steps = Steps(**passed, total=sum(passed.values()), frames=self._frames)
+        before, after = self._joules
+        joules = after - before if before is not None and after is not None else None
+        steps = Steps(**passed, total=sum(passed.values()), frames=self._frames, joules=joules)
         self._steps, self._frames = {}, []
         return msgspec.structs.replace(event, seconds=steps)
 

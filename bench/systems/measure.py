@@ -71,6 +71,7 @@ class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     finish: float
     total: float
     frames: list[float] = []  # of each output of a system that streams, in order; their sum is at most `infer`
+    joules: float | None = None  # what its device drew in them, everything that ran on it together
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from bench.files import cache_dir
 from bench.systems import environments, walls
 from bench.systems.cards import Adapter, content_digest
 from bench.systems.clock import HostClock
+from bench.systems.energy import meter_of
 from bench.systems.events import (
     LONGEST_MESSAGE,
     Cold,
@@ -175,7 +176,7 @@ class _Worker:
         device: str,
         weights: list[Path],
     ) -> None:
-        self._policy = policy
+        self._policy, self._meter = policy, meter_of(device)
         command_read, self._command_write = os.pipe()
         self._event_read, event_write = os.pipe()
         replies_read, self._replies = os.pipe()
@@ -215,7 +216,7 @@ class _Worker:
         timer.daemon = True
         timer.start()
         events: list[Event] = []
-        broken, clock = "", HostClock(infer_only, len(views) if streams else 0)
+        broken, clock = "", HostClock(infer_only, len(views) if streams else 0, self._meter)
         try:
             with contextlib.suppress(BrokenPipeError), os.fdopen(self._command_write, "w") as pipe:
                 for command in commands:

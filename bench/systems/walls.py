@@ -137,6 +137,7 @@ def environment(work: Path, compiled: Path) -> dict[str, str]:
     """The variables that a worker gets; what it compiles for itself is kept in `compiled`."""
     inherited = {k: v for k, v in os.environ.items() if k in INHERITED or k.startswith(INHERITED_PREFIXES)}
     return inherited | {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the driver's, by which records name the device
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": str(work),
         "TMPDIR": str(work),

@@ -30,7 +30,7 @@ def environment(**shared: Any) -> Environment:
         finalize=_shown,
     )
     out.policies["json.dumps_function"] = dumps
-    out.filters |= {name: getattr(text, name) for name in ("number", "seconds", "size", "count", "kinds")}
+    out.filters |= {name: getattr(text, name) for name in ("number", "seconds", "joules", "size", "count", "kinds")}
     out.globals |= {"metric_name": text.metric_name, "NOT_ISOLATED": text.NOT_ISOLATED} | shared
     return out
 
