@@ -59,7 +59,11 @@ BYTES = {  # of the published files, as several people noted them
     "pi3": 3_834_909_248,
     "pi3x": 5_440_325_620,
     "mapanything": 4_914_062_480,
+    "streamvggt": 5_026_743_569,
+    "cut3r": 3_173_761_006,
+    "lingbot-map": 4_632_303_465,
 }
+MOST_PADDING = 128  # bytes a tensor by which files of torch's own format differ from one version of it to another
 ASKED = os.environ.get("RECONBENCH_FULL_SIZE", "")
 FULL = [name for name in NEEDS if ASKED == "all" or name in ASKED.split(",")]
 # Parameters of a checkpoint that its adapter lets go once they are read.
@@ -213,8 +217,8 @@ def digest(tensor: Any) -> tuple[str, str]:
     return str(tensor.dtype), hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
 
 
-def same_parameters(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Build, save, find, load under another seed: the same numbers. The largest file's path."""
+def same_parameters(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
+    """Build, save, find, load under another seed: the same numbers. The largest file's path, and how many tensors."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
     module = module_of(system)
@@ -230,7 +234,8 @@ def same_parameters(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     kept = {name: tensor for name, tensor in built.items() if not name.startswith(RELEASED.get(system, ()))}
     assert {name: digest(tensor) for name, tensor in loaded.network.state_dict().items()} == kept
     assert not loaded.network.training
-    return max((path for path in (tmp_path / "hub").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    files = (path for path in (tmp_path / "hub").rglob("*") if path.is_file())
+    return max(files, key=lambda path: path.stat().st_size), len(built)
 
 
 @pytest.mark.parametrize("system", NEEDS)
@@ -246,10 +251,11 @@ def test_a_checkpoint_that_upstream_s_code_wrote_loads(
 @pytest.mark.parametrize("system", FULL)
 def test_a_checkpoint_of_the_published_size_loads(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_upstream(system)
-    path = same_parameters(system, tmp_path, monkeypatch)
+    path, tensors = same_parameters(system, tmp_path, monkeypatch)
     size = path.stat().st_size
     path.unlink()
-    assert size == BYTES.get(system, size)
+    padding = 0 if path.suffix == ".safetensors" else MOST_PADDING * tensors
+    assert abs(size - BYTES.get(system, size)) <= padding
 
 
 HEADER = """import contextlib, functools, importlib, json
