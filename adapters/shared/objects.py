@@ -120,8 +120,13 @@ def by_area(image: U8, size: int) -> U8:
 def bilinear(image: U8, size: int) -> F32:
     """(3, size, size) in [0, 1] of `image` (H, W, 3): bilinear, smoothed where it shrinks, as torch's interpolate with
     antialias has it."""
+    return smoothed(image, size, Image.Resampling.BILINEAR)
+
+
+def smoothed(image: U8, size: int, kind: Image.Resampling) -> F32:
+    """The same by the filter `kind`, which may overshoot: nothing is clipped."""
     planes = (Image.fromarray(image[..., channel].astype(np.float32)) for channel in range(3))
-    resized = [np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    resized = [np.asarray(plane.resize((size, size), kind)) for plane in planes]
     levels: F32 = (np.stack(resized) / 255).astype(np.float32)
     return levels
 

@@ -50,7 +50,10 @@ def check_adapter(
     views = tuple(sorted(order)[:count])
     policy = Policy(warmups=0, repeats=0, min_seconds=0.0, deadline=deadline)
     truth = "exact" if "exact" in scene.truth_kinds else "colmap"
-    trial = Trial(adapter, Contestant(name=card.name, weights=weights), scene, views, 0, device, policy, truth)
+    # One object of a photo is what suites cut out for a system of objects.
+    cut = card.scope == "object" and "masks" in card.accepts and scene.has_masks
+    contestant = Contestant(name=card.name, weights=weights, give=["masks"] if cut else [])
+    trial = Trial(adapter, contestant, scene, views, 0, device, policy, truth)
     given = trial.make_views()
     run = functools.partial(run_adapter, adapter, given, policy=policy, device=device, weights=weights)
     outcome, _ = run(options={"no_such_option_": 1})

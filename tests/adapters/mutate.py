@@ -29,7 +29,10 @@ MOST_MEMORY = 8 << 30
 MOST_SECONDS = 15  # of one mutation: a loop may never end
 SKIPPED = ("build", "__post_init__", "backbone")
 # Modules below adapters/shared that hold what is a few systems' own, each before those that import it.
-SHARED = {"pi3": ("local_points", "pi3"), "pi3x": ("local_points", "pi3")}
+SHARED = {
+    **dict.fromkeys(("pi3", "pi3x"), ("local_points", "pi3")),
+    **dict.fromkeys(("geolrm", "geolrm-one-view"), ("geolrm",)),
+}
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,

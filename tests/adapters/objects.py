@@ -60,6 +60,9 @@ CASES: dict[str, ObjectCase] = {
     "geolrm": ObjectCase(
         "geolrm", ("torch.manual_seed",), ("network.lrm_generator", "network.lrm_generator.renderer"), posed=True
     ),
+    "geolrm-one-view": ObjectCase(
+        "geolrm-one-view", ("torch.manual_seed",), ("network.lrm_generator", "network.lrm_generator.renderer")
+    ),
     "triposr": ObjectCase("triposr", (), ("network.renderer", "network.decoder"), options={"resolution": 20}),
     "hunyuan3d": ObjectCase(
         "hunyuan3d", ("torch.manual_seed",), ("network.vae",), options={"resolution": 19, "steps": 3}
@@ -119,11 +122,25 @@ def check_sphere(result: Reconstruction, step: float, up: bool = False, colored:
 
 
 @contextlib.contextmanager
-def narrowed(module: Any, sizes: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """The adapter of `module` builds a small network: its tables of sizes, by name, with these in them."""
+def narrowed(module: Any, sizes: dict[str, Any]) -> Iterator[None]:
+    """The adapter of `module` builds a small network: its tables of sizes, by name, with these in them. A dotted name
+    is upstream's; what is no table takes the value."""
+
+    def merged(table: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **table,
+            **{name: merged(table[name], own) if isinstance(own, dict) else own for name, own in options.items()},
+        }
+
     with contextlib.ExitStack() as stack:
         for name, options in sizes.items():
-            stack.enter_context(mock.patch.dict(getattr(module, name), options))
+            parent, _, own = name.rpartition(".")
+            home = importlib.import_module(parent) if parent else module
+            if isinstance(options, dict):
+                table = getattr(home, own)
+                stack.enter_context(mock.patch.dict(table, merged(table, options)))
+            else:
+                stack.enter_context(mock.patch.object(home, own, options))
         yield
 
 
@@ -180,6 +197,8 @@ def check_object(name: str, adapter: Any) -> Reconstruction:
         result: Reconstruction = adapter.finish(outputs, case.shown())
     if case.system == "geolrm":
         check_targets(result)
+    elif case.system == "geolrm-one-view":
+        check_painted(result)
     elif case.system == "combined":
         check_disc(result, case.shown(), 50.0, "metric", 1.0 if case.posed else 1 / (1 + np.exp(-2)))
     elif case.system == "point-e":
@@ -207,6 +226,7 @@ SIZES = ((640, 480), (480, 640), (500, 500))
 TARGETS = np.random.default_rng(3).standard_normal((200, 3))
 TARGETS = (MIDDLE + 0.9 * BALL * TARGETS / np.linalg.norm(TARGETS, axis=1, keepdims=True)).astype(np.float64)
 PADDING = 5  # of the voxels that its stub proposes
+CUBE_TARGETS = (TARGETS - MIDDLE) / 2  # where the cube is the object's own frame
 
 
 def posed_views() -> Views:
@@ -245,6 +265,18 @@ def check_targets(result: Reconstruction) -> None:
     assert (result.frame, result.scale, result.mesh, result.up) == ("world", "arbitrary", None, None)
     points = result.points.reshape(len(TARGETS), -1, 3)
     assert np.abs(points - TARGETS[:, None]).max() < 2e-6  # of a world 3 units away, in 32 bits
+    assert result.colors is not None and (result.colors == 128).all()
+    assert result.confidence_kind == "probability" and result.confidence is not None
+    assert (result.confidence == 0.5).all()
+
+
+def check_painted(result: Reconstruction) -> None:
+    """The same of a cube that no camera places."""
+    result.validate(object_views())
+    assert (result.frame, result.scale, result.mesh) == ("object", "arbitrary", None)
+    assert result.up is not None and result.up.tolist() == [0, 0, 1]
+    points = result.points.reshape(len(CUBE_TARGETS), -1, 3)
+    assert np.abs(points - CUBE_TARGETS[:, None]).max() < 6e-8
     assert result.colors is not None and (result.colors == 128).all()
     assert result.confidence_kind == "probability" and result.confidence is not None
     assert (result.confidence == 0.5).all()

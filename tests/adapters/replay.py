@@ -23,6 +23,7 @@ from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 SAMPLES = 24  # numbers of an array argument that a recording keeps
 LEVEL = 1.01 / 255 / 0.224  # another Pillow may round a level otherwise: that much of a normalised image
@@ -74,8 +75,9 @@ def describe(value: Any, names: dict[int, str]) -> Any:
         return {str(key): describe(member, names) for key, member in value.items()}
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        flat = np.asarray(value).ravel()
+    if isinstance(value, np.ndarray | Image.Image):
+        value = np.asarray(value)
+        flat = value.ravel()
         rows = np.random.default_rng(len(flat)).integers(len(flat), size=min(SAMPLES, len(flat)))
         sample = [round(float(number), 5) for number in flat[rows]]
         return {"shape": list(value.shape), "dtype": value.dtype.name, "sample": sample}

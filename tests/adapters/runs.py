@@ -587,6 +587,19 @@ def geolrm_without(module: Any) -> None:
         module.Adapter().finish(none, given)
 
 
+def painted_views(module: Any) -> None:
+    """Options, the painter's steps, levels that its resizing oversteps, and cameras that stand about the middle."""
+    check_ranges(module, steps=(1, 2, 1000, 1001))
+    sheet = np.zeros((960, 640, 3), np.uint8)
+    sheet[100:200, :, 1] = 255
+    shown = module.pictures(sheet)
+    assert shown.shape == (6, 3, 448, 448) and shown.dtype == np.float32
+    assert shown.min() == 0 and shown.max() == 1 and not shown[2:].any()
+    poses = module.poses()
+    assert np.abs(poses[:, :3, 3] - 1.5 * poses[:, :3, 2]).max() < 1e-6  # they look at the middle
+    assert np.abs(poses[:, 2, 0]).max() < 1e-7 and (poses[:, 2, 1] > 0.9).all()  # level, their tops up
+
+
 def combined_ranges(module: Any) -> None:
     """Options, an object that is not seen, relative depth, and a photo far from any network's shape."""
     for options in ({"fov": 0.9}, {"fov": 170.1}, {"scale": 0.0}, {"depth": "inverse"}):
@@ -627,6 +640,7 @@ RUNS["combined"] = {
     "ranges": combined_ranges,
 }
 RUNS["geolrm"] = {"whole": whole_object("geolrm"), "without": geolrm_without}
+RUNS["geolrm-one-view"] = {"whole": whole_object("geolrm-one-view"), "painted": painted_views}
 RUNS["lrm"] = {"whole": whole_object("lrm"), "ranges": lrm_ranges}
 
 

@@ -18,6 +18,7 @@ from adapters.contract import InputError
 from bench.systems.cards import broken_plugins, find_adapters, get_adapter
 from bench.systems.new import write_adapter
 from bench.trials.conformance import check_adapter
+from bench.trials.scenes import get_scene
 from data.scene import Scene
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide-adapter.md"
@@ -33,6 +34,35 @@ def test_a_new_adapter_passes_its_check_as_it_is_written(tmp_path: Path, scene: 
     compile((folder / "test_adapter.py").read_text(), "test_adapter.py", "exec")
     with pytest.raises(InputError, match="exists already"):
         write_adapter("my-depth", tmp_path)
+
+
+OBJECT = """
+import numpy as np
+from adapters.contract import ContractError, Reconstruction, Reconstructor
+
+class Adapter(Reconstructor):
+    def load(self, device, weights, seed):
+        self.seed = seed
+
+    def prepare(self, views):
+        return views
+
+    def infer(self, inputs):
+        if inputs.masks is None:
+            raise ContractError("masks: none seen")
+        return np.random.default_rng(self.seed).normal(size=(500, 3)).astype(np.float32)
+
+    def finish(self, outputs, views):
+        return Reconstruction(outputs, "object", "arbitrary")
+"""
+
+
+def test_a_system_of_objects_is_checked_on_one_that_is_cut_out(tmp_path: Path) -> None:
+    (tmp_path / "adapter.py").write_text(OBJECT)
+    card = 'name = "mine"\ntitle = "Mine"\nlicence_code = "MIT"\nscope = "object"\ndeterministic = true\n'
+    (tmp_path / "adapter.toml").write_text(card + 'accepts = ["masks"]\nmax_views = 1\n')
+    checks = {check.name: check for check in check_adapter(get_adapter(str(tmp_path)), get_scene("objects/mug-1"))}
+    assert checks["runs on 1 views"].verdict == checks["deterministic"].verdict == "pass", checks
 
 
 @pytest.mark.parametrize(

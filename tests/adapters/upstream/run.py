@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[3]
 CORE = sysconfig.get_path("purelib")
 SCENES = {case.system for case in CASES.values()}
 PUBLISHED = "test_a_checkpoint_that_upstream_s_code_wrote_loads"
+OBJECT = "test_a_checkpoint_that_upstream_s_code_wrote_is_fetched_and_checked_through_the_worker"
 WORKER = "test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker"
 
 
@@ -49,6 +50,8 @@ def main() -> int:
                 tests += [
                     f"tests/adapters/upstream/test_published.py::{test}[{system}]" for test in (PUBLISHED, WORKER)
                 ]
+            else:
+                tests.append(f"tests/adapters/upstream/test_published_objects.py::{OBJECT}[{system}]")
             command = ["-m", "pytest", "-q", *tests]
         start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); import site; site.addsitedir({CORE!r}); "
         start += "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"

@@ -133,14 +133,20 @@ def small() -> dict[str, Any]:
     }
 
 
-def test_whole_networks_saved_by_transformers_load_and_run(tmp_path: Path) -> None:
+def save_as_upstream(_: Any, folder: Path) -> dict[str, Any]:
+    """Small networks and a tokenizer of few words, by transformers; each network below its folder's name."""
     torch.manual_seed(0)
     networks = small()
     for name, network in networks.items():
-        network.save_pretrained(tmp_path / name)
+        network.save_pretrained(folder / name)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "red", "chair"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "detector")
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "detector")
+    return networks
+
+
+def test_whole_networks_saved_by_transformers_load_and_run(tmp_path: Path) -> None:
+    networks = save_as_upstream(None, tmp_path)
     adapter = Adapter(prompt="Red chair.", least=0.0)
     adapter.load("cpu", str(tmp_path), 0)
     assert adapter.words == [2, 6, 7, 5, 3]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 
 from adapters.contract import Unavailable
+from adapters.shared import geolrm as networks
+from adapters.shared import geolrm_standins as standins
 from adapters.systems.geolrm import adapter as module
-from adapters.systems.geolrm import standins
 from adapters.systems.geolrm.adapter import SIDE, Adapter
 from metrics.similarity import umeyama
-from tests.adapters.objects import PADDING, SIZES, TARGETS, check_targets, posed_views
+from tests.adapters.objects import PADDING, SIZES, TARGETS, check_targets, narrowed, posed_views
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -31,20 +29,24 @@ try:
 except ImportError:
     pytest.skip("GeoLRM's code is not importable", allow_module_level=True)
 
-TINY = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 518}
-
-
-@contextlib.contextmanager
-def narrow() -> Iterator[None]:
-    """The adapter builds a small network, and shows it small pictures."""
-    with (
-        mock.patch.object(module, "ENCODER", TINY),
-        mock.patch.dict(module.SHARED, encoder_feat_dim=24, grid_size=16, transformer_heads=2),
-        mock.patch.dict(module.PROPOSAL, transformer_dim=48, transformer_layers=1, token_res=4, max_seq_len=64),
-        mock.patch.dict(module.RECONSTRUCTION, transformer_dim=48, transformer_layers=1, gs_per_token=3),
-        mock.patch.object(module, "SIDE", 56),
-    ):
-        yield
+SHARED = networks.__name__
+NARROW = {
+    f"{SHARED}.ENCODER": {
+        "hidden_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 518,
+    },
+    f"{SHARED}.SHARED": {"encoder_feat_dim": 24, "grid_size": 16, "transformer_heads": 2},
+    f"{SHARED}.PROPOSAL": {
+        "transformer_dim": 48,
+        "transformer_layers": 1,
+        "token_res": 4,
+        "max_seq_len": 64,
+    },
+    f"{SHARED}.RECONSTRUCTION": {"transformer_dim": 48, "transformer_layers": 1, "gs_per_token": 3},
+    "SIDE": 56,  # pixels
+}
 
 
 def truth_in_cube(poses: Any) -> Any:
@@ -66,7 +68,7 @@ def Stub() -> Any:  # noqa: N802 - made as the other systems' stubs are
         return anchors, (torch.arange(len(truth) + PADDING) < len(truth))[None]
 
     with standins.installed():
-        options = {**module.SHARED, **module.RECONSTRUCTION, "gs_per_token": 3, "transformer_dim": 8}
+        options = {**networks.SHARED, **networks.RECONSTRUCTION, "gs_per_token": 3, "transformer_dim": 8}
         from src.models.renderer.gaussian_renderer import GaussianRenderer
     names = {"transformer_dim", "gs_per_token", "use_sh", "offset_max", "scale_max"}
     renderer = GaussianRenderer(**{name: value for name, value in options.items() if name in names})
@@ -144,20 +146,24 @@ def test_deformable_attention_weighs_what_it_samples() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrow():
+    with narrowed(module, NARROW):
         adapter = Adapter()
         adapter.load("cpu", "random", 0)
     return adapter
 
 
+def save_as_upstream(adapter: Any, folder: Path) -> None:
+    """tools/save_state_dict.py, of a training that keeps its losses beside the networks."""
+    given = {**adapter.network.state_dict(), "lpips.net.scale": torch.zeros(1)}
+    torch.save(given, folder / "geolrm.ckpt")
+
+
 def test_the_whole_network_runs_and_its_checkpoint_loads(loaded: Adapter, tmp_path: Path) -> None:
-    with narrow():
+    with narrowed(module, NARROW):
         inputs = loaded.prepare(posed_views())
         outputs = loaded.infer(inputs)
         assert outputs.gaussians.shape == (64, 3, 14) and np.isfinite(outputs.gaussians).all()
-        # tools/save_state_dict.py, of a training that keeps its losses beside the networks.
-        given = {**loaded.network.state_dict(), "lpips.net.scale": torch.zeros(1)}
-        torch.save(given, tmp_path / "geolrm.ckpt")
+        save_as_upstream(loaded, tmp_path)
         again = Adapter()
         again.load("cpu", str(tmp_path / "geolrm.ckpt"), 7)
         again.seed = 0
@@ -183,7 +189,7 @@ def test_attention_among_heads_is_the_released_one_and_among_tokens_knows_no_ord
         every = (tokens - standins.attend_to_tokens(layer, position, changed)).abs().amax(-1)[0] > 1e-9
     assert released.sum() < 10 and every.all()
     assert (moved - tokens[:, order]).abs().max() < 1e-5
-    with narrow():
+    with narrowed(module, NARROW):
         adapter = Adapter(proposal="tokens", reconstruction="tokens")
         adapter.load("cpu", "random", 0)
         again = adapter.network.lrm_generator.transformer.layers[0].self_attention(position, h)

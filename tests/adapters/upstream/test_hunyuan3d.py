@@ -24,6 +24,7 @@ with absent("cv2", "pymeshlab", "skimage", "timm.models.vision_transformer", "to
 
 LATENT = np.random.default_rng(5).uniform(-0.9, 0.9, (12, 8)).astype(np.float32)
 SCALE = 2.5
+SAVED = "hunyuan3d-dit-v2-1/model.fp16.ckpt"
 NARROW = {
     "VAE": {"num_latents": 32, "embed_dim": 8, "width": 32, "heads": 2, "num_encoder_layers": 1,
             "num_decoder_layers": 1},
@@ -101,6 +102,14 @@ def test_no_surface_is_one_sentence_with_the_range() -> None:
         Adapter().finish(np.full((17, 17, 17), -0.5, np.float32), views())
 
 
+def save_as_upstream(adapter: Any, folder: Path) -> None:
+    """As upstream's from_single_file reads it: a file of all three, the autoencoder's whole."""
+    parts = {name: getattr(adapter.network, name).state_dict() for name in PARTS}
+    parts["vae"] = {**parts["vae"], "encoder.ln_post.weight": torch.zeros(1), "pre_kl.bias": torch.zeros(1)}
+    (folder / SAVED).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(parts, folder / SAVED)
+
+
 def test_the_whole_networks_run_and_their_checkpoint_loads(tmp_path: Path) -> None:
     with narrowed(module, NARROW):
         adapter = Adapter(steps=2, resolution=16)
@@ -113,14 +122,11 @@ def test_the_whole_networks_run_and_their_checkpoint_loads(tmp_path: Path) -> No
         assert np.abs(adapter.infer(inputs) - first).max() > 1e-6
         told = adapter.execution(inputs)
         assert (told.resolution, told.foreground) == ("512x512, grid 16", "given mask, 0.15 border, on white")
-
-        # As upstream's from_single_file reads it: a file of all three, the autoencoder's whole.
-        parts = {name: getattr(adapter.network, name).state_dict() for name in PARTS}
-        parts["vae"] = {**parts["vae"], "encoder.ln_post.weight": torch.zeros(1), "pre_kl.bias": torch.zeros(1)}
-        torch.save(parts, tmp_path / "model.fp16.ckpt")
+        save_as_upstream(adapter, tmp_path)
         again = Adapter(steps=2, resolution=16)
-        again.load("cpu", str(tmp_path / "model.fp16.ckpt"), 5)
+        again.load("cpu", str(tmp_path / SAVED), 5)
         assert np.array_equal(again.infer(inputs), first)
+        parts = torch.load(tmp_path / SAVED, weights_only=True)
         wrong = {**parts, "model": {**parts["model"], "more": torch.zeros(1)}}
         torch.save(wrong, tmp_path / "wrong.ckpt")
         with pytest.raises(Unavailable, match=r"wrong.ckpt: not a checkpoint of this network: 1 unknown \(more\)"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,19 +12,22 @@ import pytest
 from adapters.shared.objects import bicubic
 from adapters.systems.lrm import adapter as module
 from adapters.systems.lrm.adapter import CAMERA, LEVEL, SIDES, Adapter
-from tests.adapters.objects import CENTRE, RADIUS, check_fine_sphere, check_no_surface, check_saved, check_whole
+from tests.adapters.objects import (
+    CENTRE,
+    RADIUS,
+    check_fine_sphere,
+    check_no_surface,
+    check_saved,
+    check_whole,
+    narrowed,
+)
 
 torch = pytest.importorskip("torch")
 upstream = pytest.importorskip("openlrm.models.rendering.synthesizer", reason="OpenLRM's code is not importable")
 
-SMALL = {"transformer_dim": 64, "transformer_layers": 1, "transformer_heads": 2, "triplane_dim": 8}
-
-
-@contextlib.contextmanager
-def narrow() -> Iterator[None]:
-    """The adapter builds a small network: upstream's small DINOv2, one layer of its own."""
-    with mock.patch.dict(module.SIZES, {"small": {**module.SIZES["small"], **SMALL}}):
-        yield
+# Upstream's small DINOv2, one layer of its own.
+SIZE = {"transformer_dim": 64, "transformer_layers": 1, "transformer_heads": 2, "triplane_dim": 8}
+NARROW = {"SIZES": {"small": SIZE}}
 
 
 def sphere(planes: Any, decoder: Any, sample_coordinates: Any, sample_directions: Any, options: Any) -> dict[str, Any]:
@@ -74,23 +75,23 @@ def test_the_picture_is_resized_as_upstream_does() -> None:
         )  # torch in 32 bits; a level is 4e-3
 
 
+def save_as_upstream(adapter: Any, folder: Path) -> None:
+    """scripts/convert_hf.py: the wrapped network by its own library."""
+    from openlrm.models import model_dict
+    from openlrm.models.encoders.dinov2_wrapper import Dinov2Wrapper
+    from openlrm.utils.hf_hub import wrap_model_hub
+
+    config = {**module.COMMON, **module.SIZES[adapter.size]}
+    same = staticmethod(lambda *_, **__: adapter.network.encoder.model)
+    with mock.patch.object(Dinov2Wrapper, "_build_dinov2", same):
+        published = wrap_model_hub(model_dict["lrm"])(config)
+    published.load_state_dict(adapter.network.state_dict())
+    published.save_pretrained(folder, config=config)
+
+
 def test_the_whole_network_runs_and_its_checkpoint_loads(tmp_path: Path) -> None:
-    with narrow():
+    with narrowed(module, NARROW):
         adapter = Adapter(size="small", resolution=16)
         inputs, _ = check_whole(adapter, "224x224, grid 16", "given mask, 0.2 border, on white")
-
-        # scripts/convert_hf.py: the wrapped network by its own library.
-        from openlrm.models import model_dict
-        from openlrm.utils.hf_hub import wrap_model_hub
-
-        config = {**module.COMMON, **module.SIZES["small"]}
-        hidden = mock.patch.object(
-            __import__("openlrm.models.encoders.dinov2_wrapper", fromlist=["x"]).Dinov2Wrapper,
-            "_build_dinov2",
-            staticmethod(lambda *_, **__: adapter.network.encoder.model),
-        )
-        with hidden:
-            published = wrap_model_hub(model_dict["lrm"])(config)
-        published.load_state_dict(adapter.network.state_dict())
-        published.save_pretrained(tmp_path / "hub", config=config)
+        save_as_upstream(adapter, tmp_path / "hub")
         check_saved(adapter, Adapter(size="small", resolution=16), inputs, tmp_path / "hub", "pos_embed, ")

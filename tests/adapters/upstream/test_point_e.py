@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import msgspec
 import numpy as np
@@ -19,28 +16,19 @@ from adapters.systems.point_e.adapter import CLIP_FILE, POINTS, UPSAMPLE, Adapte
 from bench.systems import weights
 from bench.systems.cards import Adapter as Registered
 from bench.systems.cards import get_adapter
-from tests.adapters.objects import CLOUD, COLOURS, check_cloud
+from tests.adapters.objects import CLOUD, COLOURS, check_cloud, narrowed
 from tests.adapters.objects import object_views as views
 
 torch = pytest.importorskip("torch")
 sampler = pytest.importorskip("point_e.diffusion.sampler", reason="Point-E's code is not importable")
 pytest.importorskip("clip", reason="CLIP's code is not importable")
 from point_e.diffusion.configs import DIFFUSION_CONFIGS, diffusion_from_config  # noqa: E402
-from point_e.models.configs import MODEL_CONFIGS  # noqa: E402
 
-SMALL = [768, 224, 1, 1024, 14, 8, 64, 64, 1, 1]  # the width of vision is one that upstream relies on
-
-
-@contextlib.contextmanager
-def narrow() -> Iterator[None]:
-    """The adapter builds a small network."""
-    size = {"width": 64, "layers": 1, "heads": 2}
-    with (
-        mock.patch.object(module, "CLIP", SMALL),
-        mock.patch.dict(MODEL_CONFIGS["base40M"], size),
-        mock.patch.dict(MODEL_CONFIGS["upsample"], size),
-    ):
-        yield
+SIZE = {"width": 64, "layers": 1, "heads": 2}
+NARROW = {
+    "CLIP": [768, 224, 1, 1024, 14, 8, 64, 64, 1, 1],  # the width of vision is one that upstream relies on
+    "point_e.models.configs.MODEL_CONFIGS": {"base40M": SIZE, "upsample": SIZE},
+}
 
 
 class Oracle:
@@ -105,7 +93,7 @@ def test_views_stand_in_a_row_or_are_averaged() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrow():
+    with narrowed(module, NARROW):
         adapter = Adapter(steps=2)
         adapter.load("cpu", "random", 5)
     return adapter
@@ -146,8 +134,9 @@ def test_a_seed_is_a_sample_and_comes_back_to_the_last_bit(loaded: Adapter) -> N
     loaded.seed = kept
 
 
-def save_as_upstream(network: Any, folder: Path) -> None:
+def save_as_upstream(adapter: Any, folder: Path) -> None:
     """Plain state dicts, as upstream's download.py loads; CLIP as a TorchScript archive, as its authors publish it."""
+    network = adapter.network
     (folder / "clip").mkdir(parents=True)
     torch.save(network.base.state_dict(), folder / "base_40m.pt")
     torch.save(network.upsample.state_dict(), folder / UPSAMPLE)
@@ -171,10 +160,11 @@ def test_checkpoints_that_upstream_s_code_wrote_are_fetched_from_both_sources_an
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
-    with narrow():
-        torch.manual_seed(1)
-        network = Adapter().build(None)
-        save_as_upstream(network, tmp_path / "files")
+    with narrowed(module, NARROW):
+        drawn = Adapter()
+        drawn.load("cpu", "random", 1)
+        network = drawn.network
+        save_as_upstream(drawn, tmp_path / "files")
         adapter = adapter_of(tmp_path / "files")
         weights.accept(adapter)
         given = weights.fetch(adapter)
@@ -189,14 +179,15 @@ def test_checkpoints_that_upstream_s_code_wrote_are_fetched_from_both_sources_an
 
 
 def test_a_file_of_another_network_and_an_absent_one_are_one_sentence(tmp_path: Path) -> None:
-    with narrow():
-        network = Adapter().build(None)
-        save_as_upstream(network, tmp_path)
-        wrong = {"more": torch.zeros(1), **network.base.state_dict()}
+    with narrowed(module, NARROW):
+        drawn = Adapter()
+        drawn.load("cpu", "random", 0)
+        save_as_upstream(drawn, tmp_path)
+        wrong = {"more": torch.zeros(1), **drawn.network.base.state_dict()}
         del wrong["ln_pre.weight"], wrong["ln_post.bias"]
         torch.save(wrong, tmp_path / "base_40m.pt")
         sentence = (
-            r"base_40m.pt: not a checkpoint of this network: 2 parameters missing \(ln_pre.weight, ln_post.bias\); "
+            r"base_40m.pt: not a checkpoint of this network: 2 parameters missing \(ln_pre.weight, ln_post.bias\)"
         )
         with pytest.raises(Unavailable, match=sentence + r"; 1 unknown \(more\)"):
             Adapter().load("cpu", str(tmp_path), 0)

@@ -159,11 +159,16 @@ def test_a_seed_is_a_sample_and_comes_back_to_the_last_bit(loaded: Adapter) -> N
     assert loaded.execution(inputs).foreground == "given mask, 0.2 border, on white"
 
 
+def save_as_upstream(adapter: Any, folder: Path) -> None:
+    """By diffusers and transformers; the renderer is published as a torch file."""
+    adapter.network.prior.save_pretrained(folder / "prior")
+    adapter.network.image_encoder.save_pretrained(folder / "image_encoder")
+    adapter.network.renderer.save_pretrained(folder / "shap_e_renderer", safe_serialization=False)
+
+
 def test_checkpoints_that_upstream_s_code_wrote_load(loaded: Adapter, tmp_path: Path) -> None:
     network = loaded.network
-    network.prior.save_pretrained(tmp_path / "prior")
-    network.image_encoder.save_pretrained(tmp_path / "image_encoder")
-    network.renderer.save_pretrained(tmp_path / "shap_e_renderer", safe_serialization=False)
+    save_as_upstream(loaded, tmp_path)
     again = Adapter(steps=2, resolution=16)
     again.load("cpu", str(tmp_path), 5)
     own = again.network.state_dict()

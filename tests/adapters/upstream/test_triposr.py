@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +15,7 @@ from adapters.shared.absent import absent
 from adapters.shared.objects import bilinear
 from adapters.systems.triposr import adapter as module
 from adapters.systems.triposr.adapter import CONFIG, LEVEL, RADIUS, Adapter
-from tests.adapters.objects import CENTRE, check_fine_sphere, check_no_surface, check_saved, check_whole
+from tests.adapters.objects import CENTRE, check_fine_sphere, check_no_surface, check_saved, check_whole, narrowed
 from tests.adapters.objects import RADIUS as BALL
 from tests.adapters.objects import object_views as views
 
@@ -29,19 +27,14 @@ with absent("torchmcubes", "rembg"):
     from tsr.utils import ImagePreprocessor, resize_foreground
 
 NARROW = {
-    "tokenizer": {"plane_size": 8, "num_channels": 64},
-    "backbone": {"in_channels": 64, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
-                 "cross_attention_dim": 48},
-    "post_processor": {"in_channels": 64, "out_channels": 40},
+    "CONFIG": {
+        "tokenizer": {"plane_size": 8, "num_channels": 64},
+        "backbone": {"in_channels": 64, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
+                     "cross_attention_dim": 48},
+        "post_processor": {"in_channels": 64, "out_channels": 40},
+    },
+    "ENCODER": {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 96},
 }  # fmt: skip
-ENCODER = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 96}
-
-
-@contextlib.contextmanager
-def narrow() -> Iterator[None]:
-    """The adapter builds a small network."""
-    with mock.patch.dict(CONFIG, NARROW), mock.patch.dict(module.ENCODER, ENCODER):
-        yield
 
 
 class Ball(torch.nn.Module):
@@ -134,8 +127,13 @@ def test_the_object_lies_where_upstream_s_cut_has_it() -> None:
     assert np.abs(inner[0].astype(int) - inner[1]).max() <= 1
 
 
+def save_as_upstream(adapter: Any, folder: Path) -> None:
+    """As upstream's from_pretrained reads it."""
+    torch.save(adapter.network.state_dict(), folder / "model.ckpt")
+
+
 def test_the_whole_network_runs_as_upstream_s_does_and_its_checkpoint_loads(tmp_path: Path) -> None:
-    with narrow():
+    with narrowed(module, NARROW):
         adapter = Adapter(resolution=16)
         inputs, outputs = check_whole(adapter, "512x512, grid 16", "given mask, 0.15 border, on grey 127")
         cut = adapter.pictures(views().images, views().masks).images[0]
@@ -143,5 +141,5 @@ def test_the_whole_network_runs_as_upstream_s_does_and_its_checkpoint_loads(tmp_
             codes = adapter.network([Image.fromarray(cut)], device="cpu")
         assert (codes - outputs.planes).abs().max() < 1e-4 * codes.abs().max()
 
-        torch.save(adapter.network.state_dict(), tmp_path / "model.ckpt")  # as upstream's from_pretrained reads it
+        save_as_upstream(adapter, tmp_path)
         check_saved(adapter, Adapter(resolution=16), inputs, tmp_path / "model.ckpt", "image_tokenizer")

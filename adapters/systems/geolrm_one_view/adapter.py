@@ -1,0 +1,174 @@
+"""GeoLRM from one photo: Zero123++ (Shi et al., 2023) paints six views of the object, which GeoLRM reconstructs; both
+run by GeoLRM's own code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from adapters.contract import F32, F64, U8, Reconstruction, Unavailable, Views
+from adapters.shared.checkpoint import load_parameters, published
+from adapters.shared.geolrm import Gaussians, GeoLRM
+from adapters.shared.objects import Pictures, smoothed
+
+TILE, SIDE = 320, 448  # pixels of a painted view, and of the network's pictures
+# Of the six painted views, row by row of the sheet: degrees from the photo's side, and above the ground.
+AZIMUTHS, ELEVATIONS = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0), (20.0, -10.0) * 3
+DISTANCE, FOV = 1.5, 30.0  # of their cameras, as upstream's script has them
+PAINTER, WHITE = "painter", "white"  # folders of the checkpoints beside GeoLRM's own
+# Stable Diffusion 2 and CLIP ViT-H, which Zero123++ was tuned from.
+UNET: dict[str, Any] = {
+    "sample_size": 64, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True, "block_out_channels": [320, 640, 1280, 1280],
+}  # fmt: skip
+VAE: dict[str, Any] = {
+    "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4, "layers_per_block": 2, "sample_size": 768,
+}  # fmt: skip
+TEXT: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
+                        "num_attention_heads": 16, "projection_dim": 512, "hidden_act": "gelu"}  # fmt: skip
+VISION: dict[str, Any] = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+                          "num_attention_heads": 16, "patch_size": 14, "projection_dim": 1024}  # fmt: skip
+EYES = {"clip": 224, "vae": 320}  # pixels that the painter's encoders see the photo at
+SCHEDULE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear",
+                            "prediction_type": "v_prediction", "steps_offset": 1}  # fmt: skip
+
+
+@dataclasses.dataclass(eq=False)
+class Adapter(GeoLRM):
+    """`steps` of the painter's diffusion; the other options are `GeoLRM`'s."""
+
+    steps: int = 75
+    border = 0.15
+    ranges = (("steps", 2, 1000),)
+
+    def load(self, device: str, weights: str, seed: int) -> None:
+        """From the folder of GeoLRM's file, with the painter's networks and the U-Net of white grounds in folders of
+        it; Unavailable where one is absent or another's."""
+        folder = Path(weights)
+        super().load(device, weights if weights == "random" else str(folder / "geolrm.ckpt"), seed)
+        self.network.painter = painter(None if weights == "random" else folder).to(device)
+
+    def prepare(self, views: Views) -> Pictures:
+        """The view's object on white, as upstream cuts it out."""
+        return self.pictures(views.images, views.masks)
+
+    def infer(self, inputs: Pictures) -> Gaussians:
+        """Six painted views, then Gaussians about voxels; the same for a seed."""
+        import torch
+
+        with torch.no_grad():
+            torch.manual_seed(self.seed)
+            painted = self.network.painter(
+                Image.fromarray(inputs.images[0]), num_inference_steps=self.steps, output_type="np", return_dict=False
+            )
+        sheet = np.round(np.asarray(painted[0][0]) * 255).astype(np.uint8)
+        focal = 0.5 / np.tan(np.radians(FOV) / 2)
+        intrinsics = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], np.float32)
+        return Gaussians(*self.gaussians(pictures(sheet), poses(), np.stack([intrinsics] * 6)))
+
+    def finish(self, outputs: Gaussians, views: Views) -> Reconstruction:
+        """Means of the Gaussians that upstream keeps, in the object's own frame, z up."""
+        means, colors, opacity = outputs.kept()
+        up = np.array([0.0, 0.0, 1.0])
+        return Reconstruction(means, "object", "arbitrary", colors, opacity, "probability", up=up)
+
+
+def pictures(sheet: U8) -> F32:
+    """(6, 3, 448, 448) in [0, 1] of the painter's sheet (960, 640, 3), three rows of two views."""
+    tiles = [sheet[TILE * row : TILE * (row + 1), TILE * i : TILE * (i + 1)] for row in range(3) for i in range(2)]
+    larger = [smoothed(tile, SIDE, Image.Resampling.BICUBIC) for tile in tiles]
+    return np.stack(larger).clip(0, 1)
+
+
+def poses() -> F32:
+    """(6, 4, 4), world_from_camera with OpenGL axes, of cameras that look at the cube's middle."""
+    azimuths, elevations = np.radians(AZIMUTHS), np.radians(ELEVATIONS)
+    away = np.stack([np.cos(elevations) * np.cos(azimuths), np.cos(elevations) * np.sin(azimuths), np.sin(elevations)])
+    back: F64 = away.T  # the cameras' z
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    turned = np.tile(np.eye(4), (6, 1, 1))
+    turned[:, :3, :3] = np.stack([right, np.cross(back, right), back], axis=2)
+    turned[:, :3, 3] = DISTANCE * back
+    return turned.astype(np.float32)
+
+
+def painter(folder: Path | None) -> Any:
+    """Upstream's pipeline of Zero123++, from `folder` or drawn at random, with the U-Net that paints white grounds."""
+    from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTokenizer,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
+    from zero123plus.pipeline import Zero123PlusPipeline
+
+    made: dict[str, Any] = {}
+    if folder is None:
+        made["unet"], made["vae"] = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+        made["text_encoder"] = CLIPTextModel(CLIPTextConfig(**TEXT))
+        made["vision_encoder"] = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
+        made["tokenizer"] = NoWords()
+        schedule, ramp = dict(SCHEDULE), np.linspace(0, 1, 77).tolist()
+        for name, side in EYES.items():
+            size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+            made[f"feature_extractor_{name}"] = CLIPImageProcessor(**size)
+    else:
+        own = folder / PAINTER
+        try:
+            made["unet"] = UNet2DConditionModel.from_config(json.loads((own / "unet" / "config.json").read_text()))
+            schedule = json.loads((own / "scheduler" / "scheduler_config.json").read_text())
+            ramp = json.loads((own / "model_index.json").read_text())["ramping_coefficients"]
+        except (OSError, ValueError, KeyError) as error:
+            raise Unavailable(f"{own}: not the folder of Zero123++: {error!r}") from error
+        load_parameters(made["unet"], folder / WHITE / "diffusion_pytorch_model.bin")
+        kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "vision_encoder": CLIPVisionModelWithProjection}
+        made.update({name: published(kind, own / name) for name, kind in kinds.items()})
+        made["tokenizer"] = CLIPTokenizer.from_pretrained(str(own / "tokenizer"), local_files_only=True)
+        for name in EYES:
+            made[f"feature_extractor_{name}"] = CLIPImageProcessor.from_pretrained(
+                str(own / f"feature_extractor_{name}"), local_files_only=True
+            )
+    schedule["timestep_spacing"] = "trailing"
+    made["scheduler"] = EulerAncestralDiscreteScheduler.from_config(schedule)
+    for name in ("unet", "vae", "text_encoder", "vision_encoder"):
+        made[name].eval()
+    pipeline = Zero123PlusPipeline(**made, ramping_coefficients=ramp)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class NoWords:
+    """In the place of the tokenizer, of which nothing but the tokens of no words is asked, where a network is drawn at
+    random."""
+
+    model_max_length = 77
+
+    def __init__(self) -> None:
+        self.added_tokens_encoder: dict[str, int] = {}
+
+    def __call__(self, text: Any, padding: str = "", **_: Any) -> Any:
+        """Beginning and end of a text, and padding."""
+        import torch
+
+        padded = [49406, 49407] + [0] * 75
+        rows = [padded if padding == "max_length" else padded[:2]] * (1 if isinstance(text, str) else len(text))
+        return types.SimpleNamespace(input_ids=torch.tensor(rows))
+
+    def batch_decode(self, ids: Any) -> list[str]:
+        """Nothing is said."""
+        return [""] * len(ids)
+
+    def tokenize(self, text: str) -> list[str]:
+        """No word of no text."""
+        return []
