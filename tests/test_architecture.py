@@ -51,6 +51,8 @@ FLOORS = {
 NEEDS_OF_SHARED = {
     "absent": set[str](),
     "checkpoint": {"torch", "safetensors", "omegaconf"},
+    "geolrm": {"src", "torch", "transformers"},
+    "geolrm_standins": {"torch", "transformers"},
     "local_points": set[str](),
     "network": {"torch"},
     "objects": {"PIL", "rembg"},
