@@ -56,6 +56,9 @@ class Patch(NamedTuple):
     dy: F32
     weight: F32  # (P,) bilateral weights, sum 1
     weighted: F32  # (P,) weight times (grey - weighted mean)
+    us: F32  # (P,) where the samples fall in a source view: how far right of a pixel
+    vs: F32  # (P,) and below it
+    corners: U32  # (P,) that pixel's index, then its grey levels: see `Sources.quads`
     base: F32  # (S, 3) A (x, y, 1)
     views: F32  # (S,) cost of each source view
     chosen: I64  # (B,) the source views that judge hypotheses at this pixel
@@ -161,13 +164,20 @@ def _view_cost(
             return np.float32(WORST)
     start = src.start[s]
     dx, dy, weight, weighted, quads = patch.dx, patch.dy, patch.weight, patch.weighted, src.quads
-    mean, square, product = np.float32(0), np.float32(0), np.float32(0)
+    # Three loops, so that the first and the last become vector instructions where a gather would not be worth it.
+    us, vs, corners = patch.us, patch.vs, patch.corners
+    first, stride = np.uint32(start), np.uint32(width)
     for p in range(dx.shape[0]):
         iw = unit / (w0 + wx * dx[p] + wy * dy[p])
         u, v = (u0 + ux * dx[p] + uy * dy[p]) * iw, (v0 + vx * dx[p] + vy * dy[p]) * iw
         iu, iv = np.int32(u), np.int32(v)
-        fu, fv = u - np.float32(iu), v - np.float32(iv)
-        quad = quads[start + iv * width + iu]
+        us[p], vs[p] = u - np.float32(iu), v - np.float32(iv)
+        corners[p] = first + np.uint32(np.uint32(iv) * stride) + np.uint32(iu)
+    for p in range(dx.shape[0]):
+        corners[p] = quads[corners[p]]
+    mean, square, product = np.float32(0), np.float32(0), np.float32(0)
+    for p in range(dx.shape[0]):
+        quad, fu, fv = corners[p], us[p], vs[p]
         g00 = np.float32(np.int32(quad & np.uint32(255)))
         g01 = np.float32(np.int32((quad >> np.uint32(8)) & np.uint32(255)))
         g10 = np.float32(np.int32((quad >> np.uint32(16)) & np.uint32(255)))
@@ -419,6 +429,9 @@ def _scratch(tables: Tables, src: Sources) -> Patch:
         tables.dy,
         np.empty(P, np.float32),
         np.empty(P, np.float32),
+        np.empty(P, np.float32),
+        np.empty(P, np.float32),
+        np.empty(P, np.uint32),
         np.empty((S, 3), np.float32),
         np.empty(S, np.float32),
         np.zeros(B, np.int64),

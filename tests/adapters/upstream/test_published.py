@@ -48,7 +48,7 @@ NEEDS = {
     "pi3x": "pi3.models.pi3x",
     "depth-anything-3": "depth_anything_3.cfg",
     "mapanything": "mapanything.models",
-    "dvlt": "dvlt.model.dvlt.model",
+    "dvlt": "dvlt",  # its model asks for open3d, which is stood in for
     "lingbot-map": "lingbot_map.models.gct_stream",
 }
 BYTES = {  # of the published files, as several people noted them
@@ -276,6 +276,7 @@ class Adapter(Adapter):
     def __post_init__(self):
         super().__post_init__()
         self.iterations = self.refinements = 5  # of an alignment that chance has nothing to gain from
+        self.scene_graph = "oneref-0"  # of eight photos seven pairs: matching all takes an hour on two cores
 """
 
 
