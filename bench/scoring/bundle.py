@@ -98,7 +98,7 @@ def write_bundle(
     if not kept:
         raise InputError(f"{store.path}: no finished trial of a scene that is here seen, at least one wanted")
     of = {record.scored_as: record for record in kept}
-    every = [score for score in store.scores() if score.of in of]
+    every = [score for score in store.scores() if score.of in of and not score.brief]
     current = [score for score in every if _current(score, scenes[of[score.of].scene_path])]
     scores = [score for score in current if score.protocol_hash in known]
     left_out = _left_out(len(records) - len(kept), len(every) - len(current), len(current) - len(scores))

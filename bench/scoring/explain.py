@@ -70,7 +70,7 @@ def explain(
         memo = Memo()  # what the walks share: alignment, crop, distances under another formula
         for order in (stages, stages[::-1]):
             walk = [a.swapped(b, order[:i]) for i in range(len(order) + 1)]
-            walks.append([_scored(store, record, scene, truth, step, (a, b), memo) for step in walk])
+            walks.append([_scored(store, record, scene, truth, step, memo) for step in walk])
             advance(f"{record.system} on {record.scene}, {len(record.views)} views")
         for family in families(a):
             if family in families(b):
@@ -102,10 +102,9 @@ def _scored(
     scene: Scene,
     truth: str,
     step: Protocol,
-    ends: tuple[Protocol, Protocol],
     memo: Memo,
 ) -> dict[str, ScoredValue]:
-    score: ScoreRecord = score_trial(store, record, scene, truth, step, brief=step not in ends, memo=memo)
+    score: ScoreRecord = score_trial(store, record, scene, truth, step, brief=True, memo=memo)
     values = {value.metric: value for value in score.values}
     return {family: values[metric] for family, metric in families(step).items() if metric in values}
 

@@ -82,7 +82,7 @@ def score_trial(
     device = device or protocol.backend
     backend = device.split(":")[0]
     digest = protocol.hash_on(backend)
-    if not again and (known := store.score(record, digest, truth.id)) is not None:
+    if not again and (known := store.score(record, digest, truth.id, brief)) is not None:
         return known
     lasting = True
     if record.status != "ok" or record.prediction is None:
@@ -93,14 +93,14 @@ def score_trial(
     else:
         device_of(device)  # what is not here is the user's to mend, not the trial's failure
         result, lasting = _guarded(partial(_score, store, record, scene, kind, protocol, brief, device, memo), protocol)
-    done = score_record(record, truth, protocol, result, backend)
+    done = score_record(record, truth, protocol, result, backend, brief)
     if lasting:
         store.put_score(done, result.cloud)
     return done
 
 
 def score_record(
-    record: TrialRecord, truth: Truth, protocol: Protocol, result: Score, backend: str = "cpu"
+    record: TrialRecord, truth: Truth, protocol: Protocol, result: Score, backend: str = "cpu", brief: bool = False
 ) -> ScoreRecord:
     """What is kept of a score of `record` that `backend` measured."""
     units = metric_table(protocol)
@@ -139,6 +139,7 @@ def score_record(
         unobserved=result.unobserved,
         kept=result.kept,
         known=result.known,
+        brief=brief,
         notes=[*result.notes, *([f"measured by the {backend} backend"] if backend != "cpu" else [])],
     )
 

@@ -146,6 +146,7 @@ class ScoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unobserved: int
     kept: float = 1.0  # share of the prediction's points that the confidence policy kept
     known: float | None = None  # share of the object's pixels that show surface which a measured truth trusts
+    brief: bool = False  # values alone, for a comparison of protocols: neither floors nor values before ICP
     notes: list[str]
 
 

@@ -176,12 +176,16 @@ class Store:
             self._written(log)
         self._write(self._file("trials", f"{record.key}.json"), _pretty(record))
 
-    def score(self, record: TrialRecord, protocol_hash: str, truth_id: str) -> ScoreRecord | None:
-        """The score of what this trial gave, under this protocol and truth, or None."""
+    def score(
+        self, record: TrialRecord, protocol_hash: str, truth_id: str, brief: bool = False
+    ) -> ScoreRecord | None:
+        """The score of what this trial gave, under this protocol and truth, or None; where `brief`, a brief one too."""
         path = self._file("scores", f"{record.scored_as}.{protocol_hash}.{truth_id}.json")
         self._wanted(path)
         result = _read(path, ScoreRecord)
-        return msgspec.structs.replace(result, trial=record.key) if result is not None else None
+        if result is None or (result.brief and not brief):
+            return None
+        return msgspec.structs.replace(result, trial=record.key)
 
     def scores(self) -> list[ScoreRecord]:
         """Every score, by name; `trial` is the first that gave what was scored."""

@@ -85,17 +85,32 @@ def test_what_the_walks_share_is_computed_once_and_reads_the_same(
         monkeypatch.setattr(scoring, name, counted)
     shared = list(explain(fresh, [record], "exact", first, second))
     # Protocols of the two walks that differ before the distances: 8 of 10; before the crop: 6.
-    floors, before_icp = 2 * 2, 2
-    assert calls == {"align": 6, "emd": 2 * 8 + floors + before_icp}
+    assert calls == {"align": 6, "emd": 2 * 8}  # neither floors nor values before ICP
     alone = Store(shutil.copytree(store.path, tmp_path / "alone"))
     for order in (differing(first, second), differing(first, second)[::-1]):
         for i in range(len(order) + 1):
             step = first.swapped(second, order[:i])
-            scored = fresh.score(record, step.hash, scene.truth("exact").id)
+            scored = fresh.score(record, step.hash, scene.truth("exact").id, brief=True)
             assert scored is not None
-            wanted = score_trial(alone, record, scene, "exact", step, brief=0 < i < len(order))
+            wanted = score_trial(alone, record, scene, "exact", step, brief=True)
             assert msgspec.structs.asdict(scored)["values"] == msgspec.structs.asdict(wanted)["values"]
     assert {d.family for d in shared} == set(families(first))
+
+
+def test_what_a_comparison_stored_is_no_whole_score(store: Store, scene: Scene, tmp_path: Path) -> None:
+    fresh = Store(shutil.copytree(store.path, tmp_path / "store", ignore=shutil.ignore_patterns("scores")))
+    record = next(record for record in fresh.trials() if record.adapter == "noisy-oracle")
+    list(explain(fresh, [record], "exact", ONE, OTHER))
+    brief = {score.protocol_hash: score for score in fresh.scores()}
+    assert len(brief) == 6 and all(score.brief for score in brief.values())
+    truth = scene.truth("exact").id
+    assert ONE.hash in brief and fresh.score(record, ONE.hash, truth) is None
+    whole = score_trial(fresh, record, scene, "exact", ONE)
+    assert not whole.brief and all(value.floor is not None for value in whole.values if value.metric == "accuracy")
+    values = [{value.metric: value.value for value in score.values} for score in (whole, brief[ONE.hash])]
+    assert values[0] == values[1]
+    list(explain(fresh, [record], "exact", ONE, OTHER))  # takes the whole one, and leaves it
+    assert fresh.score(record, ONE.hash, truth) == whole
 
 
 def test_a_change_of_formula_alone_is_that_formulas_factor(store: Store, scene: Scene) -> None:
