@@ -176,9 +176,7 @@ class Store:
             self._written(log)
         self._write(self._file("trials", f"{record.key}.json"), _pretty(record))
 
-    def score(
-        self, record: TrialRecord, protocol_hash: str, truth_id: str, brief: bool = False
-    ) -> ScoreRecord | None:
+    def score(self, record: TrialRecord, protocol_hash: str, truth_id: str, brief: bool = False) -> ScoreRecord | None:
         """The score of what this trial gave, under this protocol and truth, or None; where `brief`, a brief one too."""
         path = self._file("scores", f"{record.scored_as}.{protocol_hash}.{truth_id}.json")
         self._wanted(path)
