@@ -123,13 +123,12 @@ def train(
         stage = network.stages[state.stage]
         steps = settings.steps[state.stage]
         begun = time.perf_counter() - state.seconds
-        trained = [state.weights[name] for name in state.weights if name.split(".")[0] in stage.parts]
+        trained = [value for name, value in state.weights.items() if stage.trains(name)]
         draws: Draw = partial(draw, family)
         if stage.encode is not None:
             encoded = stage.encode(state.average, family)
             draws = encoded.draw
-            read_off = stage.statistics(encoded) if state.step == 0 else {}  # a resumed stage has them
-            for name, value in read_off.items():
+            for name, value in stage.statistics(encoded).items():
                 state.average[name].copy_(value)
                 state.weights[name].data.copy_(value)
         fixed = _batches(validation, stage, device)
@@ -188,14 +187,14 @@ def _step(
     decay = min(DECAY, (1 + number) / (10 + number))
     with torch.no_grad():
         for name, value in state.weights.items():
-            if name.split(".")[0] in stage.parts:
+            if stage.trains(name):
                 state.average[name].lerp_(value, 1 - decay)
     state.losses.append(loss.item())
     state.step = number
 
 
 def _optimiser(stage: Stage, weights: Tensors) -> torch.optim.Optimizer:
-    trained = [value for name, value in weights.items() if name.split(".")[0] in stage.parts]
+    trained = [value for name, value in weights.items() if stage.trains(name)]
     return torch.optim.AdamW(trained, stage.rate, weight_decay=0.01)
 
 

@@ -107,7 +107,12 @@ class Stage:
     score: Callable[[Tensors, Batch], float]  # what validation watches, lower is better
     rate: float = 1e-3
     encode: Callable[[Tensors, Family], Encoded] | None = None  # its batches come from that, not from the family
-    statistics: Callable[[Encoded], Tensors] = lambda encoded: {}  # weights that are not trained but read off
+    statistics: Callable[[Encoded], Tensors] = lambda encoded: {}  # the weights that are read off
+    read_off: tuple[str, ...] = ()  # their names: of the `parts`, but not trained
+
+    def trains(self, name: str) -> bool:
+        """Whether the weight of this name is trained."""
+        return name.split(".")[0] in self.parts and name not in self.read_off
 
 
 @dataclass(frozen=True)
@@ -401,12 +406,14 @@ def plane_diffusion(steps: int, latent: tuple[int, ...], mapped: bool = True) ->
         features = _features(w, b)
         return _misses(w, diffusion.sample(functional, w, features, b.noise, DDIM_STEPS, known(w, features)), b)
 
+    read_off = ("diffuse.mean", "diffuse.scale")
+
     def statistics(encoded: Encoded) -> Tensors:
         values = encoded.latents.float().flatten(0, 1)
         mean = values.mean(0)
         spread = (values - mean).transpose(0, 1).reshape(mean.shape[0], -1).std(1)
         scale = spread.clamp(min=1e-4).reshape(-1, *(1 for _ in mean.shape[1:]))
-        return {"diffuse.mean": mean, "diffuse.scale": scale}
+        return dict(zip(read_off, (mean, scale), strict=True))
 
     return Stage(
         "diffusion",
@@ -417,6 +424,7 @@ def plane_diffusion(steps: int, latent: tuple[int, ...], mapped: bool = True) ->
         score,
         encode=partial(encode, plane_latent),
         statistics=statistics,
+        read_off=read_off,
     )
 
 
