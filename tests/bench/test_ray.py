@@ -143,7 +143,7 @@ def faulty(*modes: str, seconds: float = 0.0, seeds: tuple[int, ...] = (0,)) -> 
 
 def working() -> list[psutil.Process]:
     """Ray's processes that run a trial, each with its worker below it."""
-    named = [p for p in psutil.process_iter(["cmdline"]) if "ray::_work" in " ".join(p.info["cmdline"] or [])]
+    named = [p for p in psutil.process_iter(["cmdline"]) if "ray::work" in " ".join(p.info["cmdline"] or [])]
     return [process for process in named if process.children()]
 
 
