@@ -272,11 +272,12 @@ narrowed = narrow({system!r}, whole)
 narrowed.__enter__()
 """
 FEW_STEPS = """
+from adapters.shared import pairs
+pairs.SIDE = 128  # pixels: matching eight photos of 512 takes an hour on two cores
 class Adapter(Adapter):
     def __post_init__(self):
         super().__post_init__()
         self.iterations = self.refinements = 5  # of an alignment that chance has nothing to gain from
-        self.scene_graph = "oneref-0"  # of eight photos seven pairs: matching all takes an hour on two cores
 """
 
 
