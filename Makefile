@@ -77,9 +77,9 @@ test-kernels: $(VENV)/.dev  ## run the CUDA kernels' tests, without a GPU in Tri
 	@$(MAKE) --no-print-directory $(VENV)/.kernels || echo "SKIPPED the CUDA kernels' tests: torch's CPU build cannot be had"
 	@test ! -e $(VENV)/.kernels || $(VENV)/kernels/bin/python -m pytest -n 2 --durations=5 tests/metrics/kernels
 
-test-ray: $(VENV)/.dev  ## run the cluster's tests, on nodes of this machine's loopback; wants Ray
+test-ray: $(VENV)/.dev  ## run the tests of clusters and their stores, on this machine's loopback; wants Ray
 	@$(MAKE) --no-print-directory $(VENV)/.ray || echo "SKIPPED the cluster's tests: Ray cannot be had"
-	@test ! -e $(VENV)/.ray || $(VENV)/ray/bin/python -m pytest --durations=5 tests/bench/test_ray.py
+	@test ! -e $(VENV)/.ray || $(VENV)/ray/bin/python -m pytest --durations=5 tests/bench/test_ray.py tests/bench/test_shared.py
 
 check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
 	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))
@@ -118,7 +118,7 @@ define on_top
 endef
 
 $(VENV)/.ray: $(VENV)/.dev
-	$(call on_top,ray,ray==2.60.0 fsspec pyftpdlib)
+	$(call on_top,ray,ray==2.60.0 fsspec pyftpdlib s3fs==2026.9.0 'moto[s3,server]==5.2.5')
 	touch $@
 
 # Torch's CPU build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index,

@@ -37,6 +37,7 @@ from metrics.scoring.score import ErrorCloud
 
 POINT_FIELDS = ("points", "colors", "confidence", "view_index", "pixel")
 KINDS = ("trials", "scores", "predictions", "clouds", "logs", "runs")
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")
 IDENTITY = re.compile(r"[0-9a-f]{24}")
 T = TypeVar("T")
@@ -64,6 +65,13 @@ class Store:
     """A store folder; made when first written to."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        if URL.match(str(self.path)):
+            url = str(self.path).replace(":/", "://", 1)  # Path joins slashes
+            raise InputError(
+                f"{url}: a URL seen, a folder wanted: `reconbench merge {url} --into runs/store` brings it here"
+            )
 
     def _file(self, kind: str, name: str) -> Path:
         """Where a file of this store lies; InputError for a name that would lead out of its folder."""

@@ -22,10 +22,33 @@ fsspec = pytest.importorskip("fsspec", reason="the extra `ray` is not installed"
 COUNT = itertools.count()
 
 
-@pytest.fixture
-def url() -> Iterator[str]:
-    """A place in memory, in which an object store's rules hold."""
-    place = f"memory://store-{next(COUNT)}"
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[None]:
+    """A server of the loopback that speaks S3's protocol, and one bucket."""
+    pytest.importorskip("s3fs", reason="`make test-ray` installs s3fs and moto")
+    moto = pytest.importorskip("moto.server", reason="`make test-ray` installs s3fs and moto")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as settings:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "anybody",
+            "AWS_SECRET_ACCESS_KEY": "anything",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            settings.setenv(name, value)
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A place in which an object store's rules hold: in memory, and on a server."""
+    if request.param == "s3":
+        request.getfixturevalue("s3_server")
+    place = f"memory://store-{next(COUNT)}" if request.param == "memory" else f"s3://bucket/store-{next(COUNT)}"
     yield place
     files, root = fsspec.core.url_to_fs(place)
     if files.exists(root):
@@ -50,6 +73,7 @@ def test_a_run_into_a_url_is_resumed_and_merged(scene: Scene, tmp_path: Path, ur
     assert all(merged.log_path(record.key).is_file() for record in merged.trials())
 
 
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
 def test_elsewhere_than_in_an_object_store_files_are_sent_aside_and_renamed(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,14 +102,14 @@ def test_what_the_network_spoils_is_tried_again_and_then_said(url: str, monkeypa
     monkeypatch.setattr(shared, "PAUSE", 0.0)
     with opened(url) as store:
         failures = iter([OSError("reset"), OSError("reset")])
-        put = type(store._files).put_file  # type: ignore[attr-defined]
+        put = store._files.put_file  # type: ignore[attr-defined]
 
-        def fails_twice(self: object, *given: str) -> None:
+        def fails_twice(*given: str) -> None:
             for failure in failures:
                 raise failure
-            put(self, *given)
+            put(*given)
 
-        monkeypatch.setattr(type(store._files), "put_file", fails_twice)  # type: ignore[attr-defined]
+        monkeypatch.setattr(store._files, "put_file", fails_twice)  # type: ignore[attr-defined]
         store._write(store._file("trials", "a.json"), b"1")
         failures = iter([OSError("reset")] * 3)
         with pytest.raises(InputError, match=f"{url}: OSError: reset"):
@@ -104,6 +128,15 @@ def test_a_url_that_cannot_be_used_is_one_sentence(
 ) -> None:
     assert call("run", "--adapters", "null", "--scenes", "elephant", "--views", "1", "--store", place) == 2
     assert sentence in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", [("report", "--store"), ("curves", "--store"), ("bundle",)])
+def test_what_reads_a_folder_names_the_command_that_brings_a_url_s_store_here(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*command, "s3://bucket/store") == 2
+    wanted = "s3://bucket/store: a URL seen, a folder wanted: `reconbench merge s3://bucket/store --into runs/store`"
+    assert wanted in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
