@@ -26,7 +26,7 @@ from adapters.contract import InputError, TruthKind
 from bench.arrays import DAMAGED
 from bench.files import replacing
 from bench.systems.measure import version
-from bench.trials.records import ScoreRecord, TrialRecord
+from bench.trials.records import TrialRecord
 from bench.trials.scenes import EMBEDDED
 from bench.trials.store import Store
 from data.scene import Scene, truth_id
@@ -97,15 +97,18 @@ def write_bundle(
     kept = [r for r in records if r.scene_path in scenes and _prediction(store, r) not in broken]
     if not kept:
         raise InputError(f"{store.path}: no finished trial of a scene that is here seen, at least one wanted")
-    of = {record.scored_as: record for record in kept}
+    truths = {path: _truth_ids(scene) for path, scene in scenes.items()}
+    of: dict[str, set[str]] = {}  # an answer -> the scenes that it was given for: one may be the same for several
+    for record in kept:
+        of.setdefault(record.scored_as, set()).add(record.scene_path)
     every = [score for score in store.scores() if score.of in of and not score.brief]
-    current = [score for score in every if _current(score, scenes[of[score.of].scene_path])]
+    current = [s for s in every if any(truths[path].get(s.truth) == s.truth_id for path in of[s.of])]
     scores = [score for score in current if score.protocol_hash in known]
     left_out = _left_out(len(records) - len(kept), len(every) - len(current), len(current) - len(scores))
     manifest_scenes: dict[str, BundledScene] = {}
     names: dict[str, str] = {}  # the scene's path here -> in the bundle's records
     for i, (path, scene) in enumerate(sorted(scenes.items())):
-        kinds = {s.truth: s.truth_id for s in scores if of[s.of].scene_path == path}
+        kinds = {s.truth: s.truth_id for s in scores if path in of[s.of] and truths[path].get(s.truth) == s.truth_id}
         embedded = scene.path.resolve().is_relative_to(EMBEDDED)
         name = scene.path.resolve().relative_to(EMBEDDED).as_posix() if embedded else scene.name
         folder = "" if embedded or not truths or not kinds else f"scenes/{i}"
@@ -141,9 +144,9 @@ def _prediction(store: Store, record: TrialRecord) -> Path | None:
     return None if record.prediction is None else store.prediction_path(record.prediction)
 
 
-def _current(score: ScoreRecord, scene: Scene) -> bool:
-    """Whether the truth that was scored against is still the scene's."""
-    return score.truth in scene.truth_kinds and truth_id(scene.path / "truth" / score.truth) == score.truth_id
+def _truth_ids(scene: Scene) -> dict[TruthKind, str]:
+    """The scene's truths as they are now."""
+    return {kind: truth_id(scene.path / "truth" / kind) for kind in scene.truth_kinds}
 
 
 def _left_out(trials: int, changed: int, others: int) -> tuple[str, ...]:

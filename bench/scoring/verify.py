@@ -48,7 +48,7 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     what: str
     verdict: Verdict
-    trial: str = ""  # key; "" of what belongs to none
+    trials: list[str] = []  # keys: one answer may be that of several
     values: int = 0  # compared
     rounded: int = 0  # of them, equal but for rounding
     lines: list[str] = []  # what differs, or why nothing was compared
@@ -81,7 +81,7 @@ class Verified:
 
     def origin(self, key: str) -> Origin:
         """Where the trial of this key came from, and whether all of its scores were equal."""
-        own = [finding for finding in self.findings if finding.trial == key]
+        own = [finding for finding in self.findings if key in finding.trials]
         bad = [finding for finding in own if finding.verdict != "equal"]
         why = f"{bad[0].what}: {'; '.join(bad[0].lines)}"[:LONGEST] if bad else ""
         return Origin(self.name, self.sha256, not bad if own else None, why)
@@ -222,7 +222,7 @@ def check_bundle(bundle: Path, made: Path, scenes: Sequence[Scene] = ()) -> Iter
     claims = store.scores()
     shutil.rmtree(made / "scores", ignore_errors=True)
     here = _Here(manifest, store, {scene.name: scene for scene in scenes})
-    of: dict[str, TrialRecord] = {}
+    of: dict[str, list[TrialRecord]] = {}
     for record in store.trials():
         path = store.path / "trials" / f"{record.key}.json"
         try:
@@ -231,21 +231,22 @@ def check_bundle(bundle: Path, made: Path, scenes: Sequence[Scene] = ()) -> Iter
             scene = here.scene(record.scene_path)
         except InputError as error:
             path.unlink()
-            yield Finding(f"trials/{record.key}.json", "unreadable", record.key, lines=[str(error)])
+            yield Finding(f"trials/{record.key}.json", "unreadable", [record.key], lines=[str(error)])
             continue
         placed = msgspec.structs.replace(record, scene_path=str(scene.path) if scene is not None else "")
         if scene is None:
             path.unlink()  # nothing of it can be shown: what it is of is not here
         else:
             store.put_trial(placed)
-        of.setdefault(record.scored_as, placed)
+        of.setdefault(record.scored_as, []).append(placed)
+    claimed: set[str] = set()
     for claim in claims:
-        yield _checked(claim, of.get(claim.of), store, here)
-    claimed = {claim.of for claim in claims}
-    for scored_as, record in of.items():
-        if scored_as not in claimed and not record.timed_only:
+        yield (finding := _checked(claim, of.get(claim.of, []), store, here))
+        claimed.update(finding.trials)
+    for record in itertools.chain.from_iterable(of.values()):
+        if record.key not in claimed and not record.timed_only:
             why = "no score of it is in the bundle"
-            yield Finding(f"trials/{record.key}.json", "unchecked", record.key, lines=[why])
+            yield Finding(f"trials/{record.key}.json", "unchecked", [record.key], lines=[why])
 
 
 def _of_problem(problem: Problem, store: Store) -> Finding:
@@ -307,36 +308,42 @@ def _alone(scene: Scene) -> Scene:
     return scene
 
 
-def _checked(claim: ScoreRecord, record: TrialRecord | None, store: Store, here: _Here) -> Finding:
-    """One score computed again."""
+def _checked(claim: ScoreRecord, records: list[TrialRecord], store: Store, here: _Here) -> Finding:
+    """One score computed again. `records` gave the answer that it is of, maybe on several scenes: it is that of those
+    whose truth it names."""
     name = f"scores/{claim.of}.{claim.protocol_hash}.{claim.truth_id}.json"
-    if record is None:
+    if not records:
         return Finding(name, "unreadable", lines=["the trial that it is of, or its prediction, is not in the bundle"])
+    scenes = {record.scene_path: Scene.open(Path(record.scene_path)) for record in records if record.scene_path}
+    ids = {path: truth_id(scene.path / "truth" / claim.truth) for path, scene in scenes.items()}
+    own = [record for record in records if ids.get(record.scene_path) == claim.truth_id]
+    own = own or [record for record in records if not record.scene_path] or records
+    record, keys = own[0], [record.key for record in own]
     what = f"{record.system} on {record.scene}, {len(record.views)} views, seed {record.seed}: "
     what += f"{claim.protocol} under the {claim.truth} truth"
     if not record.scene_path:
-        return Finding(what, "unchecked", record.key, lines=[f"scene {record.scene} is not here: --scenes names it"])
-    scene = Scene.open(Path(record.scene_path))
+        return Finding(what, "unchecked", keys, lines=[f"scene {record.scene} is not here: --scenes names it"])
+    scene = scenes[record.scene_path]
     try:
         if claim.truth not in scene.truth_kinds:
             raise InputError(f"{record.scene} has no {claim.truth} truth")
-        if (own := truth_id(scene.path / "truth" / claim.truth)) != claim.truth_id:
-            raise InputError(f"truth {claim.truth_id} was scored against, {own} is here")
+        if (here_id := ids[record.scene_path]) != claim.truth_id:
+            raise InputError(f"truth {claim.truth_id} was scored against, {here_id} is here")
         protocol = here.protocol(claim.protocol_hash)
         device_of(protocol.backend)
         if any(not scene.image_path(view).is_file() for view in record.targets):
             raise InputError("its renderings are compared with photos, which the bundle does not hold (--images)")
     except (InputError, Unavailable) as error:
-        return Finding(what, "unchecked", record.key, lines=[str(error)])
+        return Finding(what, "unchecked", keys, lines=[str(error)])
     try:
         again = score_trial(store, record, scene, claim.truth, protocol, again=True)
     except InputError as error:
-        return Finding(what, "unreadable", record.key, lines=[str(error)])
+        return Finding(what, "unreadable", keys, lines=[str(error)])
     compared = compare(claim, again)
     lines = compared.lines
     if lines and not here.same_code:
         lines.append("the bundle was scored by another version of the instruments")
-    return Finding(what, "differs" if lines else "equal", record.key, compared.values, compared.rounded, lines)
+    return Finding(what, "differs" if lines else "equal", keys, compared.values, compared.rounded, lines)
 
 
 @dataclass

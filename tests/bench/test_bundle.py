@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from adapters.contract import InputError
 from bench.cli import main
@@ -132,6 +133,32 @@ def test_a_bundle_holds_what_computing_its_scores_again_needs(packed: Path, good
     assert str(good).encode() not in whole and str(Path.home()).encode() + b"/" not in whole
     again = write_bundle(Store(good), tmp_path / "again.zip", [])  # without the test's own protocol
     assert again.scores == 0 and "protocols not named" in again.left_out[0]
+
+
+def test_one_answer_on_two_scenes_is_checked_under_the_truth_of_each(
+    scene_path: Path, protocol: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(scene_path, other)
+    (other / "truth" / "exact" / "note.txt").write_text("another truth")
+    for photo in (other / "images").iterdir():
+        Image.open(photo).transpose(Image.Transpose.ROTATE_180).save(photo)
+    suite = Suite(
+        name="t",
+        scenes=[str(scene_path), str(other)],
+        adapters=[Contestant(name="oracle")],
+        views=(3,),
+        policy=QUICK,
+        truth="exact",
+    )
+    store = Store(tmp_path / "store")
+    run_plan(plan(suite), store, protocol=str(protocol), truth="exact")
+    assert len({record.scored_as for record in store.trials()}) == 1 and len(store.scores()) == 2
+    done = write_bundle(store, tmp_path / "lab.zip", [str(protocol)])
+    assert (done.trials, done.scores, done.scenes, done.left_out) == (2, 2, 2, ())
+    findings = check(tmp_path / "lab.zip", tmp_path)
+    assert [finding.verdict for finding in findings] == ["equal"] * 2, findings
+    assert sorted(key for finding in findings for key in finding.trials) == sorted(r.key for r in store.trials())
 
 
 def test_the_same_store_gives_the_same_bytes(packed: Path, good: Path, protocol: Path, tmp_path: Path) -> None:
