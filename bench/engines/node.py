@@ -187,7 +187,7 @@ def _looked_up(adapter: Adapter, asked: str, install: bool) -> tuple[str, str, s
         if install and adapter.card.environment.own:
             environments.install(adapter)
         environment = environments.find(adapter).id
-    except Unavailable as error:
+    except (Unavailable, InputError) as error:  # InputError: the step of its install that failed
         lacks = str(error)
     try:
         id = weights.resolve(adapter, asked).id

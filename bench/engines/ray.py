@@ -184,6 +184,9 @@ class Cluster:
                 name, why = next(iter(lacking.items()))
                 more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
                 raise InputError(f"node {name}{more}: {system}: {why}; --install-on-nodes makes environments there")
+            if lacking and self._install:
+                name, why = next(iter(lacking.items()))
+                self._report(f"node {name} and all others: {system}: {why}")
             _agree({name: f.environments[i] for name, f in facts.items()}, f"the environment of {system}")
             _agree({name: f.weights[i] for name, f in facts.items()}, f"the weights of {system}")
         _agree({name: str(sorted(f.threads.items())) for name, f in facts.items()}, "the settings of threads")

@@ -19,6 +19,7 @@ import pytest
 from adapters.contract import InputError, Unavailable, Views
 from bench.cli import main
 from bench.engines.local import run_plan
+from bench.engines.node import Facts, Question, survey
 from bench.systems import environments
 from bench.systems.cards import Adapter, get_adapter
 from bench.systems.measure import Policy
@@ -227,6 +228,22 @@ def test_a_killed_install_counts_for_nothing_and_the_next_one_waits_for_what_it_
     assert (tmp_path / "runs").read_text() == "run\nrun\n", "the step that was killed is done again"
     assert sum("finished before" in line for line in output) == 2
     assert environments.find(adapter).python.is_file()
+
+
+def test_a_cluster_s_node_makes_what_it_lacks_and_one_install_that_fails_stops_no_other(tmp_path: Path) -> None:
+    spec = '[environment]\nrequirements = ["pinned=={}"]\nbuild = ["python -c \'import pinned\'"]\n'
+    good = adapter_in(tmp_path / "good", "import pinned", spec.format("1.0"))
+    broken = adapter_in(tmp_path / "broken", "import pinned", spec.format("7.0"))
+
+    def facts(install: bool) -> Facts:
+        systems = [(str(adapter.folder), "pretrained") for adapter in (broken, good)]
+        question = Question(systems, [], install)
+        return msgspec.msgpack.decode(survey(msgspec.msgpack.encode(question)), type=Facts)
+
+    assert all("it needs an environment of its own" in lack for lack in facts(False).lacks)
+    made = facts(True)
+    assert made.problem == "" and made.environments == ["absent", environments.find(good).id]
+    assert "pinned==7.0" in made.lacks[0] and made.lacks[1] == ""
 
 
 def venv(folder: Path, with_numpy: bool = True) -> Path:
