@@ -97,18 +97,20 @@ def write_bundle(
     kept = [r for r in records if r.scene_path in scenes and _prediction(store, r) not in broken]
     if not kept:
         raise InputError(f"{store.path}: no finished trial of a scene that is here seen, at least one wanted")
-    truths = {path: _truth_ids(scene) for path, scene in scenes.items()}
+    current_ids = {path: _truth_ids(scene) for path, scene in scenes.items()}
     of: dict[str, set[str]] = {}  # an answer -> the scenes that it was given for: one may be the same for several
     for record in kept:
         of.setdefault(record.scored_as, set()).add(record.scene_path)
     every = [score for score in store.scores() if score.of in of and not score.brief]
-    current = [s for s in every if any(truths[path].get(s.truth) == s.truth_id for path in of[s.of])]
+    current = [s for s in every if any(current_ids[path].get(s.truth) == s.truth_id for path in of[s.of])]
     scores = [score for score in current if score.protocol_hash in known]
     left_out = _left_out(len(records) - len(kept), len(every) - len(current), len(current) - len(scores))
     manifest_scenes: dict[str, BundledScene] = {}
     names: dict[str, str] = {}  # the scene's path here -> in the bundle's records
     for i, (path, scene) in enumerate(sorted(scenes.items())):
-        kinds = {s.truth: s.truth_id for s in scores if path in of[s.of] and truths[path].get(s.truth) == s.truth_id}
+        kinds = {
+            s.truth: s.truth_id for s in scores if path in of[s.of] and current_ids[path].get(s.truth) == s.truth_id
+        }
         embedded = scene.path.resolve().is_relative_to(EMBEDDED)
         name = scene.path.resolve().relative_to(EMBEDDED).as_posix() if embedded else scene.name
         folder = "" if embedded or not truths or not kinds else f"scenes/{i}"
