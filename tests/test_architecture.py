@@ -60,6 +60,7 @@ NEEDS_OF_SHARED = {
     "pi3": {"torch"},
     "pointmaps": set[str](),
     "resize": {"PIL"},
+    "stable_diffusion": {"torch"},
     "surface": {"point_cloud_utils"},
     "torchvision": {"torch"},
 }

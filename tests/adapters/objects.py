@@ -63,6 +63,7 @@ CASES: dict[str, ObjectCase] = {
     "geolrm-one-view": ObjectCase(
         "geolrm-one-view", ("torch.manual_seed",), ("network.lrm_generator", "network.lrm_generator.renderer")
     ),
+    "lgm": ObjectCase("lgm", ("torch.manual_seed",), ("network.with_rays",)),
     "triposr": ObjectCase("triposr", (), ("network.renderer", "network.decoder"), options={"resolution": 20}),
     "hunyuan3d": ObjectCase(
         "hunyuan3d", ("torch.manual_seed",), ("network.vae",), options={"resolution": 19, "steps": 3}
@@ -199,6 +200,8 @@ def check_object(name: str, adapter: Any) -> Reconstruction:
         check_targets(result)
     elif case.system == "geolrm-one-view":
         check_painted(result)
+    elif case.system == "lgm":
+        check_lgm(result)
     elif case.system == "combined":
         check_disc(result, case.shown(), 50.0, "metric", 1.0 if case.posed else 1 / (1 + np.exp(-2)))
     elif case.system == "point-e":
@@ -278,6 +281,22 @@ def check_painted(result: Reconstruction) -> None:
     points = result.points.reshape(len(CUBE_TARGETS), -1, 3)
     assert np.abs(points - CUBE_TARGETS[:, None]).max() < 6e-8
     assert result.colors is not None and (result.colors == 128).all()
+    assert result.confidence_kind == "probability" and result.confidence is not None
+    assert (result.confidence == 0.5).all()
+
+
+# LGM's: four views of 8 x 8 Gaussians, every fourth of which is hardly there.
+LGM_CLOUD = np.random.default_rng(4).uniform(-0.9, 0.9, (256, 3))
+
+
+def check_lgm(result: Reconstruction) -> None:
+    """LGM's points came back where its network said, those that are there, with colours that say where they lie."""
+    result.validate(object_views())
+    assert (result.frame, result.scale, result.mesh) == ("object", "arbitrary", None)
+    assert result.up is not None and result.up.tolist() == [0, 1, 0]
+    wanted = LGM_CLOUD[np.arange(len(LGM_CLOUD)) % 4 != 3]
+    assert result.points.shape == wanted.shape and np.abs(result.points - wanted).max() < 6e-8
+    assert result.colors is not None and np.abs(result.colors - (wanted + 1) / 2 * 255).max() < 0.51
     assert result.confidence_kind == "probability" and result.confidence is not None
     assert (result.confidence == 0.5).all()
 

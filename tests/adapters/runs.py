@@ -600,6 +600,18 @@ def painted_views(module: Any) -> None:
     assert np.abs(poses[:, 2, 0]).max() < 1e-7 and (poses[:, 2, 1] > 0.9).all()  # level, their tops up
 
 
+def lgm_ranges(module: Any) -> None:
+    """Steps, and Gaussians that are hardly there or none."""
+    check_ranges(module, steps=(1, 2, 1000, 1001))
+    told = np.zeros((3, 14), np.float32)
+    told[:, 3], told[2, 0], told[2, 11:] = [0.005, 0.0049, 0.9], 0.5, [0.8, 1.2, -0.1]
+    result = module.Adapter().finish(told, objects.object_views())
+    assert result.points.tolist() == [[0, 0, 0], [0.5, 0, 0]] and result.colors.tolist() == [[0, 0, 0], [204, 255, 0]]
+    told[:, 3] = 0.001
+    with pytest.raises(ContractError, match=r"no Gaussian is left: opacity at most 0.001 seen, 0.005 wanted"):
+        module.Adapter().finish(told, objects.object_views())
+
+
 def combined_ranges(module: Any) -> None:
     """Options, an object that is not seen, relative depth, and a photo far from any network's shape."""
     for options in ({"fov": 0.9}, {"fov": 170.1}, {"scale": 0.0}, {"depth": "inverse"}):
@@ -641,6 +653,7 @@ RUNS["combined"] = {
 }
 RUNS["geolrm"] = {"whole": whole_object("geolrm"), "without": geolrm_without}
 RUNS["geolrm-one-view"] = {"whole": whole_object("geolrm-one-view"), "painted": painted_views}
+RUNS["lgm"] = {"whole": whole_object("lgm"), "ranges": lgm_ranges}
 RUNS["lrm"] = {"whole": whole_object("lrm"), "ranges": lrm_ranges}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,18 @@ from adapters.contract import F32, F64, U8, Reconstruction, Unavailable, Views
 from adapters.shared.checkpoint import load_parameters, published
 from adapters.shared.geolrm import Gaussians, GeoLRM
 from adapters.shared.objects import Pictures, smoothed
+from adapters.shared.stable_diffusion import TEXT, VAE, VISION, NoWords
 
 TILE, SIDE = 320, 448  # pixels of a painted view, and of the network's pictures
 # Of the six painted views, row by row of the sheet: degrees from the photo's side, and above the ground.
 AZIMUTHS, ELEVATIONS = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0), (20.0, -10.0) * 3
 DISTANCE, FOV = 1.5, 30.0  # of their cameras, as upstream's script has them
 PAINTER, WHITE = "painter", "white"  # folders of the checkpoints beside GeoLRM's own
-# Stable Diffusion 2 and CLIP ViT-H, which Zero123++ was tuned from.
+# Stable Diffusion 2's, which Zero123++ was tuned from.
 UNET: dict[str, Any] = {
     "sample_size": 64, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
     "use_linear_projection": True, "block_out_channels": [320, 640, 1280, 1280],
 }  # fmt: skip
-VAE: dict[str, Any] = {
-    "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4, "layers_per_block": 2, "sample_size": 768,
-}  # fmt: skip
-TEXT: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
-                        "num_attention_heads": 16, "projection_dim": 512, "hidden_act": "gelu"}  # fmt: skip
-VISION: dict[str, Any] = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
-                          "num_attention_heads": 16, "patch_size": 14, "projection_dim": 1024}  # fmt: skip
 EYES = {"clip": 224, "vae": 320}  # pixels that the painter's encoders see the photo at
 SCHEDULE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear",
                             "prediction_type": "v_prediction", "steps_offset": 1}  # fmt: skip
@@ -146,29 +138,3 @@ def painter(folder: Path | None) -> Any:
     pipeline = Zero123PlusPipeline(**made, ramping_coefficients=ramp)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-class NoWords:
-    """In the place of the tokenizer, of which nothing but the tokens of no words is asked, where a network is drawn at
-    random."""
-
-    model_max_length = 77
-
-    def __init__(self) -> None:
-        self.added_tokens_encoder: dict[str, int] = {}
-
-    def __call__(self, text: Any, padding: str = "", **_: Any) -> Any:
-        """Beginning and end of a text, and padding."""
-        import torch
-
-        padded = [49406, 49407] + [0] * 75
-        rows = [padded if padding == "max_length" else padded[:2]] * (1 if isinstance(text, str) else len(text))
-        return types.SimpleNamespace(input_ids=torch.tensor(rows))
-
-    def batch_decode(self, ids: Any) -> list[str]:
-        """Nothing is said."""
-        return [""] * len(ids)
-
-    def tokenize(self, text: str) -> list[str]:
-        """No word of no text."""
-        return []

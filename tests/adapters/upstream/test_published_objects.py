@@ -30,6 +30,7 @@ FEW: dict[str, dict[str, Any]] = {  # options that a machine without GPU has the
     "lrm": {"size": "small", "resolution": 24},
     "geolrm": {},
     "geolrm-one-view": {"steps": 2},
+    "lgm": {"steps": 2},
     "combined": {},
     "shap-e": {"steps": 2, "resolution": 24},
     "hunyuan3d": {"steps": 2, "resolution": 24},
