@@ -590,19 +590,27 @@ def geolrm_without(module: Any) -> None:
 def painted_views(module: Any) -> None:
     """Options, the painter's steps, levels that its resizing oversteps, and cameras that stand about the middle."""
     check_ranges(module, steps=(1, 2, 1000, 1001))
-    sheet = np.zeros((960, 640, 3), np.uint8)
-    sheet[100:200, :, 1] = 255
+    sheet = np.full((960, 640, 3), 0.0017, np.float32)  # less than half a level of 8 bits
+    sheet[100:200, :, 1] = 1
     shown = module.pictures(sheet)
     assert shown.shape == (6, 3, 448, 448) and shown.dtype == np.float32
     assert shown.min() == 0 and shown.max() == 1 and not shown[2:].any()
-    poses = module.poses()
+    poses, intrinsics = module.cameras()
+    assert np.abs(intrinsics - [[1.8660254, 0, 0.5], [0, 1.8660254, 0.5], [0, 0, 1]]).max() < 1e-6
+    assert (poses[:, 3] == [0, 0, 0, 1]).all()
     assert np.abs(poses[:, :3, 3] - 1.5 * poses[:, :3, 2]).max() < 1e-6  # they look at the middle
     assert np.abs(poses[:, 2, 0]).max() < 1e-7 and (poses[:, 2, 1] > 0.9).all()  # level, their tops up
+    gaussians = np.zeros((2, 3, 14), np.float32)
+    gaussians[..., 3] = [[0.005, 0.0049, 0.9], [0.5, 0.5, 0.5]]
+    gaussians[0, 2, 0], gaussians[0, 2, 4], gaussians[0, 2, 11:] = 0.5, 0.001, [0.8, 1.2, -0.1]
+    result = module.Adapter().finish(module.Gaussians(gaussians, np.array([True, False])), objects.object_views())
+    assert result.points.tolist() == [[0, 0, 0], [0.5, 0, 0]] and result.colors.tolist() == [[0, 0, 0], [204, 255, 0]]
 
 
 def lgm_ranges(module: Any) -> None:
     """Steps, and Gaussians that are hardly there or none."""
     check_ranges(module, steps=(1, 2, 1000, 1001))
+    assert module.Adapter().prepare(objects.object_views()).images[0].max() == 1
     told = np.zeros((3, 14), np.float32)
     told[:, 3], told[2, 0], told[2, 11:] = [0.005, 0.0049, 0.9], 0.5, [0.8, 1.2, -0.1]
     result = module.Adapter().finish(told, objects.object_views())

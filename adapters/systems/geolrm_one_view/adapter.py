@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adapters.contract import F32, F64, U8, Reconstruction, Unavailable, Views
+from adapters.contract import F32, U8, Reconstruction, Unavailable, Views
 from adapters.shared.checkpoint import load_parameters, published
 from adapters.shared.geolrm import Gaussians, GeoLRM
 from adapters.shared.objects import Pictures, smoothed
@@ -60,10 +60,7 @@ class Adapter(GeoLRM):
             painted = self.network.painter(
                 Image.fromarray(inputs.images[0]), num_inference_steps=self.steps, output_type="np", return_dict=False
             )
-        sheet = np.round(np.asarray(painted[0][0]) * 255).astype(np.uint8)
-        focal = 0.5 / np.tan(np.radians(FOV) / 2)
-        intrinsics = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], np.float32)
-        return Gaussians(*self.gaussians(pictures(sheet), poses(), np.stack([intrinsics] * 6)))
+        return Gaussians(*self.gaussians(pictures(np.asarray(painted[0][0])), *cameras()))
 
     def finish(self, outputs: Gaussians, views: Views) -> Reconstruction:
         """Means of the Gaussians that upstream keeps, in the object's own frame, z up."""
@@ -72,24 +69,26 @@ class Adapter(GeoLRM):
         return Reconstruction(means, "object", "arbitrary", colors, opacity, "probability", up=up)
 
 
-def pictures(sheet: U8) -> F32:
-    """(6, 3, 448, 448) in [0, 1] of the painter's sheet (960, 640, 3), three rows of two views."""
+def pictures(painted: F32) -> F32:
+    """(6, 3, 448, 448) in [0, 1] of the painter's sheet (960, 640, 3) in [0, 1], three rows of two views; upstream
+    rounds it to 8 bits."""
+    sheet: U8 = np.round(painted * 255).astype(np.uint8)
     tiles = [sheet[TILE * row : TILE * (row + 1), TILE * i : TILE * (i + 1)] for row in range(3) for i in range(2)]
     larger = [smoothed(tile, SIDE, Image.Resampling.BICUBIC) for tile in tiles]
     return np.stack(larger).clip(0, 1)
 
 
-def poses() -> F32:
-    """(6, 4, 4), world_from_camera with OpenGL axes, of cameras that look at the cube's middle."""
-    azimuths, elevations = np.radians(AZIMUTHS), np.radians(ELEVATIONS)
-    away = np.stack([np.cos(elevations) * np.cos(azimuths), np.cos(elevations) * np.sin(azimuths), np.sin(elevations)])
-    back: F64 = away.T  # the cameras' z
-    right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
-    turned = np.tile(np.eye(4), (6, 1, 1))
-    turned[:, :3, :3] = np.stack([right, np.cross(back, right), back], axis=2)
-    turned[:, :3, 3] = DISTANCE * back
-    return turned.astype(np.float32)
+def cameras() -> tuple[F32, F32]:
+    """(6, 4, 4), world_from_camera with OpenGL axes, of cameras that look at the cube's middle; their intrinsics
+    (6, 3, 3) in picture widths."""
+    focal = 0.5 / np.tan(np.radians(FOV) / 2)
+    turned = np.tile(np.eye(4, dtype=np.float32), (6, 1, 1))
+    for pose, azimuth, elevation in zip(turned, np.radians(AZIMUTHS), np.radians(ELEVATIONS)):  # noqa: B905 - Python 3.9
+        right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
+        back = np.array([np.cos(elevation) * right[1], -np.cos(elevation) * right[0], np.sin(elevation)])
+        pose[:3] = np.column_stack([right, np.cross(back, right), back, DISTANCE * back])
+    intrinsics = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], np.float32)
+    return turned, np.stack([intrinsics] * 6)
 
 
 def painter(folder: Path | None) -> Any:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from adapters.contract import Unavailable
+from adapters.shared.stable_diffusion import NoWords
 from adapters.systems.geolrm_one_view import adapter as module
-from adapters.systems.geolrm_one_view.adapter import PAINTER, TILE, Adapter, NoWords, pictures, poses
+from adapters.systems.geolrm_one_view.adapter import PAINTER, TILE, Adapter, cameras, pictures
 from tests.adapters.objects import CUBE_TARGETS, PADDING, check_painted, narrowed, object_views
 from tests.adapters.upstream import test_geolrm
 
@@ -31,7 +32,7 @@ NARROW = {
     **{name: sizes for name, sizes in test_geolrm.NARROW.items() if name != "SIDE"},
     "SIDE": 56,  # pixels
     "UNET": SMALL_UNET,
-    "VAE": {"block_out_channels": [32] * 4, "layers_per_block": 1},
+    "VAE": {"block_out_channels": [4] * 4, "norm_num_groups": 4, "layers_per_block": 1},
     "TEXT": LAYERS,
     "VISION": {**LAYERS, "projection_dim": 32},
     "EYES": {"clip": 224, "vae": 32},
@@ -90,8 +91,8 @@ def test_painted_views_are_cut_and_resized_as_upstream_does() -> None:
     tensor = torch.from_numpy(sheet.astype(np.float32) / 255).permute(2, 0, 1).contiguous()
     tiles = rearrange(tensor, "c (n h) (m w) -> (n m) c h w", n=3, m=2)
     wanted = v2.functional.resize(tiles, 448, interpolation=3, antialias=True).clamp(0, 1)
-    assert np.abs(pictures(sheet) - wanted.numpy()).max() < 1e-4  # of levels 4e-3 apart
-    assert np.abs(poses() - get_zero123plus_input_cameras(radius=1.5, return_org=True)[0].numpy()).max() < 1e-6
+    assert np.abs(pictures((sheet / 255).astype(np.float32)) - wanted.numpy()).max() < 1e-4  # of levels 4e-3 apart
+    assert np.abs(cameras()[0] - get_zero123plus_input_cameras(radius=1.5, return_org=True)[0].numpy()).max() < 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_a_seed_is_a_sample_painted_as_upstream_s_own_way_paints_it(loaded: Adap
     theirs = loaded.network.painter(Image.fromarray(shown.images[0]), num_inference_steps=2).images[0]
     assert theirs.size == (640, 960)
     with mock.patch.object(loaded, "gaussians", lambda images, *_: (images, np.ones(6))):
-        assert np.array_equal(loaded.infer(shown).gaussians, pictures(np.asarray(theirs)))
+        assert np.array_equal(loaded.infer(shown).gaussians, pictures((np.asarray(theirs) / 255).astype(np.float32)))
 
 
 def save_as_upstream(adapter: Any, folder: Path) -> None:

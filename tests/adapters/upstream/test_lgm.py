@@ -32,7 +32,7 @@ NARROW: dict[str, Any] = {
                 "up_attention": (True,) + (False,) * 4},
     "UNET": {"model_channels": 32, "channel_mult": [1, 2], "attention_resolutions": [2], "num_res_blocks": 1,
              "num_head_channels": 16, "context_dim": 32},
-    "VAE": {"block_out_channels": [32] * 4, "layers_per_block": 1},
+    "VAE": {"block_out_channels": [4] * 4, "norm_num_groups": 4, "layers_per_block": 1},
     "TEXT": LAYERS,
     "VISION": {**LAYERS, "hidden_size": 1280, "projection_dim": 32},  # a width that upstream relies on
 }  # fmt: skip
@@ -40,11 +40,9 @@ SPLAT = 8  # Gaussians along the side of one painted view
 
 
 def painted(number: int) -> Any:
-    """(256, 256, 3) levels of a painted view: its number, steps across and steps down."""
-    steps = (np.arange(256) // 32 / 16).astype(np.float32)
-    return np.stack(
-        [np.full((256, 256), number / 8, np.float32), np.tile(steps, (256, 1)), np.tile(steps, (256, 1)).T], 2
-    )
+    """(256, 256, 3) levels of a painted view: its number, with steps across and steps down."""
+    across = np.tile((np.arange(256) // 32 / 16).astype(np.float32), (256, 1))
+    return (number + np.stack([np.zeros_like(across), across, across.T], axis=2)) / 8
 
 
 class Known(torch.nn.Module):
@@ -141,6 +139,9 @@ def save_as_upstream(adapter: Any, folder: Path) -> None:
     painter, files = adapter.network.painter, folder / "painter"
     for name in ("unet", "vae", "text_encoder", "image_encoder", "scheduler", "feature_extractor"):
         getattr(painter, name).save_pretrained(files / name)
+    # Upstream's class keeps no arguments, which its published config.json has.
+    config = {**module.UNET, **NARROW["UNET"], "_class_name": "MultiViewUNetModel"}
+    (files / "unet" / "config.json").write_text(json.dumps(config))
     (files / "tokenizer").mkdir()
     words = {"<|startoftext|>": 49406, "<|endoftext|>": 49407, "!": 0}
     (files / "tokenizer" / "vocab.json").write_text(json.dumps(words))
