@@ -263,7 +263,8 @@ def _not_measured(board: Leaderboard, tables: Tables) -> Iterator[str]:
     for messages in absent.values():
         titles = sorted(messages)
         alike = " (likewise the others)" if len(titles) > 1 else ""
-        yield f"Not measured: {_names(titles)}: {messages[titles[0]]}{alike}."
+        message = messages[titles[0]].removesuffix(".")
+        yield f"Not measured: {_names(titles)}: {message}{alike}."
     missing: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for left in tables.left_out:
         why = "for want of time" if "of the budget" in left.reason else left.reason

@@ -35,7 +35,7 @@ def test_kin_are_compared_by_agreement_and_what_is_missing_is_named(make: Callab
     tables = make(systems=KIN, scenes=("toy",), views=(2, 4, 8))
     trials = [t for t in tables.trials if t.adapter != "vggt" or t.views == 8]
     mends = "it needs an environment of its own: `reconbench adapters install vggt` makes it"
-    trials = [replace(t, message=mends) if t.adapter == "vggt" else t for t in trials]
+    trials = [replace(t, message=f"{mends}.") if t.adapter == "vggt" else t for t in trials]
     kept = {trial.key for trial in trials}
     tables = replace(
         tables,
