@@ -33,7 +33,7 @@ Bools = NDArray[np.bool_]
 Progress = Callable[[int, int], None]  # steps done, steps in all
 
 COLOUR_SIGMA = 25.0  # grey levels: how fast a sample's weight falls with its difference from the centre
-COARSEST = 100  # pixels: no pyramid level has a shorter side than this
+COARSEST = 90  # pixels: no pyramid level has a shorter side than this
 # The perturbations of each iteration, in pixels of the level: from nothing, from a coarser level, from photometry.
 FIRST, FINER, GEOMETRIC = (8.0, 4.0, 2.0, 1.0), (1.0, 0.5), (1.0,)
 
