@@ -118,7 +118,7 @@ define on_top
 endef
 
 $(VENV)/.ray: $(VENV)/.dev
-	$(call on_top,ray,ray==2.60.0 fsspec pyftpdlib s3fs==2026.9.0 'moto[s3,server]==5.2.5')
+	$(call on_top,ray,ray==2.60.0 fsspec pyftpdlib)
 	touch $@
 
 # Torch's CPU build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index,

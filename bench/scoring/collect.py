@@ -131,7 +131,7 @@ def _stored(store: Store, record: TrialRecord, scene: Scene | None, protocol: Pr
             continue
         out.scores.append(score)
         pairs = [
-            (variant, store.score(record, variant.protocol.hash, truth))
+            (variant, store.score(record, variant.protocol.hash, truth, brief=True))
             for variant in variants_of(store, record, protocol)
         ]
         whole = [(variant, variant_score) for variant, variant_score in pairs if variant_score is not None]

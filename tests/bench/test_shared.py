@@ -25,8 +25,8 @@ COUNT = itertools.count()
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[None]:
     """A server of the loopback that speaks S3's protocol, and one bucket."""
-    pytest.importorskip("s3fs", reason="`make test-ray` installs s3fs and moto")
-    moto = pytest.importorskip("moto.server", reason="`make test-ray` installs s3fs and moto")
+    pytest.importorskip("s3fs", reason="s3fs and moto[s3,server] are not installed")
+    moto = pytest.importorskip("moto.server", reason="s3fs and moto[s3,server] are not installed")
     server = moto.ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()

@@ -21,9 +21,11 @@ from bench.cli import main
 from bench.systems.cards import Adapter as Registered
 from bench.systems.cards import get_adapter
 from tests.adapters.objects import narrowed, object_views
-from tests.adapters.upstream.test_published import interpreter_of_this
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors.torch")
+
+from tests.adapters.upstream.test_published import interpreter_of_this  # noqa: E402 - it wants torch
 
 FEW: dict[str, dict[str, Any]] = {  # options that a machine without GPU has the time for
     "point-e": {"steps": 2},
