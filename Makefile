@@ -78,8 +78,10 @@ test-kernels: $(VENV)/.dev  ## run the CUDA kernels' tests, without a GPU in Tri
 	@test ! -e $(VENV)/.kernels || $(VENV)/kernels/bin/python -m pytest -n 2 --durations=5 tests/metrics/kernels
 
 test-ray: $(VENV)/.dev  ## run the tests of clusters and their stores, on this machine's loopback; wants Ray
-	@$(MAKE) --no-print-directory $(VENV)/.ray || echo "SKIPPED the cluster's tests: Ray cannot be had"
-	@test ! -e $(VENV)/.ray || $(VENV)/ray/bin/python -m pytest --durations=5 tests/bench/test_ray.py tests/bench/test_shared.py
+	@if test -e $(VENV)/.ray || $(BIN)/python -m pip index --quiet --disable-pip-version-check versions ray; then \
+	  $(MAKE) --no-print-directory $(VENV)/.ray && \
+	  $(VENV)/ray/bin/python -m pytest --durations=5 tests/bench/test_ray.py tests/bench/test_shared.py; \
+	else echo "SKIPPED the cluster's tests: pip finds no Ray"; fi
 
 check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
 	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))
