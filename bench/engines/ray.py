@@ -183,7 +183,8 @@ class Cluster:
             if lacking and len(lacking) < len(facts):  # what no node has is a row that says so, as on one machine
                 name, why = next(iter(lacking.items()))
                 more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-                raise InputError(f"node {name}{more}: {system}: {why}; --install-on-nodes makes environments there")
+                mend = "" if self._install else "; --install-on-nodes makes environments there"
+                raise InputError(f"node {name}{more}: {system}: {why}{mend}")
             if lacking and self._install:
                 name, why = next(iter(lacking.items()))
                 self._report(f"node {name} and all others: {system}: {why}")

@@ -14,7 +14,7 @@ import msgspec
 import psutil
 import pytest
 
-from adapters.contract import InputError
+from adapters.contract import InputError, Unavailable
 from bench.engines.local import Progress, RunResult, run_plan
 from bench.systems import environments
 from bench.systems.cards import get_adapter
@@ -26,6 +26,7 @@ from bench.trials.suite import Contestant, Suite
 from data.scene import Scene
 from tests.bench.spies import wait_for
 from tests.bench.test_cli import call
+from tests.bench.test_environments import SITE, adapter_in, wheel
 from tests.bench.test_run import FAULTY, suite
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes on the loopback; read when Ray is imported
@@ -56,9 +57,9 @@ class Machines:
         self.cluster = Nodes(True, head_node_args={**SMALL, "num_cpus": 0, "include_dashboard": False})
         self.nodes: list[Any] = []
 
-    def add(self, cache: Path | None = None) -> Any:
-        """One more node, by default with the cache of the others."""
-        variables = {"RECONBENCH_CACHE": str(cache or self._cache)}
+    def add(self, cache: Path | None = None, **variables: str) -> Any:
+        """One more node, by default with the cache of the others; `variables` are of its environment."""
+        variables["RECONBENCH_CACHE"] = str(cache or self._cache)
         self.nodes.append(self.cluster.add_node(num_cpus=1, env_vars=variables, **SMALL))
         return self.nodes[-1]
 
@@ -88,8 +89,10 @@ def two(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Machines:
     return machines
 
 
-def on_cluster(chosen: Suite, scene: Scene, place: str, progress: Progress | None = None) -> RunResult:
-    with connected(1, False, print) as cluster, opened(place) as store, cluster.quiet():
+def on_cluster(
+    chosen: Suite, scene: Scene, place: str, progress: Progress | None = None, install: bool = False
+) -> RunResult:
+    with connected(1, install, print) as cluster, opened(place) as store, cluster.quiet():
         site = cluster.site([chosen], [scene])
         trials = plan(chosen, [scene], site=site)
         return run_plan(
@@ -214,6 +217,44 @@ def test_nodes_that_differ_are_refused_by_name(
     finally:
         environments.remove(get_adapter(str(folder)))
         two.end(other)
+
+
+def test_each_node_installs_the_environment_that_it_lacks_before_its_trials_run(
+    two: Machines, scene: Scene, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel(wheels, "numpy", "9.9", {"numpy_of_the_host.pth": f"{SITE}\n"})
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    body = "import sys, time\nprint('prefix', sys.prefix)\ntime.sleep(3)"  # long enough that both nodes run some
+    own = adapter_in(tmp_path / "own", body, "[environment]\nbuild = ['test -z \"$REFUSES\"']\n")
+    chosen = msgspec.structs.replace(faulty("ok", seeds=(0, 1, 2, 3)), adapters=[Contestant(name=str(own.folder))])
+    while two.nodes:
+        two.end(two.nodes[0])
+    caches = [tmp_path / "first-cache", tmp_path / "second-cache"]
+    for cache in caches:
+        two.add(cache, **pip)
+    try:
+        result = on_cluster(chosen, scene, str(tmp_path / "without"))
+        assert [record.status for record in result.records] == ["unavailable"] * 4
+        assert not list(tmp_path.glob("*-cache/environments/*"))
+        store = Store(tmp_path / "store")
+        result = on_cluster(chosen, scene, str(store.path), install=True)
+        assert [record.status for record in result.records] == ["ok"] * 4 and not result.left_out
+        assert len({record.environment for record in result.records}) == 1
+        logs = [store.log_path(record.key).read_text() for record in result.records]
+        made = [folder for cache in caches for folder in cache.glob("environments/*/venv")]
+        assert len(made) == 2 and all(any(f"prefix {venv}\n" in log for log in logs) for venv in made)
+        with pytest.raises(Unavailable):  # nothing was made where the command was given
+            environments.find(own)
+        other = two.add(tmp_path / "third-cache", REFUSES="1", **pip)
+        address = f"{other.node_ip_address}:{other.node_manager_port}"
+        with pytest.raises(InputError, match=rf"node {address}: .*own: step 3 of 3, build step 1: .* code 1") as no:
+            on_cluster(chosen, scene, str(store.path), install=True)
+        assert "--install-on-nodes" not in str(no.value), "which was given"
+    finally:
+        while two.nodes:  # their caches go with this test
+            two.end(two.nodes[0])
 
 
 def test_a_scene_or_store_that_a_node_does_not_see_is_refused(two: Machines, scene: Scene, tmp_path: Path) -> None:
