@@ -128,3 +128,10 @@ def test_the_hash_is_kept_until_a_file_changes(tree: Path, monkeypatch: pytest.M
         assert in_a_new_process() != first and times == 3
     finally:
         scoring_code.cache_clear()
+
+
+def test_nothing_that_scores_is_compiled_with_fastmath() -> None:
+    """Its last digits change with the process that compiles, and with the processor."""
+    compiled = [path for path in (ROOT / "metrics").rglob("*.py") if "njit" in path.read_text()]
+    assert len(compiled) > 5
+    assert [path.name for path in compiled if "fastmath=" in path.read_text()] == []
