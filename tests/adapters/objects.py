@@ -145,6 +145,14 @@ def narrowed(module: Any, sizes: dict[str, Any]) -> Iterator[None]:
         yield
 
 
+def small(module: Any, sizes: dict[str, Any], seed: int, **options: Any) -> Any:
+    """The adapter of `module` with `options`, around a small network that `seed` draws."""
+    with narrowed(module, sizes):
+        adapter = module.Adapter(**options)
+        adapter.load("cpu", "random", seed)
+    return adapter
+
+
 def check_fine_sphere(adapter: Any, step: float, spread: float = 1e-4, **kind: bool) -> None:
     """`adapter`, whose stub knows the sphere, returns it to `spread` on a grid whose points are `step` apart."""
     result = adapter.predict(object_views())

@@ -15,7 +15,7 @@ from adapters.shared import geolrm_standins as standins
 from adapters.systems.geolrm import adapter as module
 from adapters.systems.geolrm.adapter import SIDE, Adapter
 from metrics.similarity import umeyama
-from tests.adapters.objects import PADDING, SIZES, TARGETS, check_targets, narrowed, posed_views
+from tests.adapters.objects import PADDING, SIZES, TARGETS, check_targets, narrowed, posed_views, small
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -146,10 +146,7 @@ def test_deformable_attention_weighs_what_it_samples() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrowed(module, NARROW):
-        adapter = Adapter()
-        adapter.load("cpu", "random", 0)
-    return adapter
+    return small(module, NARROW, 0)
 
 
 def save_as_upstream(adapter: Any, folder: Path) -> None:
@@ -189,8 +186,6 @@ def test_attention_among_heads_is_the_released_one_and_among_tokens_knows_no_ord
         every = (tokens - standins.attend_to_tokens(layer, position, changed)).abs().amax(-1)[0] > 1e-9
     assert released.sum() < 10 and every.all()
     assert (moved - tokens[:, order]).abs().max() < 1e-5
-    with narrowed(module, NARROW):
-        adapter = Adapter(proposal="tokens", reconstruction="tokens")
-        adapter.load("cpu", "random", 0)
-        again = adapter.network.lrm_generator.transformer.layers[0].self_attention(position, h)
+    adapter = small(module, NARROW, 0, proposal="tokens", reconstruction="tokens")
+    again = adapter.network.lrm_generator.transformer.layers[0].self_attention(position, h)
     assert torch.allclose(again, standins.attend_to_tokens(layer, position, h))

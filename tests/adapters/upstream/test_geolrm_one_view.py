@@ -15,7 +15,7 @@ from adapters.contract import Unavailable
 from adapters.shared.stable_diffusion import NoWords
 from adapters.systems.geolrm_one_view import adapter as module
 from adapters.systems.geolrm_one_view.adapter import PAINTER, TILE, Adapter, cameras, pictures
-from tests.adapters.objects import CUBE_TARGETS, PADDING, check_painted, narrowed, object_views
+from tests.adapters.objects import CUBE_TARGETS, PADDING, check_painted, narrowed, object_views, small
 from tests.adapters.upstream import test_geolrm
 
 torch = pytest.importorskip("torch")
@@ -97,10 +97,7 @@ def test_painted_views_are_cut_and_resized_as_upstream_does() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrowed(module, NARROW):
-        adapter = Adapter(steps=2)
-        adapter.load("cpu", "random", 5)
-    return adapter
+    return small(module, NARROW, 5, steps=2)
 
 
 def test_a_seed_is_a_sample_painted_as_upstream_s_own_way_paints_it(loaded: Adapter) -> None:

@@ -16,7 +16,7 @@ from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
 from adapters.shared.torchvision import import_torchvision
 from adapters.systems.lgm import adapter as module
 from adapters.systems.lgm.adapter import Adapter, without_cuda
-from tests.adapters.objects import LGM_CLOUD, check_lgm, narrowed, object_views
+from tests.adapters.objects import LGM_CLOUD, check_lgm, narrowed, object_views, small
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers", reason="diffusers is not importable")
@@ -100,10 +100,7 @@ def test_the_attention_that_stands_in_is_xformers_own_formula() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrowed(module, NARROW):
-        adapter = Adapter(steps=2)
-        adapter.load("cpu", "random", 5)
-    return adapter
+    return small(module, NARROW, 5, steps=2)
 
 
 def test_a_seed_is_a_sample_as_upstream_s_infer_makes_it(loaded: Adapter) -> None:

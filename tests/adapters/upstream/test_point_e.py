@@ -16,7 +16,7 @@ from adapters.systems.point_e.adapter import CLIP_FILE, POINTS, UPSAMPLE, Adapte
 from bench.systems import weights
 from bench.systems.cards import Adapter as Registered
 from bench.systems.cards import get_adapter
-from tests.adapters.objects import CLOUD, COLOURS, check_cloud, narrowed
+from tests.adapters.objects import CLOUD, COLOURS, check_cloud, narrowed, small
 from tests.adapters.objects import object_views as views
 
 torch = pytest.importorskip("torch")
@@ -93,10 +93,7 @@ def test_views_stand_in_a_row_or_are_averaged() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrowed(module, NARROW):
-        adapter = Adapter(steps=2)
-        adapter.load("cpu", "random", 5)
-    return adapter
+    return small(module, NARROW, 5, steps=2)
 
 
 def test_one_view_is_what_upstream_s_own_way_gives(loaded: Adapter) -> None:
@@ -160,10 +157,9 @@ def test_checkpoints_that_upstream_s_code_wrote_are_fetched_from_both_sources_an
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECONBENCH_CACHE", str(tmp_path / "cache"))
+    drawn = small(module, NARROW, 1)
+    network = drawn.network
     with narrowed(module, NARROW):
-        drawn = Adapter()
-        drawn.load("cpu", "random", 1)
-        network = drawn.network
         save_as_upstream(drawn, tmp_path / "files")
         adapter = adapter_of(tmp_path / "files")
         weights.accept(adapter)
@@ -179,9 +175,8 @@ def test_checkpoints_that_upstream_s_code_wrote_are_fetched_from_both_sources_an
 
 
 def test_a_file_of_another_network_and_an_absent_one_are_one_sentence(tmp_path: Path) -> None:
+    drawn = small(module, NARROW, 0)
     with narrowed(module, NARROW):
-        drawn = Adapter()
-        drawn.load("cpu", "random", 0)
         save_as_upstream(drawn, tmp_path)
         wrong = {"more": torch.zeros(1), **drawn.network.base.state_dict()}
         del wrong["ln_pre.weight"], wrong["ln_post.bias"]

@@ -308,6 +308,13 @@ def interpreter_of_this(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+def reconbench(*arguments: object) -> int:
+    """The exit status of the command line with `arguments`."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)
+
+
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("system", NEEDS)
 def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
@@ -320,11 +327,6 @@ def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
     torch.manual_seed(1)
     with narrow(system, module_of(system)):
         in_the_hub_s_cache(system, module_of(system).Adapter().build(None), tmp_path / "hub")
-
-    def reconbench(*arguments: object) -> int:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return int(end.value.code or 0)
 
     python = interpreter_of_this(tmp_path / "env")
     assert reconbench("adapters", "install", folder, "--python", python) == 0

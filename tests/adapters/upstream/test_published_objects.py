@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cli import main
 from bench.systems.cards import Adapter as Registered
 from bench.systems.cards import get_adapter
 from tests.adapters.objects import narrowed, object_views
@@ -25,7 +24,7 @@ from tests.adapters.objects import narrowed, object_views
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors.torch")
 
-from tests.adapters.upstream.test_published import interpreter_of_this  # noqa: E402 - it wants torch
+from tests.adapters.upstream.test_published import interpreter_of_this, reconbench  # noqa: E402 - it wants torch
 
 FEW: dict[str, dict[str, Any]] = {  # options that a machine without GPU has the time for
     "point-e": {"steps": 2},
@@ -139,11 +138,6 @@ def test_a_checkpoint_that_upstream_s_code_wrote_is_fetched_and_checked_through_
         tests.save_as_upstream(adapter, saved)
     folder = small_system(system, module, tests, saved, tmp_path / f"small-{system}")
     publish(get_adapter(str(folder)), saved, tmp_path / "hub")
-
-    def reconbench(*arguments: object) -> int:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return int(end.value.code or 0)
 
     python = interpreter_of_this(tmp_path / "env")
     assert reconbench("adapters", "install", folder, "--python", python) == 0

@@ -14,7 +14,7 @@ from PIL import Image
 from adapters.contract import ContractError, Unavailable
 from adapters.systems.shap_e import adapter as module
 from adapters.systems.shap_e.adapter import SCHEDULE, Adapter, clip_picture
-from tests.adapters.objects import CENTRE, check_fine_sphere, narrowed
+from tests.adapters.objects import CENTRE, check_fine_sphere, small
 from tests.adapters.objects import RADIUS as BALL
 from tests.adapters.objects import object_views as views
 
@@ -141,10 +141,7 @@ def test_the_picture_is_what_upstream_s_processor_makes_of_it(size: tuple[int, i
 
 @pytest.fixture(scope="module")
 def loaded() -> Adapter:
-    with narrowed(module, NARROW):
-        adapter = Adapter(steps=2, resolution=16)
-        adapter.load("cpu", "random", 5)
-    return adapter
+    return small(module, NARROW, 5, steps=2, resolution=16)
 
 
 def test_a_seed_is_a_sample_and_comes_back_to_the_last_bit(loaded: Adapter) -> None:
