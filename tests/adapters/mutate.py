@@ -2,8 +2,9 @@
 
 `python -m tests.adapters.mutate [SYSTEM ...]` prints those that survive. A mutation is a change of one place in one
 function of its adapter, or of what it shares with a few others: a number, an operator, a comparison, a word, the order
-of two arguments, a keyword left out, a transposition or a statement dropped. Building the network is not among them:
-that is proven with upstream's code, which it calls.
+of two arguments, a keyword left out, a transposition or a statement dropped. Functions are those that a prediction
+runs through. Building and loading the network, and what stands in for upstream's parts, are not among them: they are
+proven with upstream's code, which they call.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import signal
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,9 @@ import pytest
 from tests.adapters.runs import RUNS
 
 MOST_MEMORY = 8 << 30
-MOST_SECONDS = 15  # of one mutation: a loop may never end
-SKIPPED = ("build", "__post_init__", "backbone")
+MOST_SECONDS = 15  # of the processor, for one mutation: a loop may never end
+STEPS = ("prepare", "infer", "stream", "finish", "execution")  # of a prediction
+MORE = {"pi3x": ("load",)}  # which lets a part of the network go
 # Modules below adapters/shared that hold what is a few systems' own, each before those that import it.
 SHARED = {
     **dict.fromkeys(("pi3", "pi3x"), ("local_points", "pi3")),
@@ -129,15 +131,45 @@ class _Replace(ast.NodeTransformer):
         return self.change(node) if node is self.target else self.generic_visit(node)
 
 
-def mutants(path: Path) -> Iterator[tuple[str, ast.Module]]:
-    """Every mutation of the module at `path`: what it is, and the tree."""
+Key = tuple[type[ast.AST], str]  # of a function: what calls it, and its name
+
+
+def functions_of(tree: ast.Module) -> Iterator[tuple[Key, ast.FunctionDef]]:
+    """A module's functions, which names call, and its classes' methods, which attributes do."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            yield (ast.Name, node.name), node
+        elif isinstance(node, ast.ClassDef):
+            yield from (
+                ((ast.Attribute, inner.name), inner) for inner in node.body if isinstance(inner, ast.FunctionDef)
+            )
+
+
+def reached(trees: Iterable[ast.Module], methods: Iterable[str]) -> set[Key]:
+    """The functions of `trees` that `methods` are, call or hand on, as far as names tell."""
+    known: dict[Key, list[ast.FunctionDef]] = {}
+    for key, function in (pair for tree in trees for pair in functions_of(tree)):
+        known.setdefault(key, []).append(function)
+    queue: list[Key] = [(ast.Attribute, name) for name in methods]
+    result: set[Key] = set()
+    while queue:
+        key = queue.pop()
+        if key in result or key not in known:
+            continue
+        result.add(key)
+        for node in (node for function in known[key] for node in ast.walk(function)):
+            if isinstance(node, ast.Attribute):
+                queue.append((ast.Attribute, node.attr))
+            elif isinstance(node, ast.Name):
+                queue.append((ast.Name, node.id))
+    return result
+
+
+def mutants(path: Path, wanted: set[Key]) -> Iterator[tuple[str, ast.Module]]:
+    """Every mutation of the functions `wanted` of the module at `path`: what it is, and the tree."""
     source = path.read_text()
     tree = ast.parse(source)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name not in SKIPPED]
-    nested = {id(inner) for node in functions for inner in ast.walk(node) if inner is not node}
-    for function in functions:
-        if id(function) in nested:
-            continue
+    for function in [function for key, function in functions_of(tree) if key in wanted]:
         typed = [node for node in ast.walk(function) if isinstance(node, ast.arg)]
         typed += [node.returns for node in ast.walk(function) if isinstance(node, ast.FunctionDef) and node.returns]
         annotations = {id(part) for node in typed for part in ast.walk(node)}
@@ -173,8 +205,8 @@ def survives(system: str, mutated: str, tree: ast.Module) -> bool:
     """Whether every recorded run of `system` passes where `tree` stands in the place of its module `mutated`."""
     files = modules_of(system)
     kept = {name: sys.modules[name] for name in files}
-    signal.signal(signal.SIGALRM, _out_of_time)
-    signal.alarm(MOST_SECONDS)
+    signal.signal(signal.SIGPROF, _out_of_time)
+    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -189,7 +221,7 @@ def survives(system: str, mutated: str, tree: ast.Module) -> bool:
     except (Exception, pytest.fail.Exception):  # noqa: BLE001 - whatever it breaks, it is seen
         return False
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         sys.modules.update(kept)
     return True
 
@@ -208,7 +240,11 @@ def main(asked: list[str]) -> int:
         files = modules_of(system)
         name, path = next(iter(files.items()))
         assert survives(system, name, ast.parse(path.read_text())), f"{system}: the adapter as it is does not pass"
-        result = [(what, survives(system, name, tree)) for name, path in files.items() for what, tree in mutants(path)]
+        trees = [ast.parse(path.read_text()) for path in files.values()]
+        wanted = reached(trees, (*STEPS, *MORE.get(system, ())))
+        result = [
+            (what, survives(system, name, tree)) for name, path in files.items() for what, tree in mutants(path, wanted)
+        ]
         left = [what for what, lived in result if lived]
         lines += [f"{system}: {len(result)} mutations, {len(left)} survive", *(f"  {what}" for what in left)]
         total, alive = total + len(result), alive + len(left)

@@ -47,7 +47,7 @@ def point_e_ranges(module: Any) -> None:
 
 
 def lrm_ranges(module: Any) -> None:
-    """Resolutions, and colours that the decoder's clamping oversteps."""
+    """Resolutions, what is told of a run, and colours that the decoder's clamping oversteps."""
     check_ranges(module, resolution=(15, 16, 512, 513))
     levels = np.array([[-0.01, 1.01, 0.5], [1.0, 0.0, 1 / 255]], np.float32)
 
@@ -60,7 +60,10 @@ def lrm_ranges(module: Any) -> None:
     density[1, 1, 1] = 9
     with Replay([], {}).playing():
         result = adapter.finish(module.PlaneDensity(density, None), objects.object_views())
+        adapter.network = None
+        told = adapter.execution(module.Picture((np.zeros((3, 336, 336), np.float32),), "given mask"))
     assert result.colors[:2].tolist() == [[0, 255, 127], [255, 0, 1]]
+    assert (told.resolution, told.foreground) == ("336x336, grid 384", "given mask")
 
 
 def geolrm_without(module: Any) -> None:
