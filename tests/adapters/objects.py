@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,21 @@ def check_saved(adapter: Any, again: Any, inputs: Any, saved: Path, missing: str
     torch.save({"more": torch.zeros(1)}, wrong)
     with pytest.raises(Unavailable, match=rf"parameters missing \({missing}.*1 unknown \(more\)"):
         again.load("cpu", str(wrong), 0)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """CLIP's by transformers, of no words but those that stand for none, with every file that is published: since its
+    version 5 transformers writes the special ones into its configuration alone."""
+    from transformers import CLIPTokenizer
+
+    start, end, none = "<|startoftext|>", "<|endoftext|>", "!"
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({start: 49406, end: 49407, none: 0}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    files = [str(folder / name) for name in ("vocab.json", "merges.txt")]
+    CLIPTokenizer(*files, pad_token=none, model_max_length=77).save_pretrained(folder)
+    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": none}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
 
 
 def check_object(name: str, adapter: Any) -> Reconstruction:

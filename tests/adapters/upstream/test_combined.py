@@ -17,9 +17,6 @@ from tests.adapters.upstream.oracle import PixelOracle
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from adapters.shared.torchvision import import_torchvision  # noqa: E402
-
-import_torchvision()
 
 
 def levels(image: Any) -> Any:

@@ -15,7 +15,7 @@ from adapters.contract import Unavailable
 from adapters.shared.stable_diffusion import NoWords
 from adapters.systems.geolrm_one_view import adapter as module
 from adapters.systems.geolrm_one_view.adapter import PAINTER, TILE, Adapter, cameras, pictures
-from tests.adapters.objects import CUBE_TARGETS, PADDING, check_painted, narrowed, object_views, small
+from tests.adapters.objects import CUBE_TARGETS, PADDING, check_painted, narrowed, object_views, save_tokenizer, small
 from tests.adapters.upstream import test_geolrm
 
 torch = pytest.importorskip("torch")
@@ -118,8 +118,6 @@ def test_a_seed_is_a_sample_painted_as_upstream_s_own_way_paints_it(loaded: Adap
 
 def save_as_upstream(adapter: Any, folder: Path) -> None:
     """GeoLRM's file, the pipeline by diffusers with a tokenizer by transformers, and a U-Net's state dict."""
-    from transformers import CLIPTokenizer
-
     test_geolrm.save_as_upstream(adapter, folder)
     pipeline, own = adapter.network.painter, folder / PAINTER
     for name in ("vae", "text_encoder", "vision_encoder", "feature_extractor_vae", "feature_extractor_clip"):
@@ -129,13 +127,7 @@ def save_as_upstream(adapter: Any, folder: Path) -> None:
     unet.save_config(own / "unet")
     ramp = {"ramping_coefficients": list(pipeline.config.ramping_coefficients)}
     (own / "model_index.json").write_text(json.dumps(ramp))
-    words = {"<|startoftext|>": 49406, "<|endoftext|>": 49407, "!": 0}
-    (own / "tokenizer").mkdir()
-    (own / "tokenizer" / "vocab.json").write_text(json.dumps(words))
-    (own / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
-    files = [str(own / "tokenizer" / name) for name in ("vocab.json", "merges.txt")]
-    tokenizer = CLIPTokenizer(*files, pad_token="!", model_max_length=77)
-    tokenizer.save_pretrained(own / "tokenizer")
+    save_tokenizer(own / "tokenizer")
     (folder / "white").mkdir()
     torch.save(unet.state_dict(), folder / "white" / "diffusion_pytorch_model.bin")
 

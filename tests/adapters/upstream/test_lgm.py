@@ -16,7 +16,7 @@ from adapters.shared.network import IMAGENET_MEAN, IMAGENET_STD
 from adapters.shared.torchvision import import_torchvision
 from adapters.systems.lgm import adapter as module
 from adapters.systems.lgm.adapter import Adapter, without_cuda
-from tests.adapters.objects import LGM_CLOUD, check_lgm, narrowed, object_views, small
+from tests.adapters.objects import LGM_CLOUD, check_lgm, narrowed, object_views, save_tokenizer, small
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers", reason="diffusers is not importable")
@@ -129,7 +129,6 @@ def test_a_seed_is_a_sample_as_upstream_s_infer_makes_it(loaded: Adapter) -> Non
 def save_as_upstream(adapter: Any, folder: Path) -> None:
     """LGM's parameters in half precision by safetensors, the painter's parts by their own libraries."""
     from safetensors.torch import save_file
-    from transformers import CLIPTokenizer
 
     own = {name: tensor.half() for name, tensor in adapter.network.state_dict().items()}
     save_file(own, folder / "model_fp16_fixrot.safetensors")
@@ -139,12 +138,7 @@ def save_as_upstream(adapter: Any, folder: Path) -> None:
     # Upstream's class keeps no arguments, which its published config.json has.
     config = {**module.UNET, **NARROW["UNET"], "_class_name": "MultiViewUNetModel"}
     (files / "unet" / "config.json").write_text(json.dumps(config))
-    (files / "tokenizer").mkdir()
-    words = {"<|startoftext|>": 49406, "<|endoftext|>": 49407, "!": 0}
-    (files / "tokenizer" / "vocab.json").write_text(json.dumps(words))
-    (files / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
-    named = [str(files / "tokenizer" / name) for name in ("vocab.json", "merges.txt")]
-    CLIPTokenizer(*named, pad_token="!", model_max_length=77).save_pretrained(files / "tokenizer")
+    save_tokenizer(files / "tokenizer")
 
 
 def test_checkpoints_that_upstream_s_code_wrote_load(loaded: Adapter, tmp_path: Path) -> None:

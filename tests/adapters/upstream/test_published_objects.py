@@ -148,11 +148,8 @@ def test_a_checkpoint_that_upstream_s_code_wrote_is_fetched_and_checked_through_
     code = reconbench(*check)
     printed = capsys.readouterr().out
     verdicts = [line.split()[0] for line in printed.splitlines() if re.match("(pass|fail|skip)  ", line)]
-    if system == "combined":  # of a photo whose depth is chance: it says so, or chance showed it no object
-        assert code == 1 and verdicts.count("fail") == 1, printed
-        assert "no better than chance" in printed or "runs on 1 views: invalid_output" in printed, printed
-    else:  # card, option refused, runs, frame, deterministic
-        assert code == 0 and verdicts.count("pass") == 5 and "fail" not in verdicts, printed
+    # Card, option refused, runs, frame, deterministic; of a scene's system also whether points are where pixels are.
+    assert code == 0 and verdicts.count("pass") == 5 + (system == "combined") and "fail" not in verdicts, printed
 
 
 @pytest.mark.timeout(3600)
