@@ -81,6 +81,8 @@ def import_upstream(system: str) -> None:
 def narrow(system: str, module: Any) -> Iterator[None]:
     """The adapter of `module` builds a small network."""
     with contextlib.ExitStack() as stack:
+        if system in ("streamvggt", "lingbot-map"):  # heads of full width, a frame at a time: small photos, or minutes
+            stack.enter_context(mock.patch.object(module, "SIDE", 126))
         if system in ("dust3r", "mast3r"):
             size = {"enc_embed_dim": 64, "enc_depth": 2, "enc_num_heads": 4, "dec_embed_dim": 48, "dec_num_heads": 3}
             stack.enter_context(mock.patch.dict(module.NETWORK, size))
