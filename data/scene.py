@@ -360,7 +360,7 @@ def write_truth(
         coded = np.round(np.asarray(depths, np.float64) / truth.depth_unit)
         if coded.max(initial=0) > 65535:
             raise InputError(f"depth of view {name}: {coded.max():.0f} units seen, at most 65535 wanted")
-        Image.fromarray(coded.astype(np.uint16)).save(folder / "depth" / f"{name}.png", optimize=True)
+        Image.fromarray(coded.astype(np.uint16)).save(folder / "depth" / f"{name}.png")
     return folder
 
 
