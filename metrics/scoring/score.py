@@ -323,7 +323,7 @@ def _geometry(
             rng = np.random.default_rng([protocol.seed, 1000 + draw])
             some, asked = pred[random_subset(len(pred), count, rng)], shown[random_subset(len(shown), count, rng)]
             make_transport = partial(emd, some, prepared.points[asked], device=device)
-            transport = memo.once(("emd", draw), protocol, "sampling", make_transport)
+            transport = memo.once(("emd", draw, count), protocol, "equalisation", make_transport)
             note("emd", transport.value * per_unit)
             out.emd_bounds.append((transport.lower * per_unit, transport.upper * per_unit))
     return out
