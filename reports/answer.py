@@ -164,8 +164,9 @@ def _of_board(
         spoken = what
         lead = best[0]
         score = lead.row.scores[truth, metric]
+        here = index == 0 and not lead.row.distinct("origin")  # what came in a bundle was timed elsewhere
         yield (
-            f"{given if index == 0 else 'W'}ith {views} view{'s' * (views != 1)}{' on this machine' * (index == 0)} "
+            f"{given if index == 0 else 'W'}ith {views} view{'s' * (views != 1)}{' on this machine' * here} "
             f"{what}: {metric} {_value(score)}, {lead.costs}."
         )
     yield from _quick(chosen, told[0][1][0], truth, metric)

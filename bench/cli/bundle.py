@@ -100,7 +100,9 @@ def _print_summary(result: Verified) -> None:
     values = sum(finding.values for finding in equal)
     verdict = result.verdict or "unchecked"
     output.print(f"[{COLOURS[verdict]}]{verdict:10}[/] ", end="", markup=True)
-    count = f"{len(equal)} of {len(result.findings)} scores equal ({values} values{note})"
+    unread = sum(finding.verdict == "unreadable" for finding in result.findings)
+    count = f"{len(equal)} of {len(result.findings) - unread} scores equal ({values} values{note})"
+    count += f"; {unread} files left out or not read" if unread else ""
     output.print(f"{result.name} {result.sha256[:12]}: {result.trials} trials; {count}", markup=False)
     for machine in result.hardware:
         output.print(f"    timed on {machine}", markup=False)

@@ -73,6 +73,12 @@ def test_what_one_system_alone_did_with_more_views_does_not_open_the_page(make: 
     assert output[1].startswith("With 16 views colmap alone can be compared")
 
 
+def test_what_came_in_a_bundle_was_not_timed_on_this_machine(tables: Tables) -> None:
+    trials = tuple(replace(trial, origin="lab.zip 0123") for trial in tables.trials)
+    output = words(replace(tables, trials=trials))
+    assert output[0].startswith("With 8 views ") and not any("this machine" in sentence for sentence in output)
+
+
 def test_the_front_is_what_nothing_beats_at_less(tables: Tables) -> None:
     result = answer(leaderboard(tables), tables)
     assert result.better == "lower" and result.choices
