@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs/store
 REPORT ?= runs/report
+RAY := ray==2.60.0
+TORCH := torch==2.13.0+cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench bench-full video-demo train-small site docs test test-upstream test-kernels test-ray record check soak soak-faults lint clean
@@ -73,15 +75,18 @@ test-upstream: $(VENV)/.dev  ## run the adapters around upstream's own code; SOU
 record: $(VENV)/.dev  ## record the adapters' runs anew around upstream's code; SOURCE as above
 	$(BIN)/python -m tests.adapters.upstream.run --record $(foreach source,$(SOURCE),--source $(source)) $(SYSTEMS)
 
+# Tests in an environment of their own are skipped only where pip cannot find what it is for, never where making it fails.
+define tested_in
+	@if test -e $(VENV)/.$(1) || $(BIN)/python -m pip install --dry-run --no-deps --quiet --disable-pip-version-check $(2); then \
+	  $(MAKE) --no-print-directory $(VENV)/.$(1) && $(VENV)/$(1)/bin/python -m pytest --durations=5 $(3); \
+	else echo "SKIPPED $(3): pip finds no $(2)"; fi
+endef
+
 test-kernels: $(VENV)/.dev  ## run the CUDA kernels' tests, without a GPU in Triton's interpreter; wants torch's CPU build
-	@$(MAKE) --no-print-directory $(VENV)/.kernels || echo "SKIPPED the CUDA kernels' tests: torch's CPU build cannot be had"
-	@test ! -e $(VENV)/.kernels || $(VENV)/kernels/bin/python -m pytest -n 2 --durations=5 tests/metrics/kernels
+	$(call tested_in,kernels,$(TORCH),-n 2 tests/metrics/kernels)
 
 test-ray: $(VENV)/.dev  ## run the tests of clusters and their stores, on this machine's loopback; wants Ray
-	@if test -e $(VENV)/.ray || $(BIN)/python -m pip index --quiet --disable-pip-version-check versions ray; then \
-	  $(MAKE) --no-print-directory $(VENV)/.ray && \
-	  $(VENV)/ray/bin/python -m pytest --durations=5 tests/bench/test_ray.py tests/bench/test_shared.py; \
-	else echo "SKIPPED the cluster's tests: pip finds no Ray"; fi
+	$(call tested_in,ray,$(RAY),tests/bench/test_ray.py tests/bench/test_shared.py)
 
 check: $(VENV)/.core  ## compare with the baseline; AGAINST=COMMIT also times this tree against that one
 	$(BIN)/reconbench check $(if $(AGAINST),--against $(AGAINST))
@@ -120,7 +125,7 @@ define on_top
 endef
 
 $(VENV)/.ray: $(VENV)/.dev
-	$(call on_top,ray,ray==2.60.0 fsspec pyftpdlib)
+	$(call on_top,ray,$(RAY) fsspec pyftpdlib)
 	touch $@
 
 # Torch's CPU build by name: the default one would bring gigabytes of CUDA libraries. It lies on PyTorch's own index,
@@ -129,7 +134,7 @@ $(VENV)/.training: WITH := tensorboard
 $(VENV)/.kernels: WITH := triton==3.9.0
 $(VENV)/.kernels: $(VENV)/.dev
 $(VENV)/.training $(VENV)/.kernels: $(VENV)/.%: $(VENV)/.core
-	$(call on_top,$*,torch==2.13.0+cpu $(WITH))
+	$(call on_top,$*,$(TORCH) $(WITH))
 	touch $@
 
 $(VENV)/.docs: pyproject.toml $(VENV)/.core

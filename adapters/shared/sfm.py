@@ -31,8 +31,8 @@ PAIR_TRACK_VIEWS = 10  # below this, points seen in two views alone are kept: th
 FOCAL_GUESS = 1.2  # COLMAP's own default: initial focal length over the longer side
 # COLMAP looks for features in photos enlarged twice, which is most of what features cost. Photos of more than LARGE
 # pixels a side are searched as they are first, and enlarged only where one stays out or has fewer matches than SURE.
-# So are pairs, which with COLMAP's own 10,000 trials mostly cost where nothing is to be found: 3,000 find a fundamental
-# matrix among 40% of right matches 99 times in a hundred.
+# As they are, their pairs are verified in FIRST_TRIALS of RANSAC, which find a fundamental matrix among 40% of right
+# matches 99 times in a hundred: COLMAP's own 10,000 are spent mostly on pairs where nothing is to be found.
 LARGE, SURE = 1500, 100
 FIRST_TRIALS = 3000
 Progress = Callable[[str, float], None]  # stage, share of it done
@@ -278,7 +278,8 @@ def _match(database: Path, matcher: str, seed: int, threads: int, trials: int | 
     matching.num_threads = threads
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
-    verification.ransac.max_num_trials = trials or verification.ransac.max_num_trials
+    if trials is not None:
+        verification.ransac.max_num_trials = trials
     match = pycolmap.match_exhaustive if matcher == "exhaustive" else pycolmap.match_sequential
     match(database, matching_options=matching, verification_options=verification, device=pycolmap.Device.cpu)
 

@@ -87,9 +87,8 @@ def diff(
 
     Stages are swapped one at a time from A to B, in the order of the pipeline and in reverse; a part is the mean of
     both, so the parts make up the whole: factors of lengths multiply to it, differences of shares add up to it."""
-    from rich.progress import Progress
-
     from bench.cli.common import integers
+    from bench.cli.show import progress_bar
     from bench.scoring.collect import newest
     from bench.scoring.explain import difference_rows, explain
     from bench.trials.store import Store
@@ -103,7 +102,7 @@ def diff(
         for record in newest(Store(store).trials())
         if (not wanted or record.adapter in wanted) and (not counts or len(record.views) in counts)
     ]
-    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("scoring", total=2 * sum(record.prediction is not None for record in records))
         done = functools.partial(progress.update, task, advance=1)
         differences = list(explain(Store(store), records, truth, a, b, lambda label: done(description=label)))

@@ -459,6 +459,7 @@ def test_a_leaderboard_of_bundles_says_where_each_row_came_from(
     assert run("verify", liar, broken) == 1
     told = capfd.readouterr().out
     assert "0.987654321 in the bundle" in told and "broken.zip: not a readable bundle" in told
+    assert "0 of 0 scores equal (0 values to the last digit); 1 files left out or not read" in told
     # The liar's trials have the keys of the honest ones: they do not take their place.
     assert run("report", packed, broken, "--out", tmp_path / "page", "--protocol", protocol) == 0
     with (tmp_path / "page" / "leaderboard.csv").open() as file:

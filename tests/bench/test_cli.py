@@ -25,7 +25,8 @@ from data.scene import Scene
 FAULTY = str(Path(__file__).parent.parent / "faulty")
 
 
-def call(*arguments: str | Path) -> int:
+def call(*arguments: object) -> int:
+    """The exit status of the command line with `arguments`."""
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
     return int(caught.value.code or 0)

@@ -28,10 +28,10 @@ import msgspec
 import pytest
 
 from adapters.shared.absent import absent
-from bench.cli import main
 from bench.systems import weights
 from bench.systems.cards import Adapter, get_adapter
 from bench.trials.store import Store
+from tests.bench.test_cli import call
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -310,13 +310,6 @@ def interpreter_of_this(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def reconbench(*arguments: object) -> int:
-    """The exit status of the command line with `arguments`."""
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    return int(end.value.code or 0)
-
-
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("system", NEEDS)
 def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
@@ -331,16 +324,16 @@ def test_such_a_checkpoint_is_fetched_run_and_checked_through_the_worker(
         in_the_hub_s_cache(system, module_of(system).Adapter().build(None), tmp_path / "hub")
 
     python = interpreter_of_this(tmp_path / "env")
-    assert reconbench("adapters", "install", folder, "--python", python) == 0
+    assert call("adapters", "install", folder, "--python", python) == 0
     cell = ("--adapters", folder, "--scenes", "elephant", "--views", 2, "--truth", "exact", "--max-seconds", 1)
     store = ("--store", tmp_path / "store")
-    assert reconbench("run", *cell, *store, "--deadline", 900) != 0  # not fetched
-    assert reconbench("adapters", "fetch", folder, "--accept-licence") == 0
-    reconbench("run", *cell, *store, "--deadline", 900)
+    assert call("run", *cell, *store, "--deadline", 900) != 0  # not fetched
+    assert call("adapters", "fetch", folder, "--accept-licence") == 0
+    call("run", *cell, *store, "--deadline", 900)
     (record,) = [r for r in Store(tmp_path / "store").trials() if r.weights.startswith("pretrained:")]
     assert record.status in ("ok", "invalid_output"), record.status  # what chance answers may be none
     capsys.readouterr()
-    assert reconbench("adapters", "check", folder, "--deadline", 3000) == 1
+    assert call("adapters", "check", folder, "--deadline", 3000) == 1
     printed = " ".join(" ".join(capsys.readouterr()).split())
     # What chance answers is no better than chance, or on the check's eight views nothing at all.
     assert "its answers are no better than chance" in printed or "runs on 8 views: invalid_output" in printed, printed

@@ -20,11 +20,12 @@ import pytest
 from bench.systems.cards import Adapter as Registered
 from bench.systems.cards import get_adapter
 from tests.adapters.objects import narrowed, object_views
+from tests.bench.test_cli import call
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors.torch")
 
-from tests.adapters.upstream.test_published import interpreter_of_this, reconbench  # noqa: E402 - it wants torch
+from tests.adapters.upstream.test_published import interpreter_of_this  # noqa: E402 - it wants torch
 
 FEW: dict[str, dict[str, Any]] = {  # options that a machine without GPU has the time for
     "point-e": {"steps": 2},
@@ -140,12 +141,12 @@ def test_a_checkpoint_that_upstream_s_code_wrote_is_fetched_and_checked_through_
     publish(get_adapter(str(folder)), saved, tmp_path / "hub")
 
     python = interpreter_of_this(tmp_path / "env")
-    assert reconbench("adapters", "install", folder, "--python", python) == 0
+    assert call("adapters", "install", folder, "--python", python) == 0
     check = ("adapters", "check", folder, "--scene", "objects/animal-1", "--deadline", 1800)
-    assert reconbench(*check) == 1 and "--accept-licence" in " ".join(capsys.readouterr().out.split())
-    assert reconbench("adapters", "fetch", folder, "--accept-licence") == 0
+    assert call(*check) == 1 and "--accept-licence" in " ".join(capsys.readouterr().out.split())
+    assert call("adapters", "fetch", folder, "--accept-licence") == 0
     capsys.readouterr()
-    code = reconbench(*check)
+    code = call(*check)
     printed = capsys.readouterr().out
     verdicts = [line.split()[0] for line in printed.splitlines() if re.match("(pass|fail|skip)  ", line)]
     # Card, option refused, runs, frame, deterministic; of a scene's system also whether points are where pixels are.
