@@ -209,29 +209,96 @@ def test_the_bounds_widen_with_what_is_unknown(exact: Truth, measured: Truth, pr
     assert other.value > 0.9
 
 
+def evidence_of(count: int, **known: object) -> Evidence:
+    """Evidence of a prediction of `count` points at one place, right in every way but in what is `known` of it."""
+    on = np.zeros(count)
+    right = Evidence(
+        lower=on,
+        upper=on,
+        height=on,
+        free=np.zeros(count, np.bool_),
+        reach=np.zeros(10),
+        aside=np.zeros(10),
+        covered=(1.0, 1.0),
+        layers=1.0,
+        error=0.0,
+        known=None,
+        cloud=np.zeros((count, 3)),
+    )
+    return replace(right, **known)
+
+
 @pytest.mark.parametrize(
-    ("known", "covered", "recall"),
+    ("known", "covered", "layers", "recall"),
     [
-        (0.2, (0.75, 0.75), 0.5),  # half of what a ray crosses is there
-        (0.9, (0.75, 0.75), 0.54),  # trusted surface is reached in six of ten places: at least 0.9 of that
-        (0.2, (1.0, 1.0), 0.92),  # what is not known may be there altogether
+        (0.2, (0.75, 0.75), 0.0, 0.5),  # half of what a ray crosses is there
+        (0.2, (0.75, 0.75), 0.6, 0.6),  # or more, by the layers of surface that it has
+        (0.9, (0.75, 0.75), 0.0, 0.54),  # trusted surface is reached in six of ten places: at least 0.9 of that
+        (0.2, (1.0, 1.0), 0.0, 0.92),  # what is not known may be there altogether
     ],
 )
 def test_recall_is_read_off_the_images_within_what_trusted_surface_allows(
-    known: float, covered: tuple[float, float], recall: float
+    known: float, covered: tuple[float, float], layers: float, recall: float
 ) -> None:
-    none, on = np.zeros(10, np.bool_), np.zeros(10)
     reach = np.where(np.arange(10) < 6, 0.0, 0.1)  # what is absent, not beside
-    evidence = Evidence(on, on, on, none, reach, covered, error=0.0, known=known)
+    evidence = evidence_of(10, reach=reach, covered=covered, layers=layers, known=known)
     assert evidence.shares(0.01).recall == pytest.approx(recall, abs=1e-9)
 
 
-def test_unknown_points_are_right_as_often_as_those_over_trusted_surface() -> None:
-    upper = np.array([0.0, 0.0, 0.015, 0.04, 0.04, 0.04])  # two right, one over the surface, one far off, two unknown
-    lower = np.array([0.0, 0.0, 0.012, 0.03, 0.0, 0.0])
-    free = lower > 0
-    evidence = Evidence(lower, upper, upper, free, np.zeros(4), (1.0, 1.0), error=0.0, known=None)
-    assert evidence.shares(0.01).precision == pytest.approx((6 - 1) / 6 * 2 / 3)
+def test_surface_that_lies_elsewhere_is_told_from_surface_that_ends() -> None:
+    reach = np.where(np.arange(10) < 6, 0.0, 0.018)  # within twice the threshold
+    ends = evidence_of(10, reach=reach, aside=np.zeros(10), known=0.2)
+    lifted = evidence_of(10, reach=reach, aside=reach, known=0.2)
+    assert ends.shares(0.01).recall == pytest.approx(0.92)  # all that is there is right
+    assert lifted.shares(0.01).recall == pytest.approx(0.6)  # four tenths of it are not
+
+
+def test_unknown_points_are_right_as_often_as_what_was_told_nearest_to_them() -> None:
+    """Two patches far apart, each with points over trusted surface and with unknown ones; the second lies 1.5% off."""
+    upper = np.tile([0.0, 0.04, 0.015, 0.04], 500)  # right, unknown; over the surface, unknown
+    lower, place = np.where(upper == 0.015, 0.012, 0.0), np.repeat([0.0, 1.0], 2)
+    cloud = np.random.default_rng(0).normal(np.tile(place, 500)[:, None], 0.01, (2000, 3))
+    kwargs = {"upper": upper, "lower": lower, "height": upper, "free": lower > 0, "cloud": cloud}
+    assert evidence_of(2000, **kwargs).shares(0.01).precision == pytest.approx(0.5 / 0.98, abs=0.01)
+    mixed = kwargs | {"cloud": np.random.default_rng(0).normal(0, 0.01, (2000, 3))}
+    assert evidence_of(2000, **mixed).shares(0.01).precision == pytest.approx((0.25 + 0.5 * 0.5) / 0.98, abs=0.03)
+    half = kwargs | {"upper": np.tile([0.0, 0.0, 0.015, 0.04], 500)}  # unknown in the patch that is off alone
+    assert evidence_of(2000, **half).shares(0.01).precision == pytest.approx(0.5 / 0.98, abs=0.01)
+
+
+def test_what_is_told_with_nothing_unknown_or_nothing_told() -> None:
+    assert evidence_of(10).shares(0.01).precision == 1.0
+    lost = evidence_of(10, upper=np.full(10, 0.04))
+    shares = lost.shares(0.01)
+    assert shares.precision == 0.0 and shares.judged == 0.0
+    assert shares.least[0] == 0.0 and shares.most[0] == 1.0
+
+
+def test_half_a_ball_has_half_the_layers(exact: Truth, prepared: PreparedTruth) -> None:
+    judge = prepared.judge or pytest.fail()
+    points = surface(exact)
+    whole, half = judge.evidence(points), judge.evidence(points[points[:, 1] < np.median(points[:, 1])])
+    assert 0.75 < whole.layers <= 1  # behind the hole all space may be solid, which has layers of its own
+    assert half.layers / whole.layers == pytest.approx(0.5, abs=0.1)
+    assert half.there < 0.75
+    floating = np.random.default_rng(0).uniform(points.min(axis=0), points.max(axis=0), (20_000, 3))
+    clear = judge.evidence(floating)
+    far = clear.lower > 0.01
+    kept = judge.evidence(np.concatenate([points, floating[far]]))
+    assert kept.layers == pytest.approx(whole.layers, abs=0.05)  # what is far from all surface makes no layer
+
+
+@pytest.mark.parametrize("threshold", [0.005, 0.01, 0.02])
+def test_an_estimate_lies_within_its_bounds(exact: Truth, prepared: PreparedTruth, threshold: float) -> None:
+    judge, points, rng = prepared.judge or pytest.fail(), surface(exact, 20_000), np.random.default_rng(0)
+    for _ in range(10):
+        noise, kept = rng.choice([0.0, 0.004, 0.02]), rng.random()
+        cloud = points[rng.random(len(points)) < kept]
+        cloud = cloud + rng.normal(0, 1, cloud.shape) * noise * exact.diameter
+        some = rng.integers(len(cloud), size=rng.integers(1, len(cloud)))
+        shares = judge.evidence(cloud).shares(threshold, some)
+        for value, low, high in zip((shares.precision, shares.recall), shares.least, shares.most, strict=False):
+            assert low - 1e-9 <= value <= high + 1e-9
 
 
 def test_a_wrong_camera_is_told_by_the_surface_that_its_mask_misses(measured: Truth) -> None:
