@@ -41,6 +41,7 @@ MISTAKEN = 0.02  # share of right points that seem wrong because of them
 DECIDED_AT = 0.01  # the threshold at which points are told apart where a metric has none
 ASTRAY, OUTLINE = 0.05, 3.0  # share of the trusted surface that falls so many pixels off a mask: its camera is wrong
 CELL = 0.01  # edge of the cells in which the images are compared with what a cloud covers
+SCRAPS, COVERED = 0.5, 0.75  # share of the object's pixels: less is covered by scraps, from which on empty ones tell
 SQUARE = 2  # cells, edge of the squares in which layers of surface are counted
 COVERING = 40_000  # points whose coverage is looked at
 PROBES, STRATUM = 1_500, 0.03  # unknown points that are looked into, taken evenly from cubes of that edge
@@ -254,10 +255,13 @@ class Evidence:
     def there(self) -> float:
         """Share of the object's surface that the prediction has at all, wherever it lies: by pixels that stay empty,
         or by layers of surface, whichever shows more. A ray meets surface going in and coming out, so a pixel is empty
-        where both are missing; but thin parts lose both together. Layers are counted, but noise makes thin ones one."""
+        where both are missing; but thin parts lose both together. Layers are counted, but noise makes thin ones one.
+        Scraps cover more pixels than surface: of a cloud that covers few, layers alone tell."""
         k, (on_known, on_unknown) = self.known or 0.0, self.covered
-        empty = 1 - (k * on_known + (1 - k) * on_unknown)
-        return max(1 - float(np.sqrt(max(empty, 0.0))), self.layers)
+        covered = k * on_known + (1 - k) * on_unknown
+        either = max(1 - math.sqrt(max(1 - covered, 0.0)), self.layers)
+        trust = min(max((covered - SCRAPS) / (COVERED - SCRAPS), 0.0), 1.0)
+        return trust * either + (1 - trust) * self.layers
 
     @cached_property
     def above(self) -> Bools:

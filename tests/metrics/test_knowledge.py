@@ -233,6 +233,7 @@ def evidence_of(count: int, **known: object) -> Evidence:
     [
         (0.2, (0.75, 0.75), 0.0, 0.5),  # half of what a ray crosses is there
         (0.2, (0.75, 0.75), 0.6, 0.6),  # or more, by the layers of surface that it has
+        (0.1, (0.5, 0.5), 0.2, 0.2),  # of scraps, layers alone tell
         (0.9, (0.75, 0.75), 0.0, 0.54),  # trusted surface is reached in six of ten places: at least 0.9 of that
         (0.2, (1.0, 1.0), 0.0, 0.92),  # what is not known may be there altogether
     ],
