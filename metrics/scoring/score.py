@@ -197,14 +197,17 @@ def _crop(pred: Kept, truth_from_pred: F64, prepared: PreparedTruth) -> _Cropped
 def _floors(prepared: PreparedTruth, count: int) -> dict[str, float]:
     """Every geometry metric of the truth's own surface as the prediction, with as many points as that has (`count`, two
     significant digits, rounded up) and against the very truth that is scored against: no sample is smaller here than
-    there, so that nothing reads better by its size alone."""
+    there, so that nothing reads better by its size alone. What a measured truth has of the surface is not all of it, so
+    shares of its judge have no floor: a perfect prediction would read better."""
     step = 10 ** max(len(str(count)) - 2, 0)
     count = -(-count // step) * step
     key = (prepared.device, count)
     if key not in prepared.floors:
         fresh = _fresh_surface(prepared, count, np.random.default_rng([prepared.protocol.seed, 1]))
         draws = _geometry(fresh, prepared, prepared.visible, prepared.visible, mesh=prepared.truth.mesh)
-        prepared.floors[key] = {name: float(np.mean(values)) for name, values in draws.values.items()}
+        prepared.floors[key] = {
+            name: float(np.mean(values)) for name, values in draws.values.items() if name not in draws.bounds
+        }
     return prepared.floors[key]
 
 

@@ -103,6 +103,15 @@ def test_a_perfect_system_reads_as_one_through_the_hole(exact: Truth, prepared: 
     assert result.known is not None and 0.5 < result.known < 1
 
 
+def test_what_a_truth_with_holes_has_of_the_surface_is_no_floor_of_shares(
+    exact: Truth, prepared: PreparedTruth
+) -> None:
+    cloud = Reconstruction(points=surface(exact).astype(np.float32), frame="world", scale="metric")
+    values = score(cloud, prepared, (), scope="scene", posed=True).values
+    assert all(values[f"{name}@1%"].floor is None for name in ("precision", "recall", "fscore"))
+    assert values["accuracy"].floor is not None and values["chamfer-l1-sum"].floor is not None
+
+
 def test_without_knowledge_the_hole_counts_as_wrong(exact: Truth, measured: Truth) -> None:
     bare = PreparedTruth.of(replace(measured, knowledge=None), PROTOCOL)
     assert bare.judge is None
