@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
 from adapters.contract import F32, F64, Bools, Cameras
@@ -79,7 +79,6 @@ class Judge:
     surface: F32  # (K, 3) trusted points, cropped and equalised as predictions are
     normals: F32  # (K, 3)
     knowledge: Knowledge
-    clear: F32 = field(repr=False)  # (X, Y, Z) distance to the nearest voxel that is not free, in the truth's unit
     outlines: tuple[_Outline, ...] = field(repr=False)
     known: float | None  # share of the object's pixels that show trusted surface; None without masks
 
@@ -88,11 +87,10 @@ class Judge:
         """The judge of `truth` that asks for its trusted points among `rows`."""
         rows = rows[knowledge.trusted[rows]]
         surface, normals = truth.points[rows], truth.normals[rows]
-        clear = (distance_transform_edt(knowledge.free) * knowledge.edge).astype(np.float32)
         outlines = _outlines(truth, surface, normals, knowledge) if truth.masks is not None else ()
         cells = sum(int(o.object.sum()) for o in outlines)
         known = sum(int(o.known.sum()) for o in outlines) / cells if cells else None
-        return Judge(truth, surface, normals, knowledge, clear, outlines, known)
+        return Judge(truth, surface, normals, knowledge, outlines, known)
 
     def evidence(self, points: NDArray[np.floating], seed: int = 0) -> Evidence:
         """What there is to judge `points` (M, 3) by, which are cropped, equalised and in the truth's frame."""
@@ -104,7 +102,7 @@ class Judge:
         at = np.clip(np.floor((cloud - grid.low) / grid.edge).astype(np.int64), 0, np.array(grid.free.shape) - 1)
         place = tuple(at.T)
         free = grid.free[place]
-        lower = np.where(free, np.maximum(self.clear[place] - 0.5 * grid.edge, 0.0), 0.0)
+        lower = np.where(free, np.maximum(grid.clear[place] - 0.5 * grid.edge, 0.0), 0.0)
         lower = np.minimum(lower, closest.distance) / unit
         some = np.random.default_rng(seed).permutation(len(cloud))[:COVERING]
         covered, layers = self._coverage(cloud[some[lower[some] <= DECIDED_AT]])
@@ -303,8 +301,6 @@ def _outlines(truth: Truth, surface: F32, normals: F32, knowledge: Knowledge) ->
     """The object in each of the truth's views, on cells about CELL wide where the object stands."""
     masks: Sequence[Bools] = truth.masks or ()
     wrong = astray(truth.cameras, masks, surface)
-    solid = ~knowledge.free
-    hull = knowledge.low + knowledge.edge * (np.argwhere(solid & ~binary_erosion(solid)) + 0.5)
     outlines = []
     for view, mask in enumerate(masks):
         if wrong[view]:
@@ -317,7 +313,7 @@ def _outlines(truth: Truth, surface: F32, normals: F32, knowledge: Knowledge) ->
         rows, columns = mask.shape[0] // cell, mask.shape[1] // cell
         whole = _filled(mask, cell)
         known = whole & _marked(_places(truth, view, surface[facing], cell)[0], (rows, columns))
-        layers = _layers(*_places(truth, view, hull, cell), whole, truth.diameter)
+        layers = _layers(*_places(truth, view, knowledge.hull, cell), whole, truth.diameter)
         outlines.append(_Outline(view, cell, whole, known, layers))
     return tuple(outlines)
 
@@ -327,12 +323,14 @@ def astray(cameras: Cameras, masks: Sequence[Bools], surface: F32) -> Bools:
     must be wrong: good ones see less than half a percent of it there."""
     some = surface[:: max(len(surface) // COVERING, 1)]
     wrong = np.zeros(len(masks), np.bool_)
+    around = np.arange(-int(OUTLINE), int(OUTLINE) + 1)
+    disc = np.hypot(around[:, None], around) <= OUTLINE
     for view, mask in enumerate(masks):
         pixel, depth = cameras.project(view, some)
         column, row = np.floor(pixel).astype(np.int64).T
         there = (depth > 0) & (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
-        away = distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
-        wrong[view] = (away[row[there], column[there]] <= OUTLINE).sum() < (1 - ASTRAY) * len(some)
+        beside = binary_dilation(mask, disc)
+        wrong[view] = beside[row[there], column[there]].sum() < (1 - ASTRAY) * len(some)
     return wrong
 
 

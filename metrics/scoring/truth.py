@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from adapters.contract import F32, F64, I32, Bools, Cameras, TruthKind
 
@@ -38,6 +40,16 @@ class Knowledge:
     low: F64  # (3,) the corner of that grid, in the truth's frame
     edge: float  # of a voxel, in the truth's unit
     error: float  # expected distance of a trusted point from the surface, share of the diameter
+
+    @cached_property
+    def clear(self) -> F32:
+        """(X, Y, Z) distance from each voxel to the nearest that is not free, in the truth's unit."""
+        return (distance_transform_edt(self.free) * self.edge).astype(np.float32)
+
+    @cached_property
+    def hull(self) -> F64:
+        """(M, 3) centres of the outermost voxels that are not free."""
+        return np.asarray(self.low + self.edge * (np.argwhere(~self.free & ~binary_erosion(~self.free)) + 0.5))
 
 
 @dataclass(frozen=True)
