@@ -46,6 +46,7 @@ SQUARE = 2  # cells, edge of the squares in which layers of surface are counted
 COVERING = 40_000  # points whose coverage is looked at
 PROBES, STRATUM = 1_500, 0.03  # unknown points that are looked into, taken evenly from cubes of that edge
 NEARBY = 0.005  # share of a prediction's points by which an unknown one is judged: the nearest that were told
+SOUGHT = 200_000  # points of a cloud among which these are sought; of more an even part is
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class _Outline:
     cell: int  # pixels
     object: Bools  # (rows, columns)
     known: Bools  # (rows, columns), some of `object`
-    layers: int = 0  # of what is not free space, see `_layers`
+    layers: int  # of what is not free space, see `_layers`
 
 
 @dataclass(frozen=True)
@@ -234,10 +235,12 @@ class Evidence:
         if not len(told) or not len(unknown):
             return told[None]
         # Evenly from cube to cube, which leaves a tenth of what chance would do to the result.
-        cube = np.floor(self.cloud[unknown] / (STRATUM)).astype(np.int64)
+        cube = np.floor(self.cloud[unknown] / STRATUM).astype(np.int64)
         order = np.lexsort(cube.T)
         probes = unknown[order[np.linspace(0, len(order) - 1, min(PROBES, len(order))).astype(np.int64)]]
-        count = min(math.ceil(NEARBY * len(self.cloud)), len(told))
+        step = max(len(self.cloud) // SOUGHT, 1)
+        told = told[::step]
+        count = min(math.ceil(NEARBY * len(self.cloud) / step), len(told))
         rows = cKDTree(self.cloud[told]).query(self.cloud[probes], k=count)[1]
         return np.asarray(told[np.asarray(rows).reshape(len(probes), count)], np.int64)
 
@@ -310,9 +313,8 @@ def _outlines(truth: Truth, surface: F32, normals: F32, knowledge: Knowledge) ->
         depth = float(np.median(depths[depths > 0])) if (depths > 0).any() else 1.0
         focal = float(truth.cameras.intrinsics[view, 0, 0])
         cell = max(round(CELL * truth.diameter * focal / depth), 1)
-        rows, columns = mask.shape[0] // cell, mask.shape[1] // cell
         whole = _filled(mask, cell)
-        known = whole & _marked(_places(truth, view, surface[facing], cell)[0], (rows, columns))
+        known = whole & _marked(_places(truth, view, surface[facing], cell)[0], whole.shape)
         layers = _layers(*_places(truth, view, knowledge.hull, cell), whole, truth.diameter)
         outlines.append(_Outline(view, cell, whole, known, layers))
     return tuple(outlines)
